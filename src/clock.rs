@@ -1,0 +1,101 @@
+//! Time as the ledger counts it: milliseconds since the Unix epoch, read once from the wall clock when the
+//! process starts and carried on by the boot-time clock, which neither jumps nor stops while a machine sleeps
+//! (`MONEY.md` M10). Pure parts take a [`Time`] as an argument; only the edges hold a [`Clock`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A moment on the ledger's time line, in milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(u64);
+
+impl Time {
+    /// The moment that many milliseconds after the Unix epoch.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
+    pub const fn since(self, earlier: Time) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl std::ops::Add<Duration> for Time {
+    type Output = Time;
+
+    /// Saturates at the end of time, so that no configured duration can overflow.
+    fn add(self, span: Duration) -> Time {
+        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Time(self.0.saturating_add(millis))
+    }
+}
+
+/// Where the current [`Time`] comes from.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    /// The wall clock at the start of the process, and the boot-time clock's reading at that moment.
+    System { wall_at_start: Duration, boot_at_start: Duration },
+    /// A clock that tests move by hand.
+    Manual(Arc<AtomicU64>),
+}
+
+impl Clock {
+    /// The clock of this machine.
+    pub fn system() -> Self {
+        let wall_at_start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(Source::System { wall_at_start, boot_at_start: boot_time() })
+    }
+
+    /// A clock that shows the milliseconds in `millis`, for tests.
+    pub fn manual(millis: Arc<AtomicU64>) -> Self {
+        Self(Source::Manual(millis))
+    }
+
+    /// The current time.
+    pub fn now(&self) -> Time {
+        match &self.0 {
+            Source::System { wall_at_start, boot_at_start } => {
+                Time(0) + *wall_at_start + boot_time().saturating_sub(*boot_at_start)
+            }
+            Source::Manual(millis) => Time(millis.load(Ordering::SeqCst)),
+        }
+    }
+}
+
+/// The time since the machine booted, sleep included.
+fn boot_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();
+    Duration::new(seconds, nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_clock_starts_at_the_wall_clock_and_does_not_go_back() {
+        let clock = Clock::system();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let first = clock.now();
+        assert!(first.as_millis().abs_diff(wall) < 1_000, "{first:?} is far from {wall}");
+        assert!(clock.now() >= first);
+    }
+
+    #[test]
+    fn sums_saturate_and_differences_are_never_negative() {
+        assert_eq!(Time(u64::MAX) + Duration::from_secs(1), Time(u64::MAX));
+        assert_eq!(Time(5).since(Time(9)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,341 @@
+//! Every refusal: its status, its code, and what the client is told. The cause behind it goes to the log alone.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+/// One thing that is wrong with a body: which field, by which rule, in words for whoever wrote the frontend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The field's path, `image.url`; empty for the body as a whole.
+    pub param: String,
+    /// The rule's name: the JSON Schema keyword, or `unknown_field`, `near_miss`.
+    pub code: &'static str,
+    /// What is wrong and what is allowed. Without the field's name, which stands beside it.
+    pub message: String,
+}
+
+/// Why an outcome is in doubt, and so which status tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// An earlier submission of the same prompt is held (409).
+    Held,
+    /// The connection broke, or the answer could not be understood (502).
+    Broken,
+    /// No answer came in time (504).
+    Silent,
+}
+
+/// How a call to the upstream failed before any byte of it was sent: RFC 9209's error types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreached {
+    /// The name has no address.
+    Dns,
+    /// The connection was refused or reset.
+    Refused,
+    /// No connection in time.
+    Timeout,
+    /// The TLS handshake failed.
+    Tls,
+    /// The upstream's certificate is not trusted.
+    Certificate,
+}
+
+impl Unreached {
+    /// The `error` parameter of `Proxy-Status` (RFC 9209 §2.3).
+    pub const fn proxy_status(self) -> &'static str {
+        match self {
+            Self::Dns => "dns_error",
+            Self::Refused => "connection_refused",
+            Self::Timeout => "connection_timeout",
+            Self::Tls => "tls_protocol_error",
+            Self::Certificate => "tls_certificate_error",
+        }
+    }
+}
+
+/// A request that is not served, and why. What the client reads is [`Error::message`]; `DESIGN.md` §5 lists the codes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.code())]
+pub enum Error {
+    /// The body is not strict JSON (RFC 8259).
+    InvalidJson {
+        /// What is wrong, with line and column.
+        message: String,
+    },
+    /// The request itself is malformed.
+    BadRequest {
+        /// The header or part that is wrong.
+        param: &'static str,
+        /// What is wrong and what to do.
+        message: Cow<'static, str>,
+    },
+    /// A page of a foreign origin tried to call.
+    OriginRefused,
+    /// No such path.
+    NotFound,
+    /// A path of xAI's that this API does not offer.
+    NotOffered,
+    /// No job has this id, or none of this team's.
+    UnknownJob,
+    /// The path exists, the method does not.
+    MethodNotAllowed {
+        /// The `Allow` header's value.
+        allow: &'static str,
+    },
+    /// The body did not come in time.
+    RequestTimeout,
+    /// Nobody knows whether the upstream made, and billed, a job.
+    OutcomeUnknown {
+        /// Why.
+        doubt: Doubt,
+        /// When asking again makes sense; at least 61 s (`MONEY.md` M14).
+        retry_after: Duration,
+    },
+    /// The body is longer than `server.max_body`.
+    BodyTooLarge {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The body is not plain `application/json`.
+    UnsupportedMediaType {
+        /// `Content-Type` or `Content-Encoding`.
+        param: &'static str,
+    },
+    /// The Host is none of ours.
+    MisdirectedRequest,
+    /// The body breaks its schema.
+    InvalidRequest(Vec<Fault>),
+    /// The idempotency key came before with another body.
+    IdempotencyKeyReused,
+    /// The request target is too long.
+    UriTooLong,
+    /// The header is too large.
+    HeaderTooLarge,
+    /// A limit is reached.
+    RateLimited {
+        /// The limit's name: `user.generations`, `address.requests`, ….
+        limit: &'static str,
+        /// When it is over.
+        retry_after: Duration,
+    },
+    /// Our own fault.
+    Internal,
+    /// Nothing was sent: the upstream could not be reached.
+    UpstreamUnreachable(Unreached),
+    /// Nothing was sent, or a poll was not answered, in time.
+    UpstreamTimeout,
+    /// The upstream answered something that is no answer; nothing was made.
+    UpstreamInvalidAnswer,
+    /// The upstream refused our key.
+    UpstreamKeyRefused,
+    /// More work at once than the configuration allows.
+    Overloaded {
+        /// What is full.
+        what: &'static str,
+    },
+    /// The ledger cannot be written, so nothing may be bought.
+    LedgerUnavailable,
+    /// The process is ending; nothing was sent.
+    Draining,
+    /// The request has passed through this gateway before (RFC 9110 §7.6.3).
+    LoopDetected,
+    /// The client went before its body was complete; nobody reads the answer.
+    Aborted,
+}
+
+impl Error {
+    /// The HTTP status.
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::InvalidJson { .. } | Self::BadRequest { .. } | Self::Aborted => StatusCode::BAD_REQUEST,
+            Self::OriginRefused => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::NotOffered | Self::UnknownJob => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::OutcomeUnknown { doubt: Doubt::Held, .. } => StatusCode::CONFLICT,
+            Self::OutcomeUnknown { doubt: Doubt::Broken, .. }
+            | Self::UpstreamUnreachable(
+                Unreached::Dns | Unreached::Refused | Unreached::Tls | Unreached::Certificate,
+            )
+            | Self::UpstreamInvalidAnswer
+            | Self::UpstreamKeyRefused => StatusCode::BAD_GATEWAY,
+            Self::OutcomeUnknown { doubt: Doubt::Silent, .. }
+            | Self::UpstreamUnreachable(Unreached::Timeout)
+            | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
+            Self::InvalidRequest(_) | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Overloaded { .. } | Self::LedgerUnavailable | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::LoopDetected => StatusCode::LOOP_DETECTED,
+        }
+    }
+
+    /// The stable `error.code`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidJson { .. } => "invalid_json",
+            Self::BadRequest { .. } | Self::Aborted => "bad_request",
+            Self::OriginRefused => "origin_refused",
+            Self::NotFound | Self::NotOffered => "not_found",
+            Self::UnknownJob => "unknown_job",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::RequestTimeout => "request_timeout",
+            Self::OutcomeUnknown { .. } => "outcome_unknown",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::UnsupportedMediaType { .. } => "unsupported_media_type",
+            Self::MisdirectedRequest => "misdirected_request",
+            Self::InvalidRequest(_) => "invalid_request",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::UriTooLong => "uri_too_long",
+            Self::HeaderTooLarge => "header_too_large",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Internal => "internal_error",
+            Self::UpstreamUnreachable(Unreached::Timeout) | Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamUnreachable(_) => "upstream_unreachable",
+            Self::UpstreamInvalidAnswer => "upstream_invalid_answer",
+            Self::UpstreamKeyRefused => "upstream_key_refused",
+            Self::Overloaded { .. } => "overloaded",
+            Self::LedgerUnavailable => "ledger_unavailable",
+            Self::Draining => "draining",
+            Self::LoopDetected => "loop_detected",
+        }
+    }
+
+    /// The field or header at fault, where there is one.
+    pub fn param(&self) -> Option<&str> {
+        match self {
+            Self::InvalidRequest(faults) => faults.first().map(|fault| fault.param.as_str()).filter(|p| !p.is_empty()),
+            Self::BadRequest { param, .. } | Self::UnsupportedMediaType { param } => Some(param),
+            Self::IdempotencyKeyReused => Some("Idempotency-Key"),
+            Self::RateLimited { limit, .. } => Some(limit),
+            Self::Overloaded { what } => Some(what),
+            Self::OriginRefused => Some("Origin"),
+            Self::MisdirectedRequest => Some("Host"),
+            _ => None,
+        }
+    }
+
+    /// All faults of the body, where the body is at fault.
+    pub fn faults(&self) -> &[Fault] {
+        match self {
+            Self::InvalidRequest(faults) => faults,
+            _ => &[],
+        }
+    }
+
+    /// `error.type`, as CometAPI's clients know it: whose fault it is.
+    pub fn kind(&self) -> &'static str {
+        match self.status().as_u16() {
+            429 => "rate_limit_error",
+            status if status < 500 => "invalid_request_error",
+            _ => "api_error",
+        }
+    }
+
+    /// Whole seconds for `Retry-After`, at least 1, where waiting helps.
+    pub fn retry_after(&self) -> Option<u64> {
+        let wait = match self {
+            Self::OutcomeUnknown { retry_after, .. } | Self::RateLimited { retry_after, .. } => *retry_after,
+            Self::Overloaded { .. } | Self::LedgerUnavailable | Self::Draining => Duration::from_secs(1),
+            Self::UpstreamUnreachable(_) | Self::UpstreamTimeout => Duration::from_secs(2),
+            _ => return None,
+        };
+        Some(wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1))
+    }
+
+    /// The text for the client: what is wrong and what to do. It never holds a secret or an upstream's words.
+    pub fn message(&self) -> Cow<'_, str> {
+        match self {
+            Self::InvalidJson { message } => Cow::Borrowed(message),
+            Self::BadRequest { message, .. } => Cow::Borrowed(message),
+            Self::OriginRefused => "this origin may not call: add it to server.cors.allowed_origins".into(),
+            Self::NotFound => "no such path: submit to /grok/v1/videos/generations or /grok/v1/videos/edits, \
+                               poll /grok/v1/videos/{request_id}"
+                .into(),
+            Self::NotOffered => "video extensions are not offered by this API".into(),
+            Self::UnknownJob => "no job with this request_id".into(),
+            Self::MethodNotAllowed { allow } => format!("this path takes {allow}").into(),
+            Self::RequestTimeout => "the body did not arrive in time: send it again, faster".into(),
+            Self::OutcomeUnknown { doubt, .. } => match doubt {
+                Doubt::Held => {
+                    "the outcome of an earlier submission of this prompt is unknown, and it may have been \
+                                paid: wait, or send Cache-Control: no-cache to buy a new job all the same"
+                }
+                Doubt::Broken => {
+                    "the upstream's answer was lost: the outcome is unknown, and the job may have been \
+                                  paid: wait, or send Cache-Control: no-cache to buy a new job all the same"
+                }
+                Doubt::Silent => {
+                    "the upstream has not answered in time: the outcome is unknown, and the job may have \
+                                  been paid: wait, or send Cache-Control: no-cache to buy a new job all the same"
+                }
+            }
+            .into(),
+            Self::BodyTooLarge { limit } => format!("the body is longer than {limit} bytes").into(),
+            Self::UnsupportedMediaType { param } => {
+                format!("{param}: send plain application/json without a Content-Encoding").into()
+            }
+            Self::MisdirectedRequest => "this host is not served here: see server.allowed_hosts".into(),
+            Self::InvalidRequest(faults) => match faults.first() {
+                None => "the body is invalid".into(),
+                Some(fault) => {
+                    let named = match fault.param.as_str() {
+                        "" => fault.message.clone(),
+                        param => format!("{param}: {}", fault.message),
+                    };
+                    match faults.len() {
+                        1 => named.into(),
+                        more => format!("{named} (and {} more, see errors)", more - 1).into(),
+                    }
+                }
+            },
+            Self::IdempotencyKeyReused => "this Idempotency-Key was used with another body: choose a new key".into(),
+            Self::UriTooLong => "the request target is too long".into(),
+            Self::HeaderTooLarge => "the header is too large".into(),
+            Self::RateLimited { limit, .. } => {
+                format!("the limit {limit} is reached: try again after Retry-After seconds").into()
+            }
+            Self::Internal => "an error of the gateway itself: try again, and tell its operator".into(),
+            Self::UpstreamUnreachable(_) => "the upstream could not be reached: nothing was sent, try again".into(),
+            Self::UpstreamTimeout => "the upstream did not answer in time: nothing was bought, try again".into(),
+            Self::UpstreamInvalidAnswer => {
+                "the upstream answered with something that is no answer of its API: nothing was made; \
+                 tell the gateway's operator to check upstream.url"
+                    .into()
+            }
+            Self::UpstreamKeyRefused => {
+                "the upstream refused the gateway's own key: tell the gateway's operator".into()
+            }
+            Self::Overloaded { what } => format!("too much at once ({what}): try again shortly").into(),
+            Self::LedgerUnavailable => "the ledger cannot be reached, so nothing is bought: try again shortly".into(),
+            Self::Draining => "this gateway is shutting down: nothing was sent, try again".into(),
+            Self::LoopDetected => "this request has passed through this gateway before: check upstream.url".into(),
+            Self::Aborted => "the client left before its body was complete".into(),
+        }
+    }
+
+    /// The body: CometAPI's error form, with the list of faults beside it where there is one.
+    pub fn body(&self) -> serde_json::Value {
+        let mut body = serde_json::json!({"error": {
+            "message": self.message(),
+            "type": self.kind(),
+            "param": self.param(),
+            "code": self.code(),
+        }});
+        if let (false, Some(object)) = (self.faults().is_empty(), body.as_object_mut()) {
+            let faults = self
+                .faults()
+                .iter()
+                .map(|fault| serde_json::json!({"param": fault.param, "code": fault.code, "message": fault.message}));
+            object.insert("errors".to_owned(), faults.collect());
+        }
+        body
+    }
+}

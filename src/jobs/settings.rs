@@ -1,0 +1,126 @@
+//! `[dedup]`, `[ledger]` and `[polls]`: what counts as the same prompt, and how long it is remembered.
+
+use std::time::Duration;
+
+/// `[dedup]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dedup {
+    /// `by`: what makes two submissions one.
+    pub by: By,
+    /// `scope`: among whom.
+    pub scope: Scope,
+    /// `delivery_window`: how long after `done` an id is still worth giving out.
+    pub delivery_window: Duration,
+    /// `unknown_hold`: how long an unknown outcome blocks its twins.
+    pub unknown_hold: Duration,
+    /// `refusal_window`: how long a billed refusal stays a hit; zero ends it at once.
+    pub refusal_window: Duration,
+    /// `url_ignore`: query parameters of media URLs that do not count.
+    pub url_ignore: Vec<String>,
+    /// `hold_statuses`: upstream statuses whose outcome is unknown even if the answer is complete.
+    pub hold_statuses: Vec<u16>,
+    /// `lost_call_codes`: error codes by which a relay says that it lost its own call (M17).
+    pub lost_call_codes: Vec<String>,
+    /// `key_env`: an environment variable with 64 hex digits, the fingerprints' key; empty: made here (M9).
+    pub key_env: String,
+    /// `hot_entries`: entries in the hot cache.
+    pub hot_entries: u64,
+    /// `max_entries`: entries in all.
+    pub max_entries: usize,
+    /// `max_waiters`: submissions that may wait for one attempt; past it 503 `overloaded`.
+    pub max_waiters: usize,
+}
+
+/// `dedup.by`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Equal prompts share one job.
+    Prompt,
+    /// Only equal idempotency keys share.
+    IdempotencyKey,
+    /// Nothing is shared.
+    Off,
+}
+
+/// `dedup.scope`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One team.
+    Team,
+    /// One user of one team.
+    User,
+    /// Everybody.
+    Global,
+}
+
+impl Default for Dedup {
+    fn default() -> Self {
+        Self {
+            by: By::Prompt,
+            scope: Scope::Team,
+            delivery_window: Duration::from_secs(23 * 3600),
+            unknown_hold: Duration::from_secs(600),
+            refusal_window: Duration::from_secs(600),
+            url_ignore: Vec::new(),
+            hold_statuses: vec![502, 504, 520, 521, 522, 523, 524],
+            lost_call_codes: [
+                "do_request_failed",
+                "fail_to_fetch_task",
+                "bad_response_status_code",
+                "bad_response",
+                "bad_response_body",
+                "read_response_body_failed",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            key_env: String::new(),
+            hot_entries: 100_000,
+            max_entries: 1_000_000,
+            max_waiters: 1000,
+        }
+    }
+}
+
+/// `[ledger]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ledger {
+    /// `kind`: where entries are kept.
+    pub kind: Kind,
+    /// `max_jobs`: job records in all; the oldest ended make room.
+    pub max_jobs: usize,
+}
+
+/// `ledger.kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// In this process: a restart forgets.
+    Memory,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { kind: Kind::Memory, max_jobs: 1_000_000 }
+    }
+}
+
+/// `[polls]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Polls {
+    /// `shape`: the form in which a poll's answer reaches the client.
+    pub shape: Shape,
+}
+
+/// `polls.shape`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Every byte as the upstream sent it.
+    Unchanged,
+    /// CometAPI's wrapper is taken off, for clients that only know xAI's form.
+    Flat,
+}
+
+impl Default for Polls {
+    fn default() -> Self {
+        Self { shape: Shape::Unchanged }
+    }
+}

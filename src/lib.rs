@@ -1,0 +1,9 @@
+//! Reelgate.
+pub mod admission;
+pub mod clock;
+pub mod error;
+pub mod jobs;
+pub mod request;
+pub mod server;
+pub mod telemetry;
+pub mod upstream;

@@ -1,0 +1,4 @@
+//! What is asked, and by whom: pure functions of the request, without I/O or a clock.
+
+pub mod route;
+pub mod settings;
