@@ -15,21 +15,21 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 #[serde(default)]
 pub(super) struct Job<'a> {
     #[serde(borrow)]
-    pub request_id: Scalar<'a>,
+    pub(super) request_id: Scalar<'a>,
     #[serde(borrow)]
-    pub status: Scalar<'a>,
+    pub(super) status: Scalar<'a>,
     #[serde(borrow)]
-    pub code: Scalar<'a>,
+    pub(super) code: Scalar<'a>,
     #[serde(borrow)]
-    pub message: Scalar<'a>,
+    pub(super) message: Scalar<'a>,
     #[serde(borrow)]
-    pub error: Loose<'a, Failure<'a>>,
+    pub(super) error: Loose<'a, Failure<'a>>,
     #[serde(borrow)]
-    pub video: Loose<'a, Video<'a>>,
+    pub(super) video: Loose<'a, Video<'a>>,
     #[serde(borrow)]
-    pub usage: Loose<'a, Usage<'a>>,
+    pub(super) usage: Loose<'a, Usage<'a>>,
     #[serde(borrow)]
-    pub data: Loose<'a, Box<Task<'a>>>,
+    pub(super) data: Loose<'a, Box<Task<'a>>>,
 }
 
 /// The relay's record of a job, with xAI's object in it once there is one.
@@ -37,16 +37,16 @@ pub(super) struct Job<'a> {
 #[serde(default)]
 pub(super) struct Task<'a> {
     #[serde(borrow)]
-    pub task_id: Scalar<'a>,
+    pub(super) task_id: Scalar<'a>,
     #[serde(borrow)]
-    pub status: Scalar<'a>,
+    pub(super) status: Scalar<'a>,
     /// The URL of the video on success: its being there says nothing about failure.
     #[serde(borrow)]
-    pub fail_reason: Scalar<'a>,
+    pub(super) fail_reason: Scalar<'a>,
     #[serde(borrow)]
-    pub finish_time: Scalar<'a>,
+    pub(super) finish_time: Scalar<'a>,
     #[serde(borrow)]
-    pub data: Loose<'a, Job<'a>>,
+    pub(super) data: Loose<'a, Job<'a>>,
 }
 
 /// `error`, where it is an object.
@@ -54,9 +54,9 @@ pub(super) struct Task<'a> {
 #[serde(default)]
 pub(super) struct Failure<'a> {
     #[serde(borrow)]
-    pub code: Scalar<'a>,
+    pub(super) code: Scalar<'a>,
     #[serde(borrow)]
-    pub message: Scalar<'a>,
+    pub(super) message: Scalar<'a>,
 }
 
 /// `video`.
@@ -64,13 +64,13 @@ pub(super) struct Failure<'a> {
 #[serde(default)]
 pub(super) struct Video<'a> {
     #[serde(borrow)]
-    pub url: Scalar<'a>,
+    pub(super) url: Scalar<'a>,
     #[serde(borrow)]
-    pub duration: Scalar<'a>,
+    pub(super) duration: Scalar<'a>,
     #[serde(borrow)]
-    pub respect_moderation: Scalar<'a>,
+    pub(super) respect_moderation: Scalar<'a>,
     #[serde(borrow)]
-    pub file_output: Loose<'a, File<'a>>,
+    pub(super) file_output: Loose<'a, File<'a>>,
 }
 
 /// Where the video was stored, for a submission with `storage_options`; `url` may then be null.
@@ -78,9 +78,9 @@ pub(super) struct Video<'a> {
 #[serde(default)]
 pub(super) struct File<'a> {
     #[serde(borrow)]
-    pub file_id: Scalar<'a>,
+    pub(super) file_id: Scalar<'a>,
     #[serde(borrow)]
-    pub public_url: Scalar<'a>,
+    pub(super) public_url: Scalar<'a>,
 }
 
 /// `usage`.
@@ -88,7 +88,7 @@ pub(super) struct File<'a> {
 #[serde(default)]
 pub(super) struct Usage<'a> {
     #[serde(borrow)]
-    pub cost_in_usd_ticks: Scalar<'a>,
+    pub(super) cost_in_usd_ticks: Scalar<'a>,
 }
 
 /// Any JSON value, of which only what we can use is kept: an object of the kind that is wanted here, or a scalar.
@@ -109,7 +109,7 @@ pub(super) type Scalar<'a> = Loose<'a, IgnoredAny>;
 
 impl<T> Loose<'_, T> {
     /// The object, if it is one.
-    pub fn object(&self) -> Option<&T> {
+    pub(super) fn object(&self) -> Option<&T> {
         match self {
             Self::Object(object) => Some(object),
             Self::Text(_) | Self::Whole(_) | Self::Real(_) | Self::Bool(_) | Self::Other => None,
@@ -117,7 +117,7 @@ impl<T> Loose<'_, T> {
     }
 
     /// The text, if it is one that is not blank.
-    pub fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text.trim()).filter(|text| !text.is_empty()),
             Self::Object(_) | Self::Whole(_) | Self::Real(_) | Self::Bool(_) | Self::Other => None,
