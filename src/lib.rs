@@ -1,4 +1,16 @@
 //! Reelgate.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::disallowed_methods,
+        clippy::string_slice,
+        clippy::unreachable,
+        reason = "a test that meets something unexpected is meant to stop"
+    )
+)]
+
 pub mod admission;
 pub mod clock;
 pub mod error;

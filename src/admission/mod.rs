@@ -1,1 +1,3 @@
+//! May it go on: who may submit how often.
+
 pub mod settings;
