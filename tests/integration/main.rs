@@ -14,3 +14,5 @@
     clippy::unwrap_used,
     reason = "a test that meets something unexpected is meant to stop, and nothing here is shipped"
 )]
+
+mod dependencies;
