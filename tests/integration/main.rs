@@ -16,3 +16,4 @@
 )]
 
 mod dependencies;
+mod promtool;
