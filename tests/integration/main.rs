@@ -16,4 +16,5 @@
 )]
 
 mod dependencies;
+mod examples;
 mod promtool;
