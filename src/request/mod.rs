@@ -1,4 +1,5 @@
 //! What is asked, and by whom: pure functions of the request, without I/O or a clock.
 
+pub mod fingerprint;
 pub mod route;
 pub mod settings;
