@@ -1,0 +1,1 @@
+//! The simulated upstream over real sockets: its routes, and each fault once.
