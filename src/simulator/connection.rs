@@ -161,17 +161,14 @@ impl Connection {
             _ => length,
         };
         self.write_pieces(pieces, allowed, plan).await?;
-        match plan.cut {
-            Some((CutAt::AfterAnswer, how)) => {
-                self.state.count(|counts| counts.answered += 1);
-                Ok(Next::Cut(how))
-            }
-            Some((_, how)) => Ok(Next::Cut(how)),
-            None => {
-                self.state.count(|counts| counts.answered += 1);
-                Ok(if last { Next::Close } else { Next::Keep })
-            }
+        if Route::of(head).kind().is_some() && matches!(plan.cut, None | Some((CutAt::AfterAnswer, _))) {
+            self.state.count(|counts| counts.answered += 1);
         }
+        Ok(match plan.cut {
+            Some((_, how)) => Next::Cut(how),
+            None if last => Next::Close,
+            None => Next::Keep,
+        })
     }
 
     /// Writes the first `allowed` bytes of `pieces`, each piece alone, or in the steps of the plan.

@@ -58,7 +58,7 @@ pub struct Counts {
     pub unauthorized: u64,
     /// Jobs made.
     pub accepted: u64,
-    /// Answers written whole.
+    /// Submissions and polls answered whole; counted after the last byte is written.
     pub answered: u64,
     /// Requests whose connection was cut, or left silent, on purpose.
     pub cut: u64,
