@@ -100,6 +100,13 @@ impl Answer {
         self
     }
 
+    /// The same, its body filled up with spaces to that length.
+    pub fn padded(self, length: usize) -> Answer {
+        let mut body = self.body.to_vec();
+        body.resize(length.clamp(body.len(), body.len().max(MAX_PADDED)), b' ');
+        Answer { body: body.into(), ..self }
+    }
+
     /// The same with a gzip body.
     pub fn encoded(self) -> Answer {
         let body = super::gzip::encode(&self.body);
@@ -227,6 +234,8 @@ fn reason(status: u16) -> &'static str {
     hyper::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Simulated")
 }
 
+/// The longest body that padding makes.
+const MAX_PADDED: usize = 64 * 1024 * 1024;
 /// What a wrong path and a failing edge look like.
 const PAGE: &str = "<!doctype html>\n<html><head><title>Simulated page</title></head>\n\
 <body><h1>This page is simulated.</h1></body></html>\n";

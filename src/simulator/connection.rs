@@ -56,6 +56,11 @@ pub(super) async fn serve(stream: TcpStream, number: u64, state: Arc<State>) {
     let _open = Open(Arc::clone(&state));
     let _ = stream.set_nodelay(true);
     let mut connection = Connection { reader: Reader::new(stream), number, state, counted_bytes: 0 };
+    let cut_at_once = connection.state.memory().connections.pop_front();
+    if let Some(how) = cut_at_once {
+        connection.end(Next::Cut(how)).await;
+        return;
+    }
     let next = loop {
         match connection.exchange().await {
             Ok(Next::Keep) => {}
@@ -145,6 +150,7 @@ impl Connection {
         let mut last = head.last || plan.framing == Framing::UntilClose;
         let pieces = match reply {
             Reply::Proper(answer) => {
+                let answer = if plan.padded > 0 { answer.padded(plan.padded) } else { answer };
                 let answer = if plan.encoded { answer.encoded() } else { answer };
                 let answer = if head.last { answer.header("connection", "close") } else { answer };
                 answer.pieces(plan.framing, head.method == "HEAD")

@@ -75,6 +75,8 @@ pub enum Fault {
     Malformed(Malformed),
     /// Interim answers with these statuses come first, each in a packet of its own.
     Interim(Vec<u16>),
+    /// The body goes on with spaces up to so many bytes (at most 64 MiB).
+    Padded(usize),
     /// The body is gzip, whatever the request accepts.
     Encoded,
     /// 2xx with a body that is not what it should be.

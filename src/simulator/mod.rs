@@ -174,6 +174,11 @@ impl Simulator {
         self.state.memory().polls.next.push_back(fault);
     }
 
+    /// Cuts the next connection as soon as it is accepted, before anything is read.
+    pub fn next_connection(&self, how: How) {
+        self.state.memory().connections.push_back(how);
+    }
+
     /// What to do with all submissions for which nothing is queued.
     pub fn always_submission(&self, fault: Option<Fault>) {
         self.state.memory().submissions.always = fault;

@@ -14,6 +14,8 @@ pub(super) struct Plan {
     pub content: Content,
     /// Statuses of interim answers before it.
     pub interim: Vec<u16>,
+    /// How long the body is at least.
+    pub padded: usize,
     /// Whether the body is gzip.
     pub encoded: bool,
     /// How the body's end is marked.
@@ -113,6 +115,7 @@ impl Plan {
             Fault::Garbage(bytes) => self.content = Content::Raw(bytes.clone()),
             Fault::Malformed(malformed) => self.content = Content::Malformed(*malformed),
             Fault::Interim(statuses) => self.interim.clone_from(statuses),
+            Fault::Padded(bytes) => self.padded = *bytes,
             Fault::Encoded => self.encoded = true,
             Fault::Odd(odd) => self.content = Content::Odd(odd.clone()),
             Fault::KeyEcho { status } => self.content = Content::KeyEcho(*status),

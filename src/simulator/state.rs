@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Options;
-use super::fault::Fault;
+use super::fault::{Fault, How};
 use super::job::Job;
 use super::plan::Plan;
 
@@ -97,6 +97,8 @@ pub(super) struct Memory {
     pub jobs: HashMap<String, Job>,
     /// The ids in the order of their making.
     pub order: VecDeque<String>,
+    /// How to end the next connections before anything is read.
+    pub connections: VecDeque<How>,
     /// What to do with submissions.
     pub submissions: Script,
     /// What to do with polls.

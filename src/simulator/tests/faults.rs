@@ -91,6 +91,17 @@ async fn f05_connections_are_cut_at_each_place_in_each_way() {
 }
 
 #[tokio::test]
+async fn f06_a_connection_can_be_cut_as_soon_as_it_is_accepted() {
+    let simulator = start(instant()).await;
+    for how in [How::Fin, How::Reset] {
+        simulator.next_connection(how);
+        assert_eq!(Client::connect(&simulator).await.rest().await, (Vec::new(), how == How::Fin));
+    }
+    assert_eq!((simulator.connections(), simulator.counts().bytes), (2, 0));
+    assert_eq!(Client::connect(&simulator).await.ask(&post(BODY)).await.status, 200);
+}
+
+#[tokio::test]
 async fn f10_answers_are_cut_inside_and_the_job_may_exist_all_the_same() {
     for accepted in [false, true] {
         let fault = |at| Fault::Cut { at, how: How::Fin, accepted };
@@ -226,6 +237,12 @@ async fn f12_odd_bodies_are_odd_and_usable_ids_belong_to_jobs() {
         let id = &simulator.accepted()[0].request_id;
         assert!(seen.status == status && String::from_utf8_lossy(&seen.body).contains(id), "{odd:?}");
     }
+}
+
+#[tokio::test]
+async fn f19_a_body_can_be_padded_and_still_holds_its_id() {
+    let (simulator, seen) = answered(Fault::Padded(100_000)).await;
+    assert_eq!((seen.body.len(), seen.id()), (100_000, simulator.accepted()[0].request_id.clone()));
 }
 
 #[tokio::test]
