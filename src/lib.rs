@@ -17,5 +17,6 @@ pub mod error;
 pub mod jobs;
 pub mod request;
 pub mod server;
+pub mod simulator;
 pub mod telemetry;
 pub mod upstream;
