@@ -11,6 +11,7 @@ use std::sync::Arc;
 pub struct Clients {
     secret: [u8; 32],
     open: Arc<str>,
+    open_key: BucketKey,
 }
 
 impl Clients {
@@ -21,38 +22,29 @@ impl Clients {
     pub fn new() -> io::Result<Self> {
         let mut secret = [0; 32];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| io::Error::other("the system gives no randomness"))?;
-        Ok(Self { secret, open: Arc::from("open") })
+        let open = Arc::<str>::from("open");
+        let open_key = BucketKey::new(digest(&secret, b"team", &[open.as_bytes()]));
+        Ok(Self { secret, open, open_key })
     }
 
     /// The client behind a connection in mode `open`: everyone is the team `open`. Its `user` is known only once the
-    /// body is read.
+    /// body is read; without one, each address has a bucket of its own among the users.
     pub fn identify(&self, address: IpAddr) -> Client {
-        self.client(Arc::clone(&self.open), address, None)
+        let group = AddressGroup::of(address);
+        let team = self.open_key;
+        let address_key = BucketKey::new(digest(&self.secret, b"address", &[group.as_bytes()]));
+        let who = Who { user: address_key.inside(team), team, address: address_key };
+        Client { team: Arc::clone(&self.open), address, user: None, who, group }
     }
 
     /// The same client, now that its body is read: `user` is what the body says, in NFC.
-    pub fn named(&self, client: Client, user: Option<String>) -> Client {
-        match user {
-            None => client,
-            Some(_) => self.client(client.team, client.address, user),
+    pub fn named(&self, mut client: Client, user: Option<String>) -> Client {
+        if let Some(user) = &user {
+            let parts = [client.team.as_bytes(), user.as_bytes()];
+            client.who.user = BucketKey::new(digest(&self.secret, b"user", &parts));
         }
-    }
-
-    fn client(&self, team: Arc<str>, address: IpAddr, user: Option<String>) -> Client {
-        let group = AddressGroup::of(address);
-        let network = group.as_bytes();
-        let asker = match &user {
-            Some(user) => self.digest(b"user", &[team.as_bytes(), user.as_bytes()]),
-            // Without a `user` each address has a bucket of its own among the users; the label keeps it apart from
-            // a user with that name.
-            None => self.digest(b"nameless", &[team.as_bytes(), network]),
-        };
-        let who = Who {
-            user: BucketKey::new(asker),
-            team: BucketKey::new(self.digest(b"team", &[team.as_bytes()])),
-            address: BucketKey::new(self.digest(b"address", &[network])),
-        };
-        Client { team, address, user, who, group }
+        client.user = user;
+        client
     }
 
     /// Team, user and address together (`MONEY.md` M13, M14). An address counts as its group, because a client's
@@ -60,22 +52,22 @@ impl Clients {
     pub fn caller(&self, client: &Client) -> Caller {
         let network = client.group.as_bytes();
         Caller(match &client.user {
-            Some(user) => self.digest(b"caller", &[client.team.as_bytes(), user.as_bytes(), network]),
-            None => self.digest(b"nameless caller", &[client.team.as_bytes(), network]),
+            Some(user) => digest(&self.secret, b"caller", &[client.team.as_bytes(), user.as_bytes(), network]),
+            None => digest(&self.secret, b"nameless caller", &[client.team.as_bytes(), network]),
         })
     }
+}
 
-    /// Each part goes in behind its length, so that no two lists of parts are the same bytes.
-    fn digest(&self, label: &[u8], parts: &[&[u8]]) -> [u8; 16] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.secret);
-        for part in std::iter::once(&label).chain(parts) {
-            hasher.update(&part.len().to_le_bytes());
-            hasher.update(part);
-        }
-        let mut digest = [0; 16];
-        hasher.finalize_xof().fill(&mut digest);
-        digest
+/// Each part goes in behind its length, so that no two lists of parts are the same bytes.
+fn digest(secret: &[u8; 32], label: &[u8], parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_keyed(secret);
+    for part in std::iter::once(&label).chain(parts) {
+        hasher.update(&part.len().to_le_bytes());
+        hasher.update(part);
     }
+    let mut digest = [0; 16];
+    hasher.finalize_xof().fill(&mut digest);
+    digest
 }
 
 /// One client, as far as it is known.
@@ -125,6 +117,11 @@ impl BucketKey {
     pub const fn new(digest: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, high @ ..] = digest;
         Self { low: u64::from_le_bytes([a, b, c, d, e, f, g, h]), high: u64::from_le_bytes(high) }
+    }
+
+    /// The key of this one inside another. Both are random to everybody outside, so their sum is too.
+    const fn inside(self, other: Self) -> Self {
+        Self { low: self.low.wrapping_add(other.low), high: self.high.wrapping_add(other.high) }
     }
 
     /// The half that [`Hash`] does not use: it spreads keys over shards.
@@ -228,9 +225,10 @@ mod tests {
 
     #[test]
     fn parts_do_not_run_into_each_other() {
-        let clients = Clients::new().unwrap();
-        assert_ne!(clients.digest(b"user", &[b"ab", b"c"]), clients.digest(b"user", &[b"a", b"bc"]));
-        assert_ne!(clients.digest(b"user", &[b"ab"]), clients.digest(b"user", &[b"ab", b""]));
+        let digest = |label, parts: &[&[u8]]| digest(&[7; 32], label, parts);
+        assert_ne!(digest(b"user", &[b"ab", b"c"]), digest(b"user", &[b"a", b"bc"]));
+        assert_ne!(digest(b"user", &[b"ab"]), digest(b"user", &[b"ab", b""]));
+        assert_ne!(digest(b"user", &[b"ab"]), digest(b"team", &[b"ab"]));
     }
 
     #[test]
