@@ -1,3 +1,11 @@
-//! May it go on: who may submit how often.
+//! May it go on: how often each user, team and address, and all together, may submit.
+
+pub mod rate;
+
+pub mod quota;
+
+mod buckets;
+
+pub mod headers;
 
 pub mod settings;
