@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::connection::Connections;
 use super::drain::{Drain, Phase};
 use super::exchange::caught;
+use super::listen::BACKLOG;
 use super::seats::Seats;
 use super::settings::Settings;
 use super::tally::{Closed, Tally};
@@ -77,6 +78,7 @@ impl<H: Handler> Door<H> {
     async fn accept(&self, listener: TcpListener) {
         let closing = self.connections.drain.reached(Phase::Closing);
         tokio::pin!(closing);
+        let mut has_failed = false;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -84,10 +86,15 @@ impl<H: Handler> Door<H> {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((socket, address)) => self.admit(socket, Peer { address }),
+                Ok((socket, address)) => {
+                    has_failed = false;
+                    self.admit(socket, Peer { address });
+                }
                 Err(error) => {
                     self.connections.tally.add_accept_error();
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    if !std::mem::replace(&mut has_failed, true) {
+                        tracing::warn!(%error, "a connection could not be accepted: trying again, and not saying so");
+                    }
                     if needs_room(&error) {
                         tokio::select! {
                             () = &mut closing => break,
@@ -98,7 +105,8 @@ impl<H: Handler> Door<H> {
             }
         }
         // Closing the listener would reset what the kernel has already greeted in our name.
-        while let Ok(Ok((socket, address))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+        for _ in 0..BACKLOG {
+            let Ok(Ok((socket, address))) = timeout(Duration::ZERO, listener.accept()).await else { break };
             self.admit(socket, Peer { address });
         }
     }
@@ -148,3 +156,20 @@ fn needs_room(error: &io::Error) -> bool {
 
 /// How long to wait when no connection can be accepted.
 const BACK_OFF: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f64_a_lack_of_descriptors_is_waited_out_and_a_client_that_left_is_not() {
+        for errno in
+            [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOBUFS, rustix::io::Errno::NOMEM]
+        {
+            assert!(needs_room(&errno.into()), "{errno}");
+        }
+        for errno in [rustix::io::Errno::CONNABORTED, rustix::io::Errno::CONNRESET, rustix::io::Errno::INTR] {
+            assert!(!needs_room(&errno.into()), "{errno}");
+        }
+    }
+}

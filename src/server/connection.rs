@@ -17,6 +17,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
@@ -83,7 +84,10 @@ impl<H: Handler> Connections<H> {
         }
     }
 
-    async fn serve_http1(self: Rc<Self>, socket: TcpStream, peer: Peer) -> Result<(), Closed> {
+    async fn serve_http1<S>(self: Rc<Self>, socket: S, peer: Peer) -> Result<(), Closed>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let io = TokioIo::new(Stream::new(socket, self.write_timeout));
         let has_begun = Rc::new(Cell::new(false));
         let service = service_fn({
@@ -121,7 +125,10 @@ impl<H: Handler> Connections<H> {
         .await
     }
 
-    async fn serve_http2(self: Rc<Self>, socket: TcpStream, peer: Peer) -> Result<(), Closed> {
+    pub(super) async fn serve_http2<S>(self: Rc<Self>, socket: S, peer: Peer) -> Result<(), Closed>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let io = TokioIo::new(Stream::new(socket, self.write_timeout));
         let life = Rc::new(Life::begin(peer));
         let service = service_fn({
@@ -358,10 +365,10 @@ const MAX_HEADER_BYTES: usize = 32 << 10;
 /// The most that hyper buffers in each direction.
 const BUFFER_BYTES: usize = 64 << 10;
 /// How long an HTTP/2 connection may make no progress at all.
-const MAX_IDLE: Duration = Duration::from_secs(300);
+pub(super) const MAX_IDLE: Duration = Duration::from_secs(300);
 /// How long an HTTP/2 connection may live.
-const MAX_AGE: Duration = Duration::from_secs(3600);
+pub(super) const MAX_AGE: Duration = Duration::from_secs(3600);
 /// How many requests an HTTP/2 connection may carry.
-const MAX_REQUESTS: u32 = 10_000;
+pub(super) const MAX_REQUESTS: u32 = 10_000;
 /// How long the streams of an HTTP/2 connection that has been told to go may still take.
-const WIND_DOWN: Duration = Duration::from_secs(60);
+pub(super) const WIND_DOWN: Duration = Duration::from_secs(60);

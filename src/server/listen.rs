@@ -82,7 +82,7 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
 }
 
 /// Connections that wait to be accepted, for each socket; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 #[cfg(test)]
 mod tests {

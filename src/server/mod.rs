@@ -139,19 +139,20 @@ impl Servers {
         let deadline = Instant::now() + grace;
         let (last, mut all_ended) = (deadline + LAST_WAIT, true);
         for mut thread in self.workers {
-            let ended = tokio::select! {
+            let mut has_ended = tokio::select! {
                 ended = timeout_at(deadline, &mut thread.ended) => ended.is_ok(),
                 () = self.drain.aborted() => false,
             };
-            if !ended {
+            if !has_ended {
                 self.drain.abort();
                 let last = last.min(Instant::now() + LAST_WAIT);
-                all_ended &= timeout_at(last, &mut thread.ended).await.is_ok();
+                has_ended = timeout_at(last, &mut thread.ended).await.is_ok();
             }
-            if thread.handle.is_finished() || ended {
-                // Its last word was said: the thread is at its end, or panicked there, which was counted.
+            if has_ended {
+                // Its last word was said, so this does not block; a panic has spoken for itself.
                 let _ = thread.handle.join();
             }
+            all_ended &= has_ended;
         }
         all_ended
     }
