@@ -82,7 +82,7 @@ pub struct Limits {
 impl Limits {
     /// The limits of the configuration.
     pub fn new(settings: &Settings) -> Self {
-        Self { max_body: settings.max_body, read_timeout: settings.read_timeout }
+        Self { max_body: settings.max_body, read_timeout: settings.read_timeout.min(LONGEST) }
     }
 
     /// When a body of which so much has come must have sent more: the time allowed grows with what came, so a client
@@ -255,5 +255,7 @@ impl Drop for Reservation {
     }
 }
 
+/// More than anybody waits, and little enough to be added to any moment.
+const LONGEST: Duration = Duration::from_secs(86_400);
 /// The slowest upload that is waited for beyond `server.read_timeout`.
 const MIN_BYTES_PER_SECOND: u64 = 64 << 10;

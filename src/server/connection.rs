@@ -13,13 +13,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::header::CONNECTION;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::drain::{Drain, Phase};
 use super::exchange::{answer, caught};
@@ -71,7 +72,6 @@ impl<H: Handler> Connections<H> {
 
     /// Which protocol the client speaks.
     async fn protocol(&self, socket: &TcpStream) -> Result<Protocol, Closed> {
-        let deadline = Instant::now() + self.first_byte_timeout;
         let last_call = async {
             self.drain.reached(Phase::Closing).await;
             // A client that connected in the last moment has its first bytes under way.
@@ -79,7 +79,7 @@ impl<H: Handler> Connections<H> {
         };
         tokio::select! {
             biased;
-            told = timeout_at(deadline, sniff(socket)) => told.unwrap_or(Err(Closed::FirstByte)),
+            told = timeout(self.first_byte_timeout, sniff(socket)) => told.unwrap_or(Err(Closed::FirstByte)),
             () = last_call => Err(Closed::Drain),
         }
     }
@@ -88,19 +88,25 @@ impl<H: Handler> Connections<H> {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let io = TokioIo::new(Stream::new(socket, self.write_timeout));
+        let stream = Stream::new(socket, self.write_timeout);
         let has_begun = Rc::new(Cell::new(false));
         let service = service_fn({
-            let (this, has_begun) = (Rc::clone(&self), Rc::clone(&has_begun));
+            let (this, has_begun, is_sending) = (Rc::clone(&self), Rc::clone(&has_begun), stream.is_sending());
             move |request| {
                 has_begun.set(true);
-                Rc::clone(&this).exchange(request, peer)
+                let (this, is_sending) = (Rc::clone(&this), Rc::clone(&is_sending));
+                async move {
+                    let answer = this.exchange(request, peer).await?;
+                    // An answer that closes may leave something unread; any other has read the whole request.
+                    is_sending.set(answer.headers().contains_key(CONNECTION));
+                    Ok::<_, Infallible>(answer)
+                }
             }
         });
         // A connection that comes while we close is served once: `Connection: close` stands in its answer.
         let is_last_call = self.drain.phase() >= Phase::Closing;
         let builder = if is_last_call { &self.http1_once } else { &self.http1 };
-        let mut connection = pin!(builder.serve_connection(io, service));
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut first_header = Some(Box::pin(sleep(self.first_header_timeout)));
         let mut closing = pin!(self.drain.reached(Phase::Closing));
         let mut is_winding_down = is_last_call;
@@ -217,7 +223,7 @@ fn http1_builder(settings: &Settings, keep_alive: bool) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout)
+        .header_read_timeout(settings.header_timeout.min(LONGEST_IDLE))
         .keep_alive(keep_alive)
         .half_close(false)
         .max_headers(MAX_HEADERS)
@@ -356,6 +362,8 @@ impl Closed {
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long the first header of a connection may take, where `server.header_timeout` allows more to idle ones.
 const FIRST_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Past this hyper's timer could overflow.
+const LONGEST_IDLE: Duration = Duration::from_secs(86_400);
 /// How long a connection without a first byte is kept when the listener closes.
 const LAST_CALL: Duration = Duration::from_millis(100);
 /// Headers of one request.
@@ -371,4 +379,4 @@ pub(super) const MAX_AGE: Duration = Duration::from_secs(3600);
 /// How many requests an HTTP/2 connection may carry.
 pub(super) const MAX_REQUESTS: u32 = 10_000;
 /// How long the streams of an HTTP/2 connection that has been told to go may still take.
-pub(super) const WIND_DOWN: Duration = Duration::from_secs(60);
+pub(super) const WIND_DOWN: Duration = Duration::from_secs(120);

@@ -1,15 +1,17 @@
 //! A client's socket with two manners more: it gives up on a client that does not read, and it closes gently. Bytes
 //! that lie unread when a socket is closed make the kernel send a reset, which can take the answer from the client's
-//! hands; so after the last answer what still comes is read and dropped, for a while.
+//! hands; so after the last answer what a client may still be sending is read and dropped, for a while.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 /// A socket with a write timeout and a gentle end.
 #[derive(Debug)]
@@ -18,8 +20,8 @@ pub(super) struct Stream<S> {
     write_timeout: Duration,
     /// Runs only while the socket takes no more bytes.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// The client has sent its last byte.
-    ended: bool,
+    /// The client may be in the middle of sending: bytes came, and nobody has said that they were the last.
+    is_sending: Rc<Cell<bool>>,
     linger: Option<Linger>,
 }
 
@@ -32,12 +34,17 @@ struct Linger {
 
 impl<S> Stream<S> {
     pub(super) fn new(socket: S, write_timeout: Duration) -> Self {
-        Self { socket, write_timeout, stalled: None, ended: false, linger: None }
+        Self { socket, write_timeout, stalled: None, is_sending: Rc::default(), linger: None }
+    }
+
+    /// Where whoever understands the bytes says that the client has finished what it was sending.
+    pub(super) fn is_sending(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.is_sending)
     }
 
     /// The socket takes no bytes: an error if that has lasted too long.
     fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + self.write_timeout)));
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
         ready!(stalled.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, WriteTimeout)))
     }
@@ -46,18 +53,16 @@ impl<S> Stream<S> {
 impl<S: AsyncRead + Unpin> Stream<S> {
     /// Reads and drops what still comes, within its bounds.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let linger = self.linger.get_or_insert_with(|| Linger {
-            over: Box::pin(sleep_until(Instant::now() + LINGER_TIME)),
-            bytes: LINGER_BYTES,
-        });
+        let linger =
+            self.linger.get_or_insert_with(|| Linger { over: Box::pin(sleep(LINGER_TIME)), bytes: LINGER_BYTES });
         let mut space = [0; 8192];
-        while !self.ended && linger.bytes > 0 {
+        while self.is_sending.get() && linger.bytes > 0 {
             let mut dropped = ReadBuf::new(&mut space);
             match Pin::new(&mut self.socket).poll_read(context, &mut dropped) {
                 Poll::Ready(Ok(())) if !dropped.filled().is_empty() => {
                     linger.bytes = linger.bytes.saturating_sub(dropped.filled().len());
                 }
-                Poll::Ready(_) => self.ended = true,
+                Poll::Ready(_) => self.is_sending.set(false),
                 Poll::Pending => return linger.over.as_mut().poll(context),
             }
         }
@@ -70,7 +75,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
         let this = self.get_mut();
         let before = buffer.remaining();
         ready!(Pin::new(&mut this.socket).poll_read(context, buffer))?;
-        this.ended |= before > 0 && buffer.remaining() == before;
+        if before > 0 {
+            this.is_sending.set(buffer.remaining() < before);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -112,7 +119,8 @@ const LINGER_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -144,7 +152,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn f33_a_closed_stream_drops_what_still_comes_until_the_client_is_done() {
         let (mut client, socket) = duplex(1000);
-        let mut stream = Stream::new(socket, TIMEOUT);
+        let mut stream = sending(socket, &mut client).await;
         let start = Instant::now();
         let sender = tokio::spawn(async move {
             client.write_all(&vec![7; 500_000]).await.unwrap();
@@ -158,16 +166,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn f33_the_drain_ends_after_a_second_or_a_mebibyte() {
-        let (client, socket) = duplex(1000);
+        let (mut client, socket) = duplex(1000);
+        let mut stream = sending(socket, &mut client).await;
         let start = Instant::now();
-        Stream::new(socket, TIMEOUT).shutdown().await.unwrap();
+        stream.shutdown().await.unwrap();
         assert!((LINGER_TIME..LINGER_TIME * 2).contains(&start.elapsed()), "{:?}", start.elapsed());
         drop(client);
 
         let (mut client, socket) = duplex(64 << 10);
+        let mut stream = sending(socket, &mut client).await;
         let sender = tokio::spawn(async move { client.write_all(&vec![7; 3 << 20]).await });
         let start = Instant::now();
-        let mut stream = Stream::new(socket, TIMEOUT);
         stream.shutdown().await.unwrap();
         drop(stream);
         assert_eq!(start.elapsed(), Duration::ZERO);
@@ -175,13 +184,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_has_ended_is_not_waited_for() {
-        let (mut client, socket) = duplex(1000);
-        client.shutdown().await.unwrap();
-        let mut stream = Stream::new(socket, TIMEOUT);
-        assert_eq!(stream.read(&mut [0; 10]).await.unwrap(), 0);
+    async fn a_client_that_sends_nothing_is_not_waited_for() {
         let start = Instant::now();
-        stream.shutdown().await.unwrap();
+        for is_done in [true, false] {
+            let (mut client, socket) = duplex(1000);
+            let mut stream = sending(socket, &mut client).await;
+            if is_done {
+                stream.is_sending().set(false);
+            } else {
+                client.shutdown().await.unwrap();
+                assert_eq!(stream.read(&mut [0; 10]).await.unwrap(), 0);
+            }
+            stream.shutdown().await.unwrap();
+        }
         assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    /// A stream from which a first byte has been read.
+    async fn sending(socket: DuplexStream, client: &mut DuplexStream) -> Stream<DuplexStream> {
+        let mut stream = Stream::new(socket, TIMEOUT);
+        client.write_all(&[7]).await.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 1);
+        stream
     }
 }

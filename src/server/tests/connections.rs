@@ -190,12 +190,15 @@ async fn h25_h26_a_client_that_leaves_drops_its_request() {
 }
 
 #[tokio::test]
-async fn every_worker_takes_its_share_of_the_connections() {
+async fn connections_are_spread_over_workers_with_threads_of_their_own() {
     let server = Running::start(Settings { workers: 3, ..settings() });
-    for _ in 0..32 {
-        assert!(server.serves().await);
+    let mut threads = std::collections::HashSet::new();
+    for _ in 0..64 {
+        let answer = server.connect().await.ask("GET /thread HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        threads.insert(answer.lines().last().unwrap().to_owned());
     }
-    assert_eq!(server.tally.accepted(), 32);
+    assert!(threads.len() > 1 && threads.iter().all(|thread| thread.starts_with("worker-")), "{threads:?}");
+    assert_eq!(server.tally.accepted(), 64);
 }
 
 /// Waits until something that another thread does is seen.

@@ -126,9 +126,7 @@ async fn f40_a_drain_sends_http_2_clients_away_after_what_they_have_in_work() {
     let waiting = tokio::spawn(sender.send_request(http2_get("/wait")));
     assert_eq!(server.event().await, Event::Began("/wait".to_owned()));
     server.drain.begin();
-    let gone = async {
-        while get(&mut sender).await {}
-    };
+    let gone = async { while get(&mut sender).await {} };
     timeout(BOUND, gone).await.expect("the client was not told to go");
     server.known.gate.add_permits(1);
     let answer = timeout(BOUND, waiting).await.unwrap().unwrap().unwrap();

@@ -26,6 +26,7 @@ use crate::error::Error;
 
 mod bodies;
 mod connections;
+mod descriptors;
 mod draining;
 mod http2;
 
@@ -127,6 +128,7 @@ impl Handler for Trivial {
             }
             _ if request.method() == Method::CONNECT => text(StatusCode::METHOD_NOT_ALLOWED, String::new()),
             "/panic" => panic!("as the test wants it"),
+            "/thread" => text(StatusCode::OK, std::thread::current().name().unwrap_or_default().to_owned()),
             "/endless" => Response::new(Either::Right(Endless)),
             _ => text(StatusCode::OK, "hello".to_owned()),
         }
