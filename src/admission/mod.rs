@@ -1,11 +1,7 @@
 //! May it go on: how often each user, team and address, and all together, may submit.
 
 pub mod rate;
-
 pub mod quota;
-
-mod buckets;
-
 pub mod headers;
-
+mod buckets;
 pub mod settings;
