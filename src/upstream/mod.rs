@@ -1,3 +1,4 @@
-//! The API behind: its key, what goes to it and what comes back.
+//! The API behind: its key, the connections to it, what goes there and what comes back.
 
+pub mod outcome;
 pub mod settings;
