@@ -23,7 +23,10 @@ pub trait Series: Copy + 'static {
     /// The place among all of them, below [`Series::COUNT`].
     fn index(self) -> usize;
 
-    /// The values of the labels.
+    /// The keys of the labels.
+    fn keys() -> Vec<&'static str>;
+
+    /// The values of the labels, in the order of the keys.
     fn values(self) -> Vec<&'static str>;
 }
 
@@ -36,6 +39,10 @@ impl<A: Series, B: Series> Series for (A, B) {
 
     fn index(self) -> usize {
         self.0.index() * B::COUNT + self.1.index()
+    }
+
+    fn keys() -> Vec<&'static str> {
+        [A::keys(), B::keys()].concat()
     }
 
     fn values(self) -> Vec<&'static str> {
@@ -160,19 +167,14 @@ impl Builder<'_> {
         self.0.register(Box::new(gauge))
     }
 
-    pub(super) fn counters<S: Series>(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> prometheus::Result<Counters<S>> {
-        let vector = self.counter_vector(name, help, labels)?;
+    pub(super) fn counters<S: Series>(&self, name: &str, help: &str) -> prometheus::Result<Counters<S>> {
+        let vector = self.counter_vector(name, help, &S::keys())?;
         let handles = S::all().into_iter().map(|series| vector.get_metric_with_label_values(&series.values()));
         Ok(Counters { handles: handles.collect::<Result<_, _>>()?, series: PhantomData })
     }
 
-    pub(super) fn gauges<S: Series>(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<Gauges<S>> {
-        let vector = self.gauge_vector(name, help, labels)?;
+    pub(super) fn gauges<S: Series>(&self, name: &str, help: &str) -> prometheus::Result<Gauges<S>> {
+        let vector = self.gauge_vector(name, help, &S::keys())?;
         let handles = S::all().into_iter().map(|series| vector.get_metric_with_label_values(&series.values()));
         Ok(Gauges { handles: handles.collect::<Result<_, _>>()?, series: PhantomData })
     }
@@ -181,11 +183,10 @@ impl Builder<'_> {
         &self,
         name: &str,
         help: &str,
-        labels: &[&str],
         buckets: &[f64],
     ) -> prometheus::Result<Durations<S>> {
         let options = HistogramOpts::from(options(name, help)).buckets(buckets.to_vec());
-        let vector = HistogramVec::new(options, labels)?;
+        let vector = HistogramVec::new(options, &S::keys())?;
         self.0.register(Box::new(vector.clone()))?;
         let handles = S::all().into_iter().map(|series| vector.get_metric_with_label_values(&series.values()));
         Ok(Durations { handles: handles.collect::<Result<_, _>>()?, series: PhantomData })

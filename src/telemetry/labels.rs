@@ -7,11 +7,11 @@ use super::family::Series;
 use crate::error::{Doubt, Error};
 use crate::request::route::Operation;
 
-/// Declares a label: an enum, and the text of each of its values.
+/// Declares a label: an enum, the label's key, and the text of each value.
 macro_rules! labels {
     ($(
         $(#[$about:meta])*
-        $label:ident { $( $(#[$note:meta])* $value:ident = $text:literal, )+ }
+        $label:ident ($key:literal) { $( $(#[$note:meta])* $value:ident = $text:literal, )+ }
     )+) => {$(
         $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +43,10 @@ macro_rules! labels {
                 self as usize
             }
 
+            fn keys() -> Vec<&'static str> {
+                $key.split('.').collect()
+            }
+
             fn values(self) -> Vec<&'static str> {
                 // A dot parts the labels of a list whose values are not every pair of two lists.
                 self.name().split('.').collect()
@@ -53,7 +57,7 @@ macro_rules! labels {
 
 labels! {
     /// `route`: what a request is for.
-    RouteLabel {
+    RouteLabel ("route") {
         /// A submission of a prompt.
         Generations = "generations",
         /// A submission of an edit.
@@ -69,7 +73,7 @@ labels! {
     }
 
     /// `outcome` of a submission: each counts exactly once.
-    SubmissionOutcome {
+    SubmissionOutcome ("outcome") {
         /// Answered from a live entry.
         Hit = "hit",
         /// Answered together with a twin in flight.
@@ -97,7 +101,7 @@ labels! {
     }
 
     /// `operation` of a call to the upstream.
-    UpstreamOperation {
+    UpstreamOperation ("operation") {
         /// A POST that may make a job.
         Submit = "submit",
         /// A GET of a job.
@@ -105,7 +109,7 @@ labels! {
     }
 
     /// `outcome` of a call to the upstream.
-    UpstreamOutcome {
+    UpstreamOutcome ("outcome") {
         /// A job was made, or a poll was answered.
         Ok = "ok",
         /// A complete refusal.
@@ -119,7 +123,7 @@ labels! {
     }
 
     /// `limit` and `kind` of a refusal by a limit.
-    Limit {
+    Limit ("limit.kind") {
         /// One user's submissions.
         UserRequests = "user.requests",
         /// One user's new jobs.
@@ -139,7 +143,7 @@ labels! {
     }
 
     /// `outcome` of a job, as a poll showed it.
-    JobOutcome {
+    JobOutcome ("outcome") {
         /// The video exists.
         Done = "done",
         /// It failed.
@@ -151,7 +155,7 @@ labels! {
     }
 
     /// `state` of an entry.
-    EntryState {
+    EntryState ("state") {
         /// Taken, nothing sent.
         Claimed = "claimed",
         /// Bytes may have left.
@@ -167,7 +171,7 @@ labels! {
     }
 
     /// `operation` of the ledger.
-    LedgerOperation {
+    LedgerOperation ("operation") {
         /// Look-up, limits and claim in one step.
         Admit = "admit",
         /// Bytes may leave from now on.
@@ -189,7 +193,7 @@ labels! {
     }
 
     /// `result` of an operation of the ledger.
-    LedgerResult {
+    LedgerResult ("result") {
         /// Done.
         Ok = "ok",
         /// Somebody else was first.
@@ -199,7 +203,7 @@ labels! {
     }
 
     /// `reason` for which the gateway, and not the client, ended a connection.
-    CloseReason {
+    CloseReason ("reason") {
         /// Too many connections in all.
         Full = "full",
         /// Too many connections of this address.
@@ -223,7 +227,7 @@ labels! {
     }
 
     /// `result` of a reload of the configuration.
-    ReloadResult {
+    ReloadResult ("result") {
         /// The new configuration is in force.
         Ok = "ok",
         /// It has faults and changed nothing.
@@ -231,7 +235,7 @@ labels! {
     }
 
     /// `reason` for which the gateway is degraded: hits and polls go on, submissions do not.
-    Degraded {
+    Degraded ("reason") {
         /// The ledger cannot be written.
         Ledger = "ledger",
         /// The upstream refuses our key.
@@ -324,6 +328,7 @@ mod tests {
             for (place, series) in all.into_iter().enumerate() {
                 assert_eq!(series.index(), place);
                 assert_eq!(series.values().len(), labels, "{:?}", series.values());
+                assert_eq!(S::keys().len(), labels, "{:?}", S::keys());
             }
         }
         check::<RouteLabel>(1);

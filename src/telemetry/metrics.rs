@@ -58,6 +58,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Connections that we ended, and not the client.
     pub connections_closed: Counters<CloseReason>,
+    /// Connections that could not be accepted, mostly for want of file descriptors.
+    pub accept_errors: IntCounter,
     /// Reloads of the configuration.
     pub config_reloads: Counters<ReloadResult>,
     /// What works less than it should: 1, else 0. `/readyz` shows the same.
@@ -81,73 +83,51 @@ impl Metrics {
         let registry = Registry::new();
         let make = Builder(&registry);
         make.info("build_info", "Which build this is; always 1.", "version", version)?;
-        let operation_outcome = ["operation", "outcome"];
-        let operation_result = ["operation", "result"];
         Ok(Self {
-            requests: make.requests(
-                "requests_total",
-                "Answers given, by route and HTTP status; 499: the client went before its answer.",
-            )?,
+            requests: make
+                .requests("requests_total", "Answers, by HTTP status; 499: the client went before it came.")?,
             request_duration: make.durations(
                 "request_duration_seconds",
                 "Time from a request's header to the last byte of its answer.",
-                &["route"],
                 &REQUEST_BUCKETS,
             )?,
-            requests_in_flight: make
-                .gauge("requests_in_flight", "Requests in work, until their answer's last byte.")?,
-            submissions: make.counters(
-                "submissions_total",
-                "Requests to the submission routes, each exactly once, by outcome.",
-                &["outcome"],
-            )?,
-            upstream_requests: make.counters(
-                "upstream_requests_total",
-                "Calls to the upstream; all but not_sent may have reached it.",
-                &operation_outcome,
-            )?,
+            requests_in_flight: make.gauge("requests_in_flight", "Requests whose answer is not complete.")?,
+            submissions: make.counters("submissions_total", "Requests to the submission routes, each exactly once.")?,
+            upstream_requests: make
+                .counters("upstream_requests_total", "Calls to the upstream; all but not_sent may have reached it.")?,
             upstream_duration: make.durations(
                 "upstream_duration_seconds",
-                "Time of a call to the upstream, connecting included.",
-                &operation_outcome,
+                "Time of a call to the upstream.",
                 &UPSTREAM_BUCKETS,
             )?,
-            limited: make.counters("limited_total", "Refusals by a limit.", &["limit", "kind"])?,
-            jobs: make.counters("jobs_total", "Jobs that a poll showed at their end, by outcome.", &["outcome"])?,
+            limited: make.counters("limited_total", "Refusals by a limit.")?,
+            fields: Fields::new(&make)?,
+            jobs: make.counters("jobs_total", "Jobs that a poll showed at their end.")?,
             jobs_running: make.gauge("jobs_running", "Jobs made and not yet seen at their end.")?,
-            entries: make.gauges("entries", "Entries of the ledger, by state.", &["state"])?,
+            entries: make.gauges("entries", "Entries of the ledger, by state.")?,
             hot_entries: make.gauge("hot_entries", "Entries in the hot cache.")?,
-            ledger_operations: make.counters(
-                "ledger_operations_total",
-                "Operations of the ledger.",
-                &operation_result,
-            )?,
+            ledger_operations: make.counters("ledger_operations_total", "Operations of the ledger.")?,
             ledger_duration: make.durations(
                 "ledger_duration_seconds",
                 "Time of an operation of the ledger.",
-                &operation_result,
                 &LEDGER_BUCKETS,
             )?,
             limiter_buckets: make.gauge("limiter_buckets", "Buckets that the limits keep for users and addresses.")?,
-            body_memory_bytes: make
-                .gauge("body_memory_bytes", "Bytes of request bodies in memory, reserved ones included.")?,
+            body_memory_bytes: make.gauge("body_memory_bytes", "Bytes reserved for request bodies in memory.")?,
             connections: make.gauge("connections", "Open connections of clients.")?,
-            connections_closed: make.counters(
-                "connections_closed_total",
-                "Connections that the gateway ended, by reason.",
-                &["reason"],
-            )?,
-            config_reloads: make.counters("config_reloads_total", "Reloads of the configuration.", &["result"])?,
-            degraded: make.gauges("degraded", "1 while this does not work; hits and polls go on.", &["reason"])?,
-            log_lines_dropped: make
-                .counter("log_lines_dropped_total", "Log lines lost because their reader was too slow or gone.")?,
-            panics: make.counter("panics_total", "Panics caught while serving; each is a fault of the gateway.")?,
-            fields: Fields::new(&make)?,
+            connections_closed: make
+                .counters("connections_closed_total", "Connections that the gateway ended, and not the client.")?,
+            accept_errors: make.counter("accept_errors_total", "Connections that could not be accepted.")?,
+            config_reloads: make.counters("config_reloads_total", "Reloads of the configuration.")?,
             restart_needed: make.gauge_vector(
                 "config_restart_needed",
                 "1 for a key whose new value waits for a restart.",
                 &["key"],
             )?,
+            degraded: make.gauges("degraded", "1 while this does not work; hits and polls go on.")?,
+            log_lines_dropped: make
+                .counter("log_lines_dropped_total", "Log lines lost because their reader was too slow or gone.")?,
+            panics: make.counter("panics_total", "Panics caught; each is a fault of the gateway.")?,
             refreshes: Mutex::default(),
             process: Process::starting_now(),
             registry,
