@@ -1,0 +1,424 @@
+//! The closed lists that labels come from. A value of these types is the only way to name a series, so nothing a
+//! client sends can make one (`HARDENING.md` T-32).
+
+use hyper::Method;
+
+use super::family::Series;
+use crate::error::{Doubt, Error};
+use crate::request::route::Operation;
+
+/// Declares a label: an enum, the label's key, and the text of each value.
+macro_rules! labels {
+    ($(
+        $(#[$about:meta])*
+        $label:ident ($key:literal) { $( $(#[$note:meta])* $value:ident = $text:literal, )+ }
+    )+) => {$(
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $label { $( $(#[$note])* $value, )+ }
+
+        impl $label {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$value),+];
+
+            /// The value as text.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$value => $text,)+ }
+            }
+
+            /// The value with this text.
+            pub fn named(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.name() == text)
+            }
+        }
+
+        impl Series for $label {
+            const COUNT: usize = Self::ALL.len();
+
+            fn all() -> Vec<Self> {
+                Self::ALL.to_vec()
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn keys() -> Vec<&'static str> {
+                $key.split('.').collect()
+            }
+
+            fn values(self) -> Vec<&'static str> {
+                // A dot parts the labels of a list whose values are not every pair of two lists.
+                self.name().split('.').collect()
+            }
+        }
+    )+};
+}
+
+labels! {
+    /// `route`: what a request is for.
+    RouteLabel ("route") {
+        /// A submission of a prompt.
+        Generations = "generations",
+        /// A submission of an edit.
+        Edits = "edits",
+        /// A poll.
+        Poll = "poll",
+        /// OPTIONS on a known path.
+        Preflight = "preflight",
+        /// The built-in page.
+        Page = "page",
+        /// Everything else, refused paths included.
+        Other = "other",
+    }
+
+    /// `outcome` of a submission: each counts exactly once.
+    SubmissionOutcome ("outcome") {
+        /// Answered from a live entry.
+        Hit = "hit",
+        /// Answered together with a twin in flight.
+        Join = "join",
+        /// The upstream made a job.
+        Created = "created",
+        /// An earlier outcome is in doubt (409).
+        Held = "held",
+        /// The request itself is wrong.
+        Invalid = "invalid",
+        /// A limit or a budget is reached.
+        Limited = "limited",
+        /// The upstream refused it.
+        RefusedUpstream = "refused_upstream",
+        /// Certainly not sent.
+        NotSent = "not_sent",
+        /// Nobody knows whether a job was made.
+        Unknown = "unknown",
+        /// Not for this caller, or not on this path.
+        Denied = "denied",
+        /// The gateway cannot, for now.
+        Unavailable = "unavailable",
+        /// The client went.
+        Aborted = "aborted",
+    }
+
+    /// `operation` of a call to the upstream.
+    UpstreamOperation ("operation") {
+        /// A POST that may make a job.
+        Submit = "submit",
+        /// A GET of a job.
+        Poll = "poll",
+    }
+
+    /// `outcome` of a call to the upstream.
+    UpstreamOutcome ("outcome") {
+        /// A job was made, or a poll was answered.
+        Ok = "ok",
+        /// A complete refusal.
+        Refused = "refused",
+        /// Nothing was sent.
+        NotSent = "not_sent",
+        /// Sent, and in doubt.
+        Unknown = "unknown",
+        /// A poll that was not answered properly.
+        Error = "error",
+    }
+
+    /// `limit` and `kind` of a refusal by a limit.
+    Limit ("limit.kind") {
+        /// One user's submissions.
+        UserRequests = "user.requests",
+        /// One user's new jobs.
+        UserGenerations = "user.generations",
+        /// One team's submissions.
+        TeamRequests = "team.requests",
+        /// One team's new jobs.
+        TeamGenerations = "team.generations",
+        /// One address's submissions.
+        AddressRequests = "address.requests",
+        /// One address's new jobs.
+        AddressGenerations = "address.generations",
+        /// Everybody's submissions.
+        TotalRequests = "total.requests",
+        /// Everybody's new jobs.
+        TotalGenerations = "total.generations",
+    }
+
+    /// `outcome` of a job, as a poll showed it.
+    JobOutcome ("outcome") {
+        /// The video exists.
+        Done = "done",
+        /// It failed.
+        Failed = "failed",
+        /// It was not finished, or not fetched, in time.
+        Expired = "expired",
+        /// It was refused by moderation, and billed.
+        Moderated = "moderated",
+    }
+
+    /// `state` of an entry.
+    EntryState ("state") {
+        /// Taken, nothing sent.
+        Claimed = "claimed",
+        /// Bytes may have left.
+        Sending = "sending",
+        /// The job exists.
+        Accepted = "accepted",
+        /// A poll showed its video.
+        Done = "done",
+        /// A poll showed a refusal that the same prompt would meet again.
+        Rejected = "rejected",
+        /// In doubt.
+        Unknown = "unknown",
+    }
+
+    /// `operation` of the ledger.
+    LedgerOperation ("operation") {
+        /// Look-up, limits and claim in one step.
+        Admit = "admit",
+        /// Bytes may leave from now on.
+        Sending = "sending",
+        /// The upstream gave an id.
+        Accepted = "accepted",
+        /// Nobody knows whether an attempt was paid.
+        Unknown = "unknown",
+        /// An attempt made nothing.
+        Free = "free",
+        /// A caller was told of a doubt.
+        Doubted = "doubted",
+        /// A waiter left before its answer was taken.
+        Undelivered = "undelivered",
+        /// The job of an id.
+        Job = "job",
+        /// A poll showed a turn in a job's life.
+        Turned = "turned",
+    }
+
+    /// `result` of an operation of the ledger.
+    LedgerResult ("result") {
+        /// Done.
+        Ok = "ok",
+        /// Somebody else was first.
+        Conflict = "conflict",
+        /// The ledger failed.
+        Error = "error",
+    }
+
+    /// `reason` for which the gateway, and not the client, ended a connection.
+    CloseReason ("reason") {
+        /// Too many connections in all.
+        Full = "full",
+        /// Too many connections of this address.
+        AddressFull = "address_full",
+        /// No first byte in time.
+        FirstByte = "first_byte_timeout",
+        /// No complete header in time; also an idle connection.
+        Header = "header_timeout",
+        /// The client did not read.
+        Write = "write_timeout",
+        /// An HTTP/2 connection did nothing for long, or did not answer a ping.
+        Idle = "idle",
+        /// It was old, or had carried many requests.
+        Age = "age",
+        /// What came is not HTTP.
+        Protocol = "protocol",
+        /// The process ends.
+        Drain = "drain",
+        /// A bug of ours.
+        Panic = "panic",
+    }
+
+    /// `result` of a reload of the configuration.
+    ReloadResult ("result") {
+        /// The new configuration is in force.
+        Ok = "ok",
+        /// It has faults and changed nothing.
+        Error = "error",
+    }
+
+    /// `reason` for which the gateway is degraded: hits and polls go on, submissions do not.
+    Degraded ("reason") {
+        /// The ledger cannot be written.
+        Ledger = "ledger",
+        /// The upstream refuses our key.
+        UpstreamKey = "upstream_key",
+    }
+}
+
+impl RouteLabel {
+    /// The label of a request, by the shape of its method and path alone, so that refusals before routing have it too.
+    pub fn of(method: &Method, path: &str) -> Self {
+        let label = if path == Operation::Generations.path() {
+            Self::Generations
+        } else if path == Operation::Edits.path() {
+            Self::Edits
+        } else {
+            match path.strip_prefix("/grok/v1/videos/") {
+                Some(id) if !id.is_empty() && !id.contains('/') && id != "extensions" => Self::Poll,
+                _ if path == "/" => Self::Page,
+                _ => Self::Other,
+            }
+        };
+        let known = label != Self::Other || path == "*" || path == "/openapi.json";
+        if *method == Method::OPTIONS && known { Self::Preflight } else { label }
+    }
+
+    /// Whether its requests count as submissions.
+    pub const fn is_submission(self) -> bool {
+        match self {
+            Self::Generations | Self::Edits => true,
+            Self::Poll | Self::Preflight | Self::Page | Self::Other => false,
+        }
+    }
+}
+
+impl SubmissionOutcome {
+    /// The outcome of a submission that is refused with `error` (`DESIGN.md` §5).
+    pub const fn of_refusal(error: &Error) -> Self {
+        match error {
+            Error::InvalidJson { .. }
+            | Error::BadRequest { .. }
+            | Error::RequestTimeout
+            | Error::BodyTooLarge { .. }
+            | Error::UnsupportedMediaType { .. }
+            | Error::InvalidRequest(_)
+            | Error::IdempotencyKeyReused
+            | Error::UriTooLong
+            | Error::HeaderTooLarge => Self::Invalid,
+            Error::OriginRefused
+            | Error::NotFound
+            | Error::NotOffered
+            | Error::UnknownJob
+            | Error::MethodNotAllowed { .. }
+            | Error::MisdirectedRequest
+            | Error::LoopDetected => Self::Denied,
+            Error::RateLimited { .. } => Self::Limited,
+            Error::OutcomeUnknown { doubt: Doubt::Held, .. } => Self::Held,
+            Error::OutcomeUnknown { doubt: Doubt::Broken | Doubt::Silent, .. } => Self::Unknown,
+            Error::Internal | Error::Overloaded { .. } | Error::LedgerUnavailable | Error::Draining => {
+                Self::Unavailable
+            }
+            Error::UpstreamUnreachable(_) | Error::UpstreamTimeout => Self::NotSent,
+            // The upstream saw the submission and made nothing of it.
+            Error::UpstreamInvalidAnswer | Error::UpstreamKeyRefused => Self::RefusedUpstream,
+            Error::Aborted => Self::Aborted,
+        }
+    }
+}
+
+impl From<Operation> for RouteLabel {
+    fn from(operation: Operation) -> Self {
+        match operation {
+            Operation::Generations => Self::Generations,
+            Operation::Edits => Self::Edits,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::Unreached;
+
+    #[test]
+    fn the_index_of_a_series_is_its_place_among_all() {
+        fn check<S: Series>(labels: usize) {
+            let all = S::all();
+            assert_eq!(all.len(), S::COUNT);
+            for (place, series) in all.into_iter().enumerate() {
+                assert_eq!(series.index(), place);
+                assert_eq!(series.values().len(), labels, "{:?}", series.values());
+                assert_eq!(S::keys().len(), labels, "{:?}", S::keys());
+            }
+        }
+        check::<RouteLabel>(1);
+        check::<SubmissionOutcome>(1);
+        check::<Limit>(2);
+        check::<(UpstreamOperation, UpstreamOutcome)>(2);
+        check::<(LedgerOperation, LedgerResult)>(2);
+    }
+
+    #[test]
+    fn a_route_is_labelled_by_the_shape_of_its_path() {
+        for (method, path, want) in [
+            ("POST", "/grok/v1/videos/generations", RouteLabel::Generations),
+            ("GET", "/grok/v1/videos/generations", RouteLabel::Generations),
+            ("POST", "/grok/v1/videos/edits", RouteLabel::Edits),
+            ("OPTIONS", "/grok/v1/videos/edits", RouteLabel::Preflight),
+            ("GET", "/grok/v1/videos/abc-1", RouteLabel::Poll),
+            ("DELETE", "/grok/v1/videos/abc-1", RouteLabel::Poll),
+            ("OPTIONS", "/grok/v1/videos/abc-1", RouteLabel::Preflight),
+            ("POST", "/grok/v1/videos/extensions", RouteLabel::Other),
+            ("GET", "/grok/v1/videos/a/b", RouteLabel::Other),
+            ("GET", "/grok/v1/videos/", RouteLabel::Other),
+            ("GET", "/", RouteLabel::Page),
+            ("GET", "/openapi.json", RouteLabel::Other),
+            ("OPTIONS", "/openapi.json", RouteLabel::Preflight),
+            ("OPTIONS", "*", RouteLabel::Preflight),
+            ("OPTIONS", "/nothing", RouteLabel::Other),
+            ("GET", "/metrics", RouteLabel::Other),
+        ] {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            assert_eq!(RouteLabel::of(&method, path), want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn inv10_a_refusal_counts_under_the_outcome_of_its_status() {
+        let wait = Duration::from_secs(61);
+        let errors = [
+            Error::InvalidJson { message: String::new() },
+            Error::BadRequest { param: "query", message: "".into() },
+            Error::OriginRefused,
+            Error::NotFound,
+            Error::NotOffered,
+            Error::UnknownJob,
+            Error::MethodNotAllowed { allow: "POST" },
+            Error::RequestTimeout,
+            Error::OutcomeUnknown { doubt: Doubt::Held, retry_after: wait },
+            Error::OutcomeUnknown { doubt: Doubt::Broken, retry_after: wait },
+            Error::OutcomeUnknown { doubt: Doubt::Silent, retry_after: wait },
+            Error::BodyTooLarge { limit: 1 },
+            Error::UnsupportedMediaType { param: "Content-Type" },
+            Error::MisdirectedRequest,
+            Error::InvalidRequest(Vec::new()),
+            Error::IdempotencyKeyReused,
+            Error::UriTooLong,
+            Error::HeaderTooLarge,
+            Error::RateLimited { limit: "user.generations", retry_after: wait },
+            Error::Internal,
+            Error::UpstreamUnreachable(Unreached::Dns),
+            Error::UpstreamUnreachable(Unreached::Timeout),
+            Error::UpstreamTimeout,
+            Error::UpstreamInvalidAnswer,
+            Error::UpstreamKeyRefused,
+            Error::Overloaded { what: "bodies" },
+            Error::LedgerUnavailable,
+            Error::Draining,
+            Error::LoopDetected,
+        ];
+        for error in errors {
+            let outcome = SubmissionOutcome::of_refusal(&error);
+            let want: &[SubmissionOutcome] = match error.status().as_u16() {
+                400 | 408 | 413 | 414 | 415 | 422 | 431 => &[SubmissionOutcome::Invalid],
+                402 | 429 => &[SubmissionOutcome::Limited],
+                401 | 403 | 404 | 405 | 421 | 508 => &[SubmissionOutcome::Denied],
+                500 | 503 => &[SubmissionOutcome::Unavailable],
+                409 => &[SubmissionOutcome::Held],
+                502 | 504 => {
+                    &[SubmissionOutcome::NotSent, SubmissionOutcome::Unknown, SubmissionOutcome::RefusedUpstream]
+                }
+                other => panic!("no outcome is stated for {other}"),
+            };
+            assert!(want.contains(&outcome), "{error:?} counts as {outcome:?}");
+        }
+        assert_eq!(SubmissionOutcome::of_refusal(&Error::Aborted), SubmissionOutcome::Aborted);
+    }
+
+    #[test]
+    fn limits_are_found_by_the_name_that_the_client_is_told() {
+        assert_eq!(Limit::named("user.generations"), Some(Limit::UserGenerations));
+        assert_eq!(Limit::named("user"), None);
+        assert_eq!(Limit::TotalGenerations.values(), ["total", "generations"]);
+    }
+}

@@ -1,0 +1,309 @@
+//! One log line, JSON or text: a time, a level, a message and fields. Whatever a value holds, the line stays one
+//! line without a raw control character, and no value is longer than a bound (`HARDENING.md` T-71).
+
+use std::fmt::{self, Display, Write as _};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::settings::Level;
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    /// One JSON object.
+    Json,
+    /// Words for people.
+    Text,
+}
+
+/// A line that is being written.
+pub(super) struct Line {
+    text: String,
+    style: Style,
+}
+
+impl Line {
+    /// A line of this moment.
+    pub(super) fn begin(style: Style, level: Level, message: &(impl Display + ?Sized)) -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::at(since_epoch, style, level, message)
+    }
+
+    fn at(since_epoch: Duration, style: Style, level: Level, message: &(impl Display + ?Sized)) -> Self {
+        let mut line = Self { text: String::with_capacity(USUAL_LENGTH), style };
+        match style {
+            Style::Json => {
+                line.text.push_str("{\"time\":\"");
+                push_time(&mut line.text, since_epoch);
+                line.text.push_str("\",\"level\":\"");
+                line.text.push_str(level.name());
+                line.text.push('"');
+                line.field("message", message);
+            }
+            Style::Text => {
+                push_time(&mut line.text, since_epoch);
+                line.text.push(' ');
+                line.text.push_str(level.name());
+                line.text.push(' ');
+                line.escape(message);
+            }
+        }
+        line
+    }
+
+    /// Adds a field of text.
+    pub(super) fn field(&mut self, name: &'static str, value: &(impl Display + ?Sized)) {
+        self.name(name);
+        let start = self.text.len();
+        if self.style == Style::Json {
+            self.text.push('"');
+        }
+        self.escape(value);
+        let bare = self.text.get(start..).is_some_and(|value| !value.is_empty() && value.bytes().all(is_bare));
+        if self.style == Style::Json {
+            self.text.push('"');
+        } else if !bare {
+            self.text.insert(start, '"');
+            self.text.push('"');
+        }
+    }
+
+    /// Adds a field whose text is a JSON value already: a number, true or false.
+    pub(super) fn literal(&mut self, name: &'static str, value: impl Display) {
+        self.name(name);
+        let _ = write!(self.text, "{value}");
+    }
+
+    /// Adds a duration, in milliseconds.
+    pub(super) fn milliseconds(&mut self, name: &'static str, duration: Duration) {
+        let micros = duration.as_micros();
+        self.literal(name, format_args!("{}.{:03}", micros / 1_000, micros % 1_000));
+    }
+
+    /// The finished line, with its newline.
+    pub(super) fn finish(mut self) -> String {
+        self.text.push_str(if self.style == Style::Json { "}\n" } else { "\n" });
+        self.text
+    }
+
+    fn name(&mut self, name: &'static str) {
+        match self.style {
+            Style::Json => {
+                self.text.push_str(",\"");
+                self.text.push_str(name);
+                self.text.push_str("\":");
+            }
+            Style::Text => {
+                self.text.push(' ');
+                self.text.push_str(name);
+                self.text.push('=');
+            }
+        }
+    }
+
+    fn escape(&mut self, value: &(impl Display + ?Sized)) {
+        // An error only says that the bound was reached.
+        let _ = write!(Escaped { text: &mut self.text, left: MAX_VALUE }, "{value}");
+    }
+}
+
+/// Writes a value as the inside of a JSON string, up to a bound in bytes of the value.
+struct Escaped<'line> {
+    text: &'line mut String,
+    left: usize,
+}
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, value: &str) -> fmt::Result {
+        if value.len() <= self.left && value.bytes().all(is_plain) {
+            self.left -= value.len();
+            self.text.push_str(value);
+            return Ok(());
+        }
+        for character in value.chars() {
+            let Some(left) = self.left.checked_sub(character.len_utf8()) else {
+                self.left = 0;
+                self.text.push('…');
+                return Err(fmt::Error);
+            };
+            self.left = left;
+            self.push(character)?;
+        }
+        Ok(())
+    }
+}
+
+impl Escaped<'_> {
+    fn push(&mut self, character: char) -> fmt::Result {
+        match character {
+            '"' => self.text.push_str("\\\""),
+            '\\' => self.text.push_str("\\\\"),
+            '\n' => self.text.push_str("\\n"),
+            '\r' => self.text.push_str("\\r"),
+            '\t' => self.text.push_str("\\t"),
+            other if is_unseen(other) => {
+                for unit in other.encode_utf16(&mut [0; 2]) {
+                    write!(self.text, "\\u{unit:04x}")?;
+                }
+            }
+            other => self.text.push(other),
+        }
+        Ok(())
+    }
+}
+
+/// Whether a byte may stand in a JSON string as it is, and is ASCII.
+const fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+}
+
+/// Whether a byte may stand in a text line without quotes around it.
+const fn is_bare(byte: u8) -> bool {
+    is_plain(byte) && byte != b' ' && byte != b'='
+}
+
+/// Characters that move a cursor, end a line, or turn the direction of writing: nobody sees them, all are fooled.
+const fn is_unseen(character: char) -> bool {
+    matches!(
+        character,
+        '\0'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
+/// Appends a moment as RFC 3339 writes it, UTC, to the millisecond.
+fn push_time(text: &mut String, since_epoch: Duration) {
+    let seconds = since_epoch.as_secs();
+    let (year, month, day) = civil(seconds / 86_400);
+    let _ = write!(
+        text,
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
+        seconds / 3_600 % 24,
+        seconds / 60 % 60,
+        seconds % 60,
+        since_epoch.subsec_millis(),
+    );
+}
+
+/// Year, month and day of a day since 1970-01-01. Years are counted from March, so that the leap day ends one.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const FROM_0000_03_01: u64 = 719_468;
+    const IN_400_YEARS: u64 = 146_097;
+    let days = days + FROM_0000_03_01;
+    let (era, day_of_era) = (days / IN_400_YEARS, days % IN_400_YEARS);
+    let leaps = day_of_era / 1_460 + day_of_era / 146_096 - day_of_era / 36_524;
+    let year_of_era = (day_of_era - leaps) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+/// The bytes that most lines fit in.
+const USUAL_LENGTH: usize = 512;
+/// The longest value, in bytes before escaping.
+const MAX_VALUE: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn line(style: Style, message: &str, value: &str) -> String {
+        let mut line = Line::begin(style, Level::Warn, message);
+        line.field("cause", value);
+        line.literal("status", 200);
+        line.milliseconds("duration_ms", Duration::from_micros(1_042));
+        line.finish()
+    }
+
+    #[test]
+    fn t71_a_hostile_value_stays_inside_its_field() {
+        for value in [
+            "\"",
+            "\\",
+            "\n{\"level\":\"error\"}",
+            "\r\n",
+            "\u{1b}[2J",
+            "\u{202e}",
+            "\u{2028}\u{2029}",
+            "\0",
+            "\u{9b}31m",
+            "\u{e0041}",
+            "é日🎬",
+            "",
+        ] {
+            let json = line(Style::Json, value, value);
+            let parsed: Value = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{json:?}: {error}"));
+            assert_eq!(parsed["message"], *value);
+            assert_eq!(parsed["cause"], *value);
+            assert_eq!(parsed["level"], "warn");
+            assert_eq!(parsed["duration_ms"], 1.042);
+            for text in [json, line(Style::Text, value, value)] {
+                let inside = text.strip_suffix('\n').unwrap();
+                assert!(!inside.chars().any(is_unseen), "{inside:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn t71_a_long_value_is_cut_between_characters() {
+        for (value, kept) in [("x".repeat(1_000_000), 1_024), ("é".repeat(1_024), 512), ("x".repeat(1_024), 1_024)] {
+            let parsed: Value = serde_json::from_str(&line(Style::Json, "request", &value)).unwrap();
+            let text = parsed["cause"].as_str().unwrap();
+            assert_eq!(text.trim_end_matches('…').chars().count(), kept);
+            assert_eq!(text.ends_with('…'), value.len() > MAX_VALUE);
+        }
+    }
+
+    #[test]
+    fn text_is_quoted_only_where_it_needs_to_be() {
+        let mut line = Line::at(Duration::ZERO, Style::Text, Level::Info, "request");
+        line.field("route", "poll");
+        line.field("cause", "no route to host");
+        line.field("team", "");
+        assert_eq!(
+            line.finish(),
+            "1970-01-01T00:00:00.000Z info request route=poll cause=\"no route to host\" team=\"\"\n"
+        );
+    }
+
+    #[test]
+    fn times_are_rfc_3339_in_utc() {
+        for (millis, want) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_709_251_199_001, "2024-02-29T23:59:59.001Z"),
+            (1_735_689_600_000, "2025-01-01T00:00:00.000Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            let mut text = String::new();
+            push_time(&mut text, Duration::from_millis(millis));
+            assert_eq!(text, want);
+        }
+    }
+
+    proptest! {
+        // Whatever the value is, the line parses and gives it back.
+        #[test]
+        fn t71_every_string_comes_back_from_its_line(value in "\\PC{0,40}|(?s).{0,40}") {
+            let text = line(Style::Json, &value, &value);
+            prop_assert_eq!(text.matches('\n').count(), 1);
+            let parsed: Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(parsed["cause"].as_str(), Some(value.as_str()));
+        }
+    }
+}
