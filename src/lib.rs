@@ -1,6 +1,7 @@
 //! Reelgate.
 pub mod admission;
 pub mod clock;
+pub mod config;
 pub mod error;
 pub mod jobs;
 pub mod request;
