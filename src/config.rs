@@ -30,6 +30,7 @@ pub use reload::Reload;
 pub(crate) use section::{Section, WAIT, WAIT_OR_NONE, WINDOW, WINDOW_OR_NONE};
 pub(crate) use value::{Choice, Raw, Value};
 
+use fault::Source;
 use section::{Known, Reader};
 
 /// Everything that can be set.
@@ -67,7 +68,7 @@ impl Config {
     ) -> Result<Self, Faults> {
         let overrides = environment.into_iter().filter(|(name, _)| section::is_override(name)).collect();
         let Some(path) = file else {
-            return Self::from_reader(Reader::empty("".into()).with_environment(overrides), schema);
+            return Self::from_reader(Reader::new(None, overrides), schema);
         };
         let shown: Arc<str> = path.display().to_string().into();
         let text = read_text(path).map_err(|message| Fault::of_file(Place::File(Arc::clone(&shown)), message))?;
@@ -80,9 +81,10 @@ impl Config {
         overrides: BTreeMap<String, String>,
         schema: SchemaCheck<'_>,
     ) -> Result<Self, Faults> {
+        let source = Source::new(Arc::clone(file), text);
         let (root, errors) = DeTable::parse_recoverable(text);
-        Faults::none(errors.iter().map(|error| syntax_fault(file, text, error)).collect())?;
-        Self::from_reader(Reader::new(Arc::clone(file), text, root.get_ref(), overrides), schema)
+        Faults::none(errors.iter().map(|error| syntax_fault(&source, error)).collect())?;
+        Self::from_reader(Reader::new(Some((&source, root.get_ref())), overrides), schema)
     }
 
     fn from_reader(mut reader: Reader<'_>, schema: SchemaCheck<'_>) -> Result<Self, Faults> {
@@ -135,7 +137,7 @@ impl Config {
 
     /// The keys, as the reader meets them when nothing is written.
     fn known(&self) -> Vec<Known> {
-        let mut reader = Reader::empty("".into());
+        let mut reader = Reader::new(None, BTreeMap::new());
         Self::read(&mut reader.root(), self);
         reader.finish().0
     }
@@ -148,11 +150,8 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 /// What TOML found wrong. Its own message would show the source line, and a secret with it.
-fn syntax_fault(file: &Arc<str>, text: &str, error: &SyntaxError) -> Fault {
-    let place = match error.span() {
-        Some(span) => Place::Line(Arc::clone(file), section::line_of(text, span.start)),
-        None => Place::File(Arc::clone(file)),
-    };
+fn syntax_fault(source: &Source, error: &SyntaxError) -> Fault {
+    let place = error.span().map_or_else(|| source.whole(), |span| source.line(span.start));
     Fault::of_file(place, error.message().to_owned())
 }
 

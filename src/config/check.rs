@@ -6,8 +6,6 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use hyper::Uri;
-
 use super::{Config, names};
 use crate::admission::settings::Mode;
 use crate::jobs::settings::Kind;
@@ -133,7 +131,7 @@ fn server(config: &Config, findings: &mut Findings) {
 fn upstream(config: &Config, findings: &mut Findings) {
     let upstream = &config.upstream;
     findings.require(
-        upstream_uri(&upstream.url).is_some(),
+        names::upstream(&upstream.url).is_some(),
         &["upstream.url"],
         "expected an origin such as \"https://api.cometapi.com\": https or http, a host, maybe a port; \
          no user, path, query or fragment",
@@ -204,25 +202,8 @@ fn dedup(config: &Config, findings: &mut Findings) {
     );
 }
 
-/// The upstream's origin, if it is nothing but one.
-fn upstream_uri(url: &str) -> Option<Uri> {
-    // `Uri` drops fragments without a word, and takes what stands before an @ as part of the authority.
-    if url.contains(['#', '@', '?', '\\']) {
-        return None;
-    }
-    let uri: Uri = url.parse().ok()?;
-    let host = uri.host().filter(|host| names::is_host(host))?;
-    let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
-    let port = uri.authority()?.port_u16();
-    let bare = match port {
-        Some(port) => format!("{scheme}://{host}:{port}"),
-        None => format!("{scheme}://{host}"),
-    };
-    (bare == url && port != Some(0)).then_some(uri)
-}
-
 fn is_public_http(config: &Config) -> bool {
-    let Some(uri) = upstream_uri(&config.upstream.url) else { return false };
+    let Some(uri) = names::upstream(&config.upstream.url) else { return false };
     let host = uri.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     let loopback = host == "localhost" || address.is_ok_and(|ip| ip.to_canonical().is_loopback());
@@ -248,3 +229,111 @@ fn readable(path: &Path) -> Result<(), String> {
 
 /// Never repeats the name: it may be the secret itself.
 const NOT_A_VARIABLE: &str = "expected the name of an environment variable (letters, digits and _), not a secret";
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::{read, refused};
+
+    #[test]
+    fn t36_open_access_beyond_loopback_must_be_asked_for() {
+        for listen in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "[::ffff:192.0.2.1]:8080"] {
+            refused(
+                &format!("[server]\nlisten = \"{listen}\""),
+                "reelgate.toml:2: server.listen: access.mode \"open\"",
+            );
+            let allowed = read(&format!("[server]\nlisten = \"{listen}\"\n[access]\nallow_public = true")).unwrap();
+            assert!(allowed.warnings().iter().any(|warning| warning.key == "access.allow_public"), "{listen}");
+        }
+        for listen in ["127.0.0.1:0", "127.1.2.3:80", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
+            assert!(read(&format!("[server]\nlisten = \"{listen}\"")).is_ok(), "{listen}");
+        }
+    }
+
+    #[test]
+    fn keys_that_contradict_each_other_are_refused() {
+        for (text, wanted) in [
+            ("[admin]\nlisten = \"127.0.0.1:8080\"", "admin.listen: the same port"),
+            ("[admin]\nlisten = \"0.0.0.0:8080\"", "admin.listen: the same port"),
+            ("[server]\nmax_body = \"1 GiB\"", "server.body_memory: less than server.max_body"),
+            ("[server]\nconnections = 10", "server.connections_per_address: more than server.connections"),
+            ("[server]\nallowed_hosts = [\"a.example:80\"]", "server.allowed_hosts: expected host names"),
+            (
+                "[server.cors]\nallowed_origins = [\"*\"]",
+                "reelgate.toml:2: server.cors.allowed_origins: expected exact",
+            ),
+            ("[server.cors]\nallowed_origins = [\"null\"]", "allowed_origins: expected exact"),
+            ("[server.cors]\npublic_origin = \"a.example\"", "public_origin: expected our own"),
+            ("[upstream]\nurl = \"http://api.example\"", "upstream.url: plain http://"),
+            ("[upstream]\nkey_env = \"\"", "upstream.key_env: expected the name"),
+            ("[upstream]\nkey_env = \"MY-KEY\"", "upstream.key_env: expected the name"),
+            ("[upstream]\nsubmit_timeout = \"3m\"", "upstream.submit_timeout: longer than"),
+            ("[upstream]\nroots = \"bundeld\"", "upstream.roots: cannot be read"),
+            ("[upstream]\nkey_file = \"missing/key\"", "upstream.key_file: cannot be read"),
+            ("[validation]\nedits = \"missing.json\"", "validation.edits: cannot be read"),
+            ("[dedup]\nhold_statuses = [200]", "dedup.hold_statuses: expected statuses"),
+            ("[dedup]\nurl_ignore = [\"\"]", "dedup.url_ignore: expected names"),
+        ] {
+            refused(text, wanted);
+        }
+        let both = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"";
+        assert!(read(both).is_ok());
+    }
+
+    #[test]
+    fn the_upstream_is_an_origin_in_one_form() {
+        for (url, want) in [
+            ("https://api.example/", "https://api.example"),
+            ("HTTPS://API.example", "https://api.example"),
+            ("https://api.example:8443", "https://api.example:8443"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("http://127.0.0.1:3000/", "http://127.0.0.1:3000"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
+        ] {
+            assert_eq!(
+                read(&format!("[upstream]\nurl = \"{url}\"")).map(|config| config.upstream.url),
+                Ok(want.to_owned())
+            );
+        }
+        for url in [
+            "",
+            "api.example",
+            "ftp://api.example",
+            "https://",
+            "https:///x",
+            "https://api.example/v1",
+            "https://api.example//",
+            "https://api.example?x",
+            "https://api.example#x",
+            "https://u:p@api.example",
+            "https://api.example:0",
+            "https://api.example:99999",
+            "https://api.example:",
+            "https://a b",
+            "https://*",
+            "http:\\\\\\\\api.example",
+        ] {
+            refused(&format!("[upstream]\nurl = \"{url}\""), "upstream.url: expected an origin");
+        }
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_brings_no_second_complaint() {
+        refused(
+            "[access]\nallow_public = \"maybe\"\n[server]\nlisten = \"0.0.0.0:1\"",
+            "access.allow_public: expected true",
+        );
+    }
+
+    #[test]
+    fn doubts_are_told_and_stop_nothing() {
+        let keys = |text: &str| -> Vec<String> {
+            read(text).unwrap().warnings().into_iter().map(|warning| warning.key).collect()
+        };
+        assert_eq!(keys(""), ["ledger.kind"]);
+        assert_eq!(keys("[server]\nshutdown_grace = \"0s\""), ["server.shutdown_grace", "ledger.kind"]);
+        assert_eq!(keys("[dedup]\nunknown_hold = \"61s\""), ["dedup.unknown_hold", "ledger.kind"]);
+        assert_eq!(keys("[dedup]\ndelivery_window = \"25h\""), ["dedup.delivery_window", "ledger.kind"]);
+        let plain = "[upstream]\nurl = \"http://api.example\"\nallow_http = true";
+        assert_eq!(keys(plain), ["upstream.allow_http", "ledger.kind"]);
+    }
+}

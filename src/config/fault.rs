@@ -25,6 +25,32 @@ impl fmt::Display for Place {
     }
 }
 
+/// A file's name and where its lines begin, so that a place is found without counting from the top each time.
+pub(super) struct Source {
+    file: Arc<str>,
+    /// The offset behind each line's end.
+    ends: Vec<usize>,
+}
+
+impl Source {
+    /// The lines of `text`.
+    pub(super) fn new(file: Arc<str>, text: &str) -> Self {
+        let ends = text.match_indices('\n').map(|(end, _)| end.saturating_add(1)).collect();
+        Self { file, ends }
+    }
+
+    /// The line of the byte at `offset`.
+    pub(super) fn line(&self, offset: usize) -> Place {
+        let before = self.ends.partition_point(|end| *end <= offset);
+        Place::Line(Arc::clone(&self.file), before.saturating_add(1))
+    }
+
+    /// The file as a whole.
+    pub(super) fn whole(&self) -> Place {
+        Place::File(Arc::clone(&self.file))
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
@@ -82,15 +108,21 @@ impl From<Fault> for Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
+        for (index, fault) in self.0.iter().take(MOST_FAULTS).enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
             write!(out, "{separator}{fault}")?;
         }
-        Ok(())
+        match self.0.len().saturating_sub(MOST_FAULTS) {
+            0 => Ok(()),
+            more => write!(out, "\nand {more} more"),
+        }
     }
 }
 
 impl std::error::Error for Faults {}
+
+/// More faults than that are counted, not told: the file is none of ours.
+pub(super) const MOST_FAULTS: usize = 100;
 
 #[cfg(test)]
 mod tests {

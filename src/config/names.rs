@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use hyper::Uri;
+
 /// A host name in lower case, an IPv4 address, or an IPv6 address in brackets (RFC 3986 §3.2.2).
 pub(super) fn is_host(host: &str) -> bool {
     if let Some(inner) = host.strip_prefix('[') {
@@ -39,6 +41,23 @@ pub(super) fn is_origin(origin: &str) -> bool {
 /// The same, of a page that a web server gave out.
 pub(super) fn is_web_origin(origin: &str) -> bool {
     (origin.starts_with("https://") || origin.starts_with("http://")) && is_origin(origin)
+}
+
+/// The upstream's origin, if it is nothing but one.
+pub(super) fn upstream(url: &str) -> Option<Uri> {
+    // `Uri` drops fragments without a word, and takes what stands before an @ as part of the authority.
+    if url.contains(['#', '@', '?', '\\']) {
+        return None;
+    }
+    let uri: Uri = url.parse().ok()?;
+    let host = uri.host().filter(|host| is_host(host))?;
+    let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
+    let port = uri.authority()?.port_u16();
+    let bare = match port {
+        Some(port) => format!("{scheme}://{host}:{port}"),
+        None => format!("{scheme}://{host}"),
+    };
+    (bare == url && port != Some(0)).then_some(uri)
 }
 
 /// The name of an environment variable.

@@ -3,6 +3,10 @@
 /// The known name that `key` was probably meant to be. A name of the same section comes first; a name that stands
 /// in another section, letter by letter, comes second.
 pub(super) fn key<'n>(key: &str, names: &[&'n str]) -> Option<&'n str> {
+    // A distance takes time and memory by the product of both lengths.
+    if key.len() > MAX_SHOWN {
+        return None;
+    }
     let wanted = key.to_lowercase().replace('-', "_");
     let (section, leaf) = split(&wanted);
     let near = |name: &&&str| split(name).0 == section;
@@ -44,7 +48,7 @@ fn split(key: &str) -> (&str, &str) {
 /// Ends of names behind which a secret stands.
 const SECRETIVE: [&str; 7] = ["key", "token", "secret", "password", "credential", "bearer", "authorization"];
 
-/// Longer names are cut.
+/// Longer names are none of ours, and are cut.
 const MAX_SHOWN: usize = 64;
 
 #[cfg(test)]

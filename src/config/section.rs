@@ -4,12 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
-use super::fault::{Fault, Place};
+use super::fault::{Fault, MOST_FAULTS, Place, Source};
 use super::nearest;
 use super::value::{Raw, Size, Value};
 
@@ -40,9 +39,8 @@ pub(super) struct Known {
 
 /// What was read, and what it is read from.
 pub(crate) struct Reader<'a> {
-    file: Arc<str>,
-    text: &'a str,
-    root: Option<&'a DeTable<'a>>,
+    /// The file and its root table, if there is one.
+    document: Option<(&'a Source, &'a DeTable<'a>)>,
     /// Overrides by the variable's name; what is left at the end matched no key.
     environment: BTreeMap<String, String>,
     known: Vec<Known>,
@@ -51,44 +49,21 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of a parsed file, `text` being its source, with overrides.
-    pub(super) fn new(
-        file: Arc<str>,
-        text: &'a str,
-        root: &'a DeTable<'a>,
-        environment: BTreeMap<String, String>,
-    ) -> Self {
-        Self { root: Some(root), text, environment, ..Self::empty(file) }
-    }
-
-    /// A reader without a file.
-    pub(super) fn empty(file: Arc<str>) -> Self {
-        Self {
-            file,
-            text: "",
-            root: None,
-            environment: BTreeMap::new(),
-            known: Vec::new(),
-            sections: Vec::new(),
-            faults: Vec::new(),
-        }
-    }
-
-    /// The same with other overrides.
-    pub(super) fn with_environment(self, environment: BTreeMap<String, String>) -> Self {
-        Self { environment, ..self }
+    /// A reader of a parsed file, if there is one, and of what overrides it.
+    pub(super) fn new(document: Option<(&'a Source, &'a DeTable<'a>)>, environment: BTreeMap<String, String>) -> Self {
+        Self { document, environment, known: Vec::new(), sections: Vec::new(), faults: Vec::new() }
     }
 
     /// The table around all sections.
     pub(super) fn root(&mut self) -> Section<'_, 'a> {
-        let table = self.root;
+        let table = self.document.map(|(_, root)| root);
         Section { reader: self, name: String::new(), table }
     }
 
     /// Ends the reading: the keys that were asked for, and everything that is wrong.
     pub(super) fn finish(mut self) -> (Vec<Known>, Vec<Fault>) {
-        if let Some(root) = self.root {
-            self.refuse_unknown("", root);
+        if let Some((source, root)) = self.document {
+            self.refuse_unknown(source, "", root);
         }
         for variable in std::mem::take(&mut self.environment).into_keys() {
             let key = variable.strip_prefix(PREFIX).unwrap_or(&variable).replace("__", ".").to_ascii_lowercase();
@@ -105,7 +80,7 @@ impl<'a> Reader<'a> {
         (self.known, self.faults)
     }
 
-    fn refuse_unknown(&mut self, section: &str, table: &DeTable<'_>) {
+    fn refuse_unknown(&mut self, source: &Source, section: &str, table: &DeTable<'_>) {
         for (name, value) in table {
             let key = joined(section, name.get_ref());
             if self.known.iter().any(|known| known.key == key) {
@@ -113,13 +88,13 @@ impl<'a> Reader<'a> {
             }
             let message = match (self.sections.contains(&key), value.get_ref().as_table()) {
                 (true, Some(inner)) => {
-                    self.refuse_unknown(&key, inner);
+                    self.refuse_unknown(source, &key, inner);
                     continue;
                 }
                 (true, None) => format!("expected a table: [{key}]"),
                 (false, _) => self.unknown(section, &key),
             };
-            let place = Some(self.line(name.span().start));
+            let place = Some(source.line(name.span().start));
             self.faults.push(Fault { place, key: nearest::printable(&key), message });
         }
     }
@@ -128,8 +103,8 @@ impl<'a> Reader<'a> {
         if let Some(advice) = nearest::secret_advice(key) {
             return advice.to_owned();
         }
-        let names = self.names();
-        match nearest::key(key, &names) {
+        let near = if self.faults.len() < MOST_FAULTS { nearest::key(key, &self.names()) } else { None };
+        match near {
             None => "unknown key".to_owned(),
             Some(near) => {
                 let beside = near.strip_prefix(section).map(|rest| rest.trim_start_matches('.'));
@@ -143,10 +118,6 @@ impl<'a> Reader<'a> {
     fn names(&self) -> Vec<&str> {
         let keys = self.known.iter().map(|known| known.key.as_str());
         keys.chain(self.sections.iter().map(String::as_str)).collect()
-    }
-
-    fn line(&self, offset: usize) -> Place {
-        Place::Line(Arc::clone(&self.file), line_of(self.text, offset))
     }
 }
 
@@ -198,7 +169,8 @@ impl<'a> Section<'_, 'a> {
         let (raw, place) = match (&text, written) {
             (Some(text), _) => (Some(Raw::Text(text)), Some(Place::Variable(variable))),
             (None, Some((name, value))) => {
-                (Some(Raw::Toml(value.get_ref())), Some(self.reader.line(name.span().start)))
+                let source = self.reader.document.map(|(source, _)| source);
+                (Some(Raw::Toml(value.get_ref())), source.map(|source| source.line(name.span().start)))
             }
             (None, None) => (None, None),
         };
@@ -214,12 +186,6 @@ impl<'a> Section<'_, 'a> {
         self.reader.known.push(Known { key, shown: value.show(), place, readable });
         value
     }
-}
-
-/// The line of a byte, counted from 1.
-pub(super) fn line_of(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
-    before.iter().filter(|byte| **byte == b'\n').count().saturating_add(1)
 }
 
 /// Whether a variable of the environment claims to override a key: `REELGATE_SERVER__LISTEN`.

@@ -30,6 +30,8 @@ pub struct Watch {
     ticks: Interval,
     rest: Duration,
     hangup: Signal,
+    /// A signal that came and has not been told.
+    signalled: bool,
 }
 
 impl Watch {
@@ -43,7 +45,7 @@ impl Watch {
         let mut ticks = interval_at(Instant::now() + period, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let files = contents(files).await.unwrap_or_default();
-        Ok(Self { files, ticks, rest, hangup })
+        Ok(Self { files, ticks, rest, hangup, signalled: false })
     }
 
     /// Watches other files from now on, because a reload named another `upstream.key_file`, say. Those that were
@@ -58,12 +60,15 @@ impl Watch {
     /// Waits for the next cause. What changes after it has been told is told again. Dropping the wait loses nothing.
     pub async fn changed(&mut self) -> Cause {
         loop {
-            let signalled = tokio::select! {
-                received = self.hangup.recv() => received.is_some(),
-                _ = self.ticks.tick() => false,
-            };
-            if signalled {
+            if !self.signalled {
+                self.signalled = tokio::select! {
+                    received = self.hangup.recv() => received.is_some(),
+                    _ = self.ticks.tick() => false,
+                };
+            }
+            if self.signalled {
                 self.look().await;
+                self.signalled = false;
                 return Cause::Signal;
             }
             let changed = self.look_until_it_rests().await;
