@@ -250,6 +250,18 @@ impl Error {
         Some(wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1))
     }
 
+    /// The `error` parameter of `Proxy-Status` (RFC 9209 §2.3), where the upstream, or the way to it, is at fault.
+    pub const fn proxy_status(&self) -> Option<&'static str> {
+        match self {
+            Self::UpstreamUnreachable(unreached) => Some(unreached.proxy_status()),
+            Self::UpstreamTimeout | Self::OutcomeUnknown { doubt: Doubt::Silent, .. } => Some("http_response_timeout"),
+            Self::OutcomeUnknown { doubt: Doubt::Broken, .. } => Some("http_response_incomplete"),
+            Self::UpstreamInvalidAnswer => Some("http_protocol_error"),
+            Self::LoopDetected => Some("proxy_loop_detected"),
+            _ => None,
+        }
+    }
+
     /// The text for the client: what is wrong and what to do. It never holds a secret or an upstream's words.
     pub fn message(&self) -> Cow<'_, str> {
         match self {

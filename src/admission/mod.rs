@@ -1,1 +1,7 @@
+//! May it go on: how often each user, team and address, and all together, may submit.
+
+pub mod rate;
+pub mod quota;
+pub mod headers;
+mod buckets;
 pub mod settings;

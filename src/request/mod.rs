@@ -1,4 +1,7 @@
 //! What is asked, and by whom: pure functions of the request, without I/O or a clock.
 
 pub mod route;
+pub mod client;
+pub mod json;
+pub mod fingerprint;
 pub mod settings;

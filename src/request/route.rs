@@ -45,7 +45,7 @@ impl Operation {
 }
 
 /// The id of a job: `[A-Za-z0-9_-]{1,128}`, so that it can stand in a path and in a log as it is.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(Arc<str>);
 
 impl RequestId {

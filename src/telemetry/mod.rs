@@ -1,1 +1,3 @@
+//! What is seen: told by all other parts, asks nobody.
+
 pub mod settings;

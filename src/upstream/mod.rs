@@ -1,1 +1,3 @@
+//! The API behind: its key, what goes to it and what comes back.
+
 pub mod settings;

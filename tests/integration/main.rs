@@ -1,1 +1,20 @@
+//! Behaviour over real sockets, and the rules of the house: one binary, a module a behaviour.
 
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::string_slice,
+    clippy::unreachable,
+    clippy::unwrap_used,
+    reason = "a test that meets something unexpected is meant to stop, and nothing here is shipped"
+)]
+
+mod dependencies;
+mod examples;
+mod promtool;

@@ -1,0 +1,254 @@
+//! The limits of `user`, team, address and all together, on requests and on generations (`MONEY.md` M24). A decision
+//! locks every bucket it asks, in one order, and takes from all of them or from none; a request then owns what it
+//! took, and a generation that was certainly not sent can be given back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use governor::nanos::Nanos;
+use hyper::HeaderMap;
+
+use super::buckets::{Buckets, Held, Token};
+use super::headers::{Policies, Standing};
+use super::quota::{Kind, Limit, NANOS_A_MILLISECOND, Quota, Scope, whole_millis};
+use super::settings;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::request::client::{BucketKey, Who};
+
+/// All limits of this process.
+pub struct Limits {
+    quotas: ArcSwap<Quotas>,
+    users: Buckets,
+    teams: Buckets,
+    addresses: Buckets,
+    total: Buckets,
+    clock: Clock,
+}
+
+impl Limits {
+    /// Limits nobody has used yet.
+    pub fn new(limits: &settings::Limits, clock: Clock) -> Self {
+        Self {
+            quotas: ArcSwap::from_pointee(Quotas::of(limits)),
+            users: Buckets::new(limits.tracked),
+            teams: Buckets::new(limits.tracked),
+            addresses: Buckets::new(limits.tracked),
+            total: Buckets::new(1),
+            clock,
+        }
+    }
+
+    /// Takes a new configuration. What was used stays used: a bucket owes as long as before, but never more than the
+    /// new window. Walks through all buckets, a shard at a time.
+    pub fn reload(&self, limits: &settings::Limits) {
+        for buckets in [&self.users, &self.teams, &self.addresses] {
+            buckets.track(limits.tracked);
+        }
+        let quotas = Arc::new(Quotas::of(limits));
+        self.quotas.store(Arc::clone(&quotas));
+        for limit in Limit::ALL {
+            if let Some(quota) = quotas.get(limit) {
+                self.buckets(limit.scope).cap(limit.kind, &quota, self.now());
+            }
+        }
+    }
+
+    /// Takes a request of the address, before a body is read.
+    ///
+    /// # Errors
+    /// If the address may not; then nothing is taken.
+    pub fn before_body(&self, who: &Who) -> Result<Standing, Refusal> {
+        self.take(who, Kind::Requests, &[Scope::Address]).map(|(_, standing)| standing)
+    }
+
+    /// Takes a request of user, team and total. It stays taken, whatever follows.
+    ///
+    /// # Errors
+    /// If one of them may not; then nothing is taken from any.
+    pub fn requests(&self, who: &Who) -> Result<Standing, Refusal> {
+        self.take(who, Kind::Requests, &[Scope::User, Scope::Team, Scope::Total]).map(|(_, standing)| standing)
+    }
+
+    /// Takes a generation of user, team, address and total.
+    ///
+    /// # Errors
+    /// If one of them may not; then nothing is taken from any.
+    pub fn generations(&self, who: &Who) -> Result<(Taken, Standing), Refusal> {
+        self.take(who, Kind::Generations, &Scope::ALL)
+    }
+
+    /// Gives a generation back that was certainly not sent; not to a bucket that has been full since, or a late
+    /// refund would let one too many through.
+    pub fn give_back(&self, taken: Taken) {
+        let quotas = self.quotas.load();
+        let now = self.now();
+        for (scope, token) in Scope::ALL.into_iter().zip(taken.tokens) {
+            if let Some(token) = token {
+                let quota = quotas.get(Limit { scope, kind: Kind::Generations });
+                self.buckets(scope).give_back(&token, quota, now);
+            }
+        }
+    }
+
+    /// Drops some of the buckets that are full again; a timer calls it about once a second.
+    pub fn sweep(&self) {
+        let now = self.now();
+        for scope in Scope::ALL {
+            self.buckets(scope).sweep(now);
+        }
+    }
+
+    /// Adds `RateLimit-Policy` and `RateLimit` to an answer.
+    pub fn write_headers(&self, standing: &Standing, headers: &mut HeaderMap) {
+        self.quotas.load().policies.write(standing, headers);
+    }
+
+    /// How many buckets of a scope are in memory.
+    pub fn tracked(&self, scope: Scope) -> usize {
+        self.buckets(scope).len()
+    }
+
+    fn take(&self, who: &Who, kind: Kind, scopes: &[Scope]) -> Result<(Taken, Standing), Refusal> {
+        let quotas = self.quotas.load();
+        let now = self.now();
+        let mut held = [const { None::<(Limit, Quota, Held<'_>)> }; Scope::ALL.len()];
+        let mut refused: Option<(Limit, Nanos)> = None;
+        for (place, scope) in held.iter_mut().zip(Scope::ALL) {
+            let limit = Limit { scope, kind };
+            let Some(quota) = quotas.get(limit).filter(|_| scopes.contains(&scope)) else { continue };
+            let bucket = self.buckets(scope).hold(key(who, scope), kind, &quota, now);
+            if let Err(wait) = quota.take(&bucket, now) {
+                // The longest wait is the true one: only after it does the request pass every limit.
+                refused = refused.filter(|(_, longest)| *longest >= wait).or(Some((limit, wait)));
+            }
+            *place = Some((limit, quota, bucket));
+        }
+
+        let mut standing = Standing::default();
+        let mut taken = Taken::default();
+        for (token, held) in taken.tokens.iter_mut().zip(&mut held) {
+            let Some((limit, quota, bucket)) = held else { continue };
+            if refused.is_none() {
+                *token = Some(bucket.keep(quota));
+            }
+            standing.set(*limit, quota.level(bucket.time(), now));
+        }
+        match refused {
+            None => Ok((taken, standing)),
+            Some((limit, wait)) => {
+                Err(Refusal { limit, retry_after: Duration::from_millis(whole_millis(wait)), standing })
+            }
+        }
+    }
+
+    fn buckets(&self, scope: Scope) -> &Buckets {
+        match scope {
+            Scope::User => &self.users,
+            Scope::Team => &self.teams,
+            Scope::Address => &self.addresses,
+            Scope::Total => &self.total,
+        }
+    }
+
+    /// The clock counts from the Unix epoch, so the origin of all stored times is the same for every limiter.
+    fn now(&self) -> Nanos {
+        let nanos = self.clock.now().as_millis().saturating_mul(NANOS_A_MILLISECOND);
+        Nanos::new(nanos.min(LATEST_NANOS))
+    }
+}
+
+fn key(who: &Who, scope: Scope) -> BucketKey {
+    match scope {
+        Scope::User => who.user,
+        Scope::Team => who.team,
+        Scope::Address => who.address,
+        Scope::Total => BucketKey::default(),
+    }
+}
+
+/// A limit that is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which: of several, the one that stays reached longest.
+    pub limit: Limit,
+    /// When the same request would pass, if nobody else came in between.
+    pub retry_after: Duration,
+    /// How the limits stand.
+    pub standing: Standing,
+}
+
+impl Refusal {
+    /// This refusal behind what was taken before it: one more request must fit as well when the client comes again.
+    pub fn after(mut self, earlier: &Standing) -> Self {
+        for (_, level) in earlier.levels().filter(|(_, level)| level.remaining == 0) {
+            self.retry_after = self.retry_after.max(Duration::from_secs(level.seconds.into()));
+        }
+        self.standing = earlier.then(self.standing);
+        self
+    }
+}
+
+impl From<&Refusal> for Error {
+    fn from(refusal: &Refusal) -> Self {
+        Self::RateLimited { limit: refusal.limit.name(), retry_after: refusal.retry_after }
+    }
+}
+
+/// A generation, taken from every limit that counts it. Dropped, it stays taken.
+#[derive(Debug, Default)]
+#[must_use = "what was not sent is given back"]
+pub struct Taken {
+    /// In the order of [`Scope::ALL`].
+    tokens: [Option<Token>; Scope::ALL.len()],
+}
+
+/// The quotas of one configuration.
+struct Quotas {
+    user: Meters,
+    team: Meters,
+    address: Meters,
+    total: Meters,
+    policies: Policies,
+}
+
+struct Meters {
+    requests: Option<Quota>,
+    generations: Option<Quota>,
+}
+
+impl Quotas {
+    fn of(limits: &settings::Limits) -> Self {
+        let meters = |scope| {
+            let quota = |kind| Limit { scope, kind }.rate(limits).map(Quota::of);
+            Meters { requests: quota(Kind::Requests), generations: quota(Kind::Generations) }
+        };
+        Self {
+            user: meters(Scope::User),
+            team: meters(Scope::Team),
+            address: meters(Scope::Address),
+            total: meters(Scope::Total),
+            policies: Policies::of(limits),
+        }
+    }
+
+    fn get(&self, limit: Limit) -> Option<Quota> {
+        let meters = match limit.scope {
+            Scope::User => &self.user,
+            Scope::Team => &self.team,
+            Scope::Address => &self.address,
+            Scope::Total => &self.total,
+        };
+        match limit.kind {
+            Kind::Requests => meters.requests,
+            Kind::Generations => meters.generations,
+        }
+    }
+}
+
+/// Far enough from the end of 64 bits that governor's sums cannot overflow.
+const LATEST_NANOS: u64 = u64::MAX / 2;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! What is sent back: bodies, our own errors, and the headers that say how a submission went (`DESIGN.md` §5).
+
+use std::fmt::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+
+use crate::error::Error;
+use crate::jobs::dedup::Delivery;
+use crate::jobs::entry::RETRY_AFTER_DOUBT;
+use crate::upstream::outcome::Answer;
+use crate::upstream::relay::Relay;
+
+/// The body of an answer.
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// All of it at once; taken when it is handed on.
+    Whole(Bytes),
+    /// The same, with somebody who wants to know whether it was taken (`MONEY.md` M15).
+    Owed(Bytes, Option<Delivery>),
+    /// A poll's, as it comes.
+    Relayed(Box<Relay>),
+}
+
+/// How a relayed body breaks.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Self::Owed(bytes, delivery) => {
+                let bytes = std::mem::take(bytes);
+                if let Some(delivery) = delivery.take() {
+                    delivery.taken();
+                }
+                *self = Self::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Self::Relayed(relay) => Pin::new(relay).poll_frame(context).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Owed(..) => false,
+            Self::Relayed(relay) => relay.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) | Self::Owed(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Relayed(relay) => relay.size_hint(),
+        }
+    }
+}
+
+/// How a submission was served, for `Cache-Status` (RFC 9211).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// From a job that exists, worth giving out for that much longer.
+    Hit(Duration),
+    /// By a new job.
+    Stored,
+    /// By a twin's attempt.
+    Collapsed,
+    /// By a new job that was wished for.
+    Wished,
+}
+
+impl Served {
+    fn cache_status(self) -> HeaderValue {
+        match self {
+            Self::Hit(ttl) => {
+                let mut text = String::with_capacity(32);
+                // Writing into a String cannot fail.
+                _ = write!(text, "reelgate; hit; ttl={}", ttl.as_secs());
+                HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("reelgate; hit"))
+            }
+            Self::Stored => HeaderValue::from_static("reelgate; fwd=miss; stored"),
+            Self::Collapsed => HeaderValue::from_static("reelgate; fwd=miss; collapsed"),
+            Self::Wished => HeaderValue::from_static("reelgate; fwd=request; stored"),
+        }
+    }
+}
+
+/// The answer to a submission that has a job: the body the upstream gave, whoever made it.
+pub fn created(body: Bytes, served: Served, delivery: Option<Delivery>) -> Response<Body> {
+    let body = match delivery {
+        Some(delivery) => Body::Owed(body, Some(delivery)),
+        None => Body::Whole(body),
+    };
+    let mut answer = Response::new(body);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    headers.insert(CACHE_STATUS, served.cache_status());
+    headers.insert(NOSNIFF.0, NOSNIFF.1);
+    answer
+}
+
+/// The upstream's own complete answer, passed on.
+pub fn passed(answer: &Answer) -> Response<Body> {
+    let mut passed = Response::new(Body::Whole(answer.body.clone()));
+    *passed.status_mut() = answer.status;
+    *passed.headers_mut() = answer.headers.clone();
+    let headers = passed.headers_mut();
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    headers.insert(NOSNIFF.0, NOSNIFF.1);
+    passed
+}
+
+/// What an answer whose outcome is unknown carries, whoever wrote it (`MONEY.md` M14).
+pub fn mark_doubt(headers: &mut HeaderMap) {
+    headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_DOUBT.as_secs()));
+    headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+}
+
+/// Our own error.
+pub fn refusal(error: &Error) -> Response<Body> {
+    let body = Bytes::from(error.body().to_string());
+    let mut answer = Response::new(Body::Whole(body));
+    *answer.status_mut() = error.status();
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    headers.insert(NOSNIFF.0, NOSNIFF.1);
+    if let Some(seconds) = error.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    match error {
+        Error::OutcomeUnknown { .. } => _ = headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false")),
+        Error::MethodNotAllowed { allow } => _ = headers.insert(ALLOW, HeaderValue::from_static(allow)),
+        Error::UnsupportedMediaType { param: "Content-Encoding" } => {
+            headers.insert("accept-encoding", HeaderValue::from_static("identity"));
+        }
+        Error::UnsupportedMediaType { .. } => _ = headers.insert("accept", JSON),
+        _ => {}
+    }
+    if let Some(kind) = error.proxy_status() {
+        let status = HeaderValue::try_from(format!("reelgate; error={kind}"));
+        headers.extend(status.ok().map(|status| (PROXY_STATUS, status)));
+    }
+    answer
+}
+
+/// A document of our own.
+pub fn document(body: Bytes) -> Response<Body> {
+    let mut answer = Response::new(Body::Whole(body));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(NOSNIFF.0, NOSNIFF.1);
+    answer
+}
+
+/// A request that was never read: hyper's own refusals have no body, and neither has this.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut answer = Response::new(Body::Empty);
+    *answer.status_mut() = status;
+    answer
+}
+
+/// Says which deprecated fields were sent.
+pub fn warn(headers: &mut HeaderMap, warnings: &[String]) {
+    for warning in warnings {
+        headers.extend(HeaderValue::try_from(warning.as_str()).ok().map(|warning| (REELGATE_WARNING, warning)));
+    }
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+const REELGATE_WARNING: HeaderName = HeaderName::from_static("reelgate-warning");
+const NOSNIFF: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));

@@ -1,0 +1,235 @@
+//! One attempt to submit: the paid call, in a task of its own that no client's leaving can end (`MONEY.md` M1, M2, M6,
+//! M12). The order of its steps is the protocol; nothing ambiguous is ever sent again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::admission::rate::Taken;
+use crate::clock::Clock;
+use crate::error::Doubt;
+use crate::jobs::book::Rank;
+use crate::jobs::entry::{AttemptId, Created};
+use crate::jobs::flight::Flight;
+use crate::jobs::ledger::{Ledger, LedgerError};
+use crate::jobs::records::Job;
+use crate::request::fingerprint::Fingerprint;
+use crate::request::route::{Operation, RequestId};
+use crate::server::body::Held;
+use crate::telemetry::labels::{SubmissionOutcome, UpstreamOperation, UpstreamOutcome};
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::client::{PaidConnection, Upstream};
+use crate::upstream::outcome::{self, Answer, NotSent, Outcome};
+
+/// How long an id in hand waits for the ledger before it is answered all the same (M8).
+const WRITE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is to be sent.
+#[derive(Debug)]
+pub struct Order {
+    /// Where.
+    pub operation: Operation,
+    /// The body as it came; its memory is held until it is sent.
+    pub body: Held,
+    /// The client's request id, for the log.
+    pub request_id: Arc<str>,
+}
+
+/// How long the steps of an attempt may take, and how its answer is read.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// `upstream.late_answer`: from the send until the outcome is unknown.
+    pub late_answer: Duration,
+    /// `dedup.unknown_hold`: how long the answer is still read after that (M12).
+    pub hold: Duration,
+    /// Which answers leave the outcome in doubt (M17).
+    pub rules: Arc<outcome::Rules>,
+}
+
+/// What ends attempts from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    /// The process is ending: what was not sent is not sent.
+    pub draining: CancellationToken,
+    /// And has no more time: what is in flight becomes unknown now.
+    pub hurry: CancellationToken,
+}
+
+/// One attempt.
+pub struct Attempt {
+    /// Its id.
+    pub id: AttemptId,
+    /// Its entry.
+    pub fingerprint: Fingerprint,
+    /// Whose it is.
+    pub team: Arc<str>,
+    /// What it sends.
+    pub order: Order,
+    /// What it took from the limits.
+    pub taken: Taken,
+    /// Those who wait for it.
+    pub flight: Arc<Flight>,
+    /// How it goes about it.
+    pub terms: Terms,
+    /// The parts it works with.
+    pub parts: Parts,
+}
+
+/// What every attempt works with.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where entries are kept.
+    pub ledger: Arc<dyn Ledger>,
+    /// The API behind.
+    pub upstream: Arc<Upstream>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Clock,
+    /// What ends attempts from outside.
+    pub ending: Ending,
+}
+
+impl Attempt {
+    /// Runs the attempt to its outcome, and past it while a late answer may still come.
+    pub async fn run(self) {
+        match self.depart().await {
+            Err(not_sent) => self.give_up(not_sent).await,
+            Ok(connection) => self.fly(connection).await,
+        }
+    }
+
+    /// Everything before the first byte: a connection for this call alone, then the ledger's word (M2).
+    async fn depart(&self) -> Result<PaidConnection, NotSent> {
+        let connection = tokio::select! {
+            biased;
+            () = self.parts.ending.draining.cancelled() => return Err(NotSent::Draining),
+            () = self.flight.abandoned() => return Err(NotSent::Left),
+            connection = self.parts.upstream.connect() => connection.map_err(NotSent::Unreached)?,
+        };
+        if !self.flight.depart() {
+            return Err(NotSent::Left);
+        }
+        match self.parts.ledger.sending(self.fingerprint, self.id).await {
+            Ok(()) => Ok(connection),
+            Err(LedgerError::Superseded) => Err(NotSent::Superseded),
+            Err(LedgerError::Unavailable) => Err(NotSent::Ledger),
+        }
+    }
+
+    /// Nothing was sent: everything is given back.
+    async fn give_up(self, not_sent: NotSent) {
+        let reached_for = matches!(not_sent, NotSent::Unreached(_));
+        if reached_for {
+            self.parts.metrics.upstream_request(UpstreamOperation::Submit, UpstreamOutcome::NotSent, None);
+        }
+        if self.parts.ledger.free(self.fingerprint, self.id, Some(self.taken.clone())).await.is_err() {
+            warn!(attempt = ?self.id, "an attempt that was not sent could not be freed in the ledger");
+        }
+        let outcome = Outcome::NotSent(not_sent);
+        if !outcome.is_void() {
+            self.parts.metrics.submission(SubmissionOutcome::NotSent);
+        }
+        self.land(outcome);
+    }
+
+    /// The call itself, and what comes of it.
+    async fn fly(self, connection: PaidConnection) {
+        let sent = Instant::now();
+        self.flight.sent(sent);
+        let call = connection.send(self.order.operation, self.order.body.bytes.clone());
+        tokio::pin!(call);
+        let answer = tokio::select! {
+            answer = &mut call => Some(answer),
+            () = tokio::time::sleep_until(sent + self.terms.late_answer) => None,
+            () = self.parts.ending.hurry.cancelled() => None,
+        };
+        let metrics = &self.parts.metrics;
+        let Some(answer) = answer else {
+            metrics.upstream_request(UpstreamOperation::Submit, UpstreamOutcome::Unknown, Some(sent.elapsed()));
+            self.doubt(Outcome::Unknown { doubt: Doubt::Silent, answer: None }).await;
+            self.read_on(&mut call).await;
+            return;
+        };
+        let outcome = outcome::classify(answer, &self.terms.rules);
+        let label = match &outcome {
+            Outcome::Created { .. } => UpstreamOutcome::Ok,
+            Outcome::Refused(_) => UpstreamOutcome::Refused,
+            Outcome::NotSent(_) => UpstreamOutcome::NotSent,
+            Outcome::Unknown { .. } => UpstreamOutcome::Unknown,
+        };
+        metrics.upstream_request(UpstreamOperation::Submit, label, Some(sent.elapsed()));
+        match outcome {
+            Outcome::Created { request_id, answer } => {
+                self.keep(&request_id, &answer).await;
+                metrics.submission(SubmissionOutcome::Created);
+                self.land(Outcome::Created { request_id, answer });
+            }
+            Outcome::Refused(reply) => {
+                if self.parts.ledger.free(self.fingerprint, self.id, None).await.is_err() {
+                    warn!(attempt = ?self.id, "a refused attempt could not be freed in the ledger");
+                }
+                metrics.submission(SubmissionOutcome::RefusedUpstream);
+                self.land(Outcome::Refused(reply));
+            }
+            Outcome::NotSent(not_sent) => self.give_up(not_sent).await,
+            unknown @ Outcome::Unknown { .. } => self.doubt(unknown).await,
+        }
+    }
+
+    /// Writes the id down before anybody is told (M7), but never withholds it (M8).
+    async fn keep(&self, request_id: &RequestId, answer: &Answer) {
+        let created = Created { job: request_id.clone(), answer: answer.body.clone(), at: self.parts.clock.now() };
+        let (id, fingerprint, team) = (request_id.clone(), self.fingerprint, self.team.clone());
+        let job = Arc::new(Job::new(id, self.id, fingerprint, team, created.at));
+        match tokio::time::timeout(WRITE_PATIENCE, self.parts.ledger.accepted(job, created)).await {
+            Ok(Ok(Rank::Current)) => {}
+            Ok(Ok(Rank::Orphan)) => {
+                info!(fingerprint = %fingerprint.short(), job = %request_id, "the job of a replaced attempt was kept as an orphan");
+            }
+            Ok(Err(_)) | Err(_) => {
+                error!(%fingerprint, job = %request_id, "a paid job could not be written to the ledger");
+            }
+        }
+    }
+
+    /// The outcome is unknown: the ledger holds the twins, the waiters are told.
+    async fn doubt(&self, outcome: Outcome) {
+        if self.parts.ledger.unknown(self.fingerprint, self.id).await.is_err() {
+            error!(fingerprint = %self.fingerprint, "an unknown outcome could not be written to the ledger");
+        }
+        warn!(
+            fingerprint = %self.fingerprint.short(), request_id = %self.order.request_id,
+            "the outcome of a submission is unknown: it may have been paid"
+        );
+        self.parts.metrics.submission(SubmissionOutcome::Unknown);
+        self.land(outcome);
+    }
+
+    /// A late answer still turns the hold into a hit; the connection is read until the hold ends (M12).
+    async fn read_on(&self, call: &mut (impl Future<Output = Result<Answer, Doubt>> + Unpin)) {
+        let answer = tokio::select! {
+            answer = call => answer,
+            () = tokio::time::sleep(self.terms.hold) => return,
+            () = self.parts.ending.draining.cancelled() => return,
+        };
+        match outcome::classify(answer, &self.terms.rules) {
+            Outcome::Created { request_id, answer } => {
+                self.keep(&request_id, &answer).await;
+                info!(fingerprint = %self.fingerprint.short(), job = %request_id, "a late answer brought the job");
+            }
+            Outcome::Refused(_) => {
+                let freed = self.parts.ledger.free(self.fingerprint, self.id, None).await;
+                info!(fingerprint = %self.fingerprint.short(), freed = freed.is_ok(), "a late answer was a refusal");
+            }
+            Outcome::NotSent(_) | Outcome::Unknown { .. } => {}
+        }
+    }
+
+    fn land(&self, outcome: Outcome) {
+        self.flight.land(Arc::new(outcome), self.parts.clock.now());
+    }
+}

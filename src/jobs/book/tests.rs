@@ -1,0 +1,290 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+
+const WINDOWS: Windows = Windows {
+    delivery: Duration::from_secs(23 * 3600),
+    hold: Duration::from_secs(600),
+    refusal: Duration::from_secs(600),
+};
+const BOUNDS: Bounds = Bounds { windows: WINDOWS, max_entries: 100, max_jobs: 100 };
+
+fn at(seconds: u64) -> Time {
+    Time::from_millis(seconds * 1000)
+}
+
+fn fingerprint(name: u8) -> Fingerprint {
+    Fingerprint::from_bytes([name; 32])
+}
+
+fn attempt(name: u8) -> AttemptId {
+    AttemptId::from_bytes([name; 16])
+}
+
+fn ask(prompt: u8, number: u8) -> Ask {
+    Ask {
+        fingerprint: fingerprint(prompt),
+        body: fingerprint(prompt),
+        base: None,
+        attempt: attempt(number),
+        team: "open".into(),
+        asker: Asker { caller: [7; 16], no_cache: false },
+        key: None,
+    }
+}
+
+fn keyed(prompt: u8, number: u8, key: u8) -> Ask {
+    Ask { key: Some([key; 16]), ..ask(prompt, number) }
+}
+
+fn wish(prompt: u8, number: u8, caller: u8) -> Ask {
+    Ask { asker: Asker { caller: [caller; 16], no_cache: true }, ..ask(prompt, number) }
+}
+
+/// A keyless submission where only equal keys share.
+fn alone(prompt: u8, number: u8) -> Ask {
+    Ask { fingerprint: fingerprint(number), base: Some(fingerprint(prompt)), ..ask(prompt, number) }
+}
+
+fn created(id: &str, seconds: u64) -> Created {
+    Created { job: RequestId::parse(id).unwrap(), answer: Bytes::from(id.to_owned()), at: at(seconds) }
+}
+
+fn job(of: &Ask, id: &str, seconds: u64) -> Arc<Job> {
+    let id = RequestId::parse(id).unwrap();
+    Arc::new(Job::new(id, of.attempt, of.fingerprint, of.team.clone(), at(seconds)))
+}
+
+impl Book {
+    fn look_up(&mut self, ask: &Ask, seconds: u64) -> Look {
+        match self.find(ask, at(seconds), &BOUNDS) {
+            Found::Look(look) => look,
+            Found::KeyReused => panic!("the key was used with another body"),
+        }
+    }
+
+    fn send(&mut self, ask: &Ask, seconds: u64) {
+        assert_eq!(self.look_up(ask, seconds), Look::Free);
+        self.claim(ask, at(seconds), &BOUNDS);
+        self.sending(ask.fingerprint, ask.attempt, &WINDOWS).unwrap();
+    }
+
+    fn accept(&mut self, ask: &Ask, id: &str, seconds: u64) -> Rank {
+        self.accepted(&job(ask, id, seconds), created(id, seconds), &BOUNDS)
+    }
+
+    /// The indexes say what the entries say.
+    fn check(&self) {
+        let due = self.entries.iter().filter_map(|(name, entry)| Some((entry.due(&WINDOWS)?, *name))).collect();
+        assert_eq!(self.due, due);
+        assert_eq!(self.counts.iter().sum::<usize>(), self.entries.len());
+        let held = self.entries.values().filter(|entry| entry.found_by_body().is_some()).count();
+        assert_eq!(self.by_base.values().map(Vec::len).sum::<usize>(), held);
+    }
+}
+
+#[test]
+fn a_claim_is_joined_then_hit_and_ends_with_its_job() {
+    let mut book = Book::default();
+    let first = ask(1, 1);
+    book.send(&first, 0);
+    assert_eq!(book.look_up(&ask(1, 2), 1), Look::Join(attempt(1)));
+    assert_eq!(book.accept(&first, "a", 2), Rank::Current);
+    assert!(matches!(book.look_up(&ask(1, 3), 3), Look::Hit(hit, _) if hit == created("a", 2)));
+    let ended = book.turned(&job(&first, "a", 2), Turn::Over, Life::Failed, at(4), &WINDOWS);
+    assert_eq!(ended, Ended { news: true, fate: Fate::Ends });
+    assert_eq!(book.look_up(&ask(1, 4), 5), Look::Free);
+    let again = book.turned(&job(&first, "a", 2), Turn::Over, Life::Failed, at(6), &WINDOWS);
+    assert_eq!(again, Ended { news: false, fate: Fate::Stays }, "a job ends once");
+    book.check();
+}
+
+#[test]
+fn m1_a_late_end_of_an_old_job_does_not_take_its_successors_entry() {
+    let mut book = Book::default();
+    let (old, new) = (ask(1, 1), wish(1, 2, 9));
+    book.send(&old, 0);
+    book.accept(&old, "old", 1);
+    book.send(&new, 2);
+    book.accept(&new, "new", 3);
+    book.turned(&job(&old, "old", 1), Turn::Over, Life::Failed, at(4), &WINDOWS);
+    assert!(matches!(book.look_up(&ask(1, 3), 5), Look::Hit(hit, _) if hit.job.as_str() == "new"));
+    book.check();
+}
+
+#[test]
+fn m1_only_the_claims_own_attempt_may_send() {
+    let mut book = Book::default();
+    book.claim(&ask(1, 1), at(0), &BOUNDS);
+    assert_eq!(book.sending(fingerprint(1), attempt(2), &WINDOWS), Err(Superseded));
+    book.claim(&wish(1, 3, 9), at(1), &BOUNDS);
+    assert_eq!(book.sending(fingerprint(1), attempt(1), &WINDOWS), Err(Superseded), "its claim was replaced");
+    assert_eq!(book.sending(fingerprint(1), attempt(3), &WINDOWS), Ok(()));
+    assert_eq!(book.sending(fingerprint(1), attempt(3), &WINDOWS), Err(Superseded), "it sends once");
+    book.check();
+}
+
+#[test]
+fn what_a_wish_replaced_stands_again_if_it_made_nothing() {
+    let mut book = Book::default();
+    let (old, new) = (ask(1, 1), wish(1, 2, 9));
+    book.send(&old, 0);
+    book.accept(&old, "old", 1);
+    book.send(&new, 2);
+    assert_eq!(book.look_up(&ask(1, 3), 3), Look::Join(attempt(2)));
+    book.free(new.fingerprint, new.attempt, &WINDOWS);
+    assert!(matches!(book.look_up(&ask(1, 4), 4), Look::Hit(hit, _) if hit.job.as_str() == "old"));
+    book.check();
+}
+
+#[test]
+fn m12_the_job_of_a_replaced_attempt_is_an_orphan_and_is_not_lost() {
+    let mut book = Book::default();
+    let (old, new) = (ask(1, 1), wish(1, 2, 9));
+    book.send(&old, 0);
+    book.send(&new, 1);
+    assert_eq!(book.accept(&old, "old", 2), Rank::Orphan);
+    assert!(book.job(&RequestId::parse("old").unwrap()).is_some());
+    assert!(book.records.get(&RequestId::parse("old").unwrap()).unwrap().orphan);
+    book.free(new.fingerprint, new.attempt, &WINDOWS);
+    assert!(matches!(book.look_up(&ask(1, 3), 3), Look::Hit(hit, _) if hit.job.as_str() == "old"));
+    book.check();
+}
+
+#[test]
+fn an_unknown_outcome_holds_until_a_late_answer_or_the_holds_end() {
+    let mut book = Book::default();
+    let first = ask(1, 1);
+    book.send(&first, 0);
+    book.unknown(first.fingerprint, first.attempt, at(10), &WINDOWS);
+    assert!(matches!(book.look_up(&ask(1, 2), 11), Look::Held(_)));
+    assert_eq!(book.accept(&first, "late", 20), Rank::Current);
+    assert!(matches!(book.look_up(&ask(1, 3), 21), Look::Hit(..)));
+    let second = ask(2, 4);
+    book.send(&second, 0);
+    book.unknown(second.fingerprint, second.attempt, at(10), &WINDOWS);
+    assert_eq!(book.sweep(at(610), &BOUNDS, 10), [second.fingerprint]);
+    assert_eq!(book.look_up(&ask(2, 5), 610), Look::Free);
+    book.check();
+}
+
+#[test]
+fn an_unknown_outcome_comes_back_if_the_wish_that_overrode_it_made_nothing() {
+    let mut book = Book::default();
+    let (first, new) = (ask(1, 1), wish(1, 2, 9));
+    book.send(&first, 0);
+    book.unknown(first.fingerprint, first.attempt, at(10), &WINDOWS);
+    book.send(&new, 20);
+    book.free(new.fingerprint, new.attempt, &WINDOWS);
+    assert!(matches!(book.look_up(&ask(1, 3), 21), Look::Held(_)));
+    book.check();
+}
+
+#[test]
+fn an_idempotency_key_follows_its_attempt() {
+    let mut book = Book::default();
+    let first = keyed(1, 1, 5);
+    book.send(&first, 0);
+    assert_eq!(book.look_up(&keyed(1, 2, 5), 1), Look::Join(attempt(1)), "in flight");
+    assert_eq!(book.find(&keyed(2, 3, 5), at(1), &BOUNDS), Found::KeyReused, "another body");
+    book.unknown(first.fingerprint, first.attempt, at(10), &WINDOWS);
+    assert!(matches!(book.look_up(&keyed(1, 4, 5), 11), Look::Held(_)));
+    book.sweep(at(700), &BOUNDS, 10);
+    assert!(matches!(book.look_up(&keyed(1, 5, 5), 700), Look::Held(_)), "unknown beyond the hold");
+    assert_eq!(book.look_up(&keyed(1, 6, 6), 700), Look::Free, "another key is free when the hold ends");
+    book.check();
+}
+
+#[test]
+fn m13_a_key_already_seen_wins_over_no_cache() {
+    let mut book = Book::default();
+    let first = keyed(1, 1, 5);
+    book.send(&first, 0);
+    book.accept(&first, "a", 1);
+    let again = Ask { key: Some([5; 16]), ..wish(1, 2, 9) };
+    assert!(matches!(book.look_up(&again, 2), Look::Hit(hit, _) if hit.job.as_str() == "a"));
+    let other = Ask { key: Some([6; 16]), ..wish(1, 3, 9) };
+    assert_eq!(book.look_up(&other, 2), Look::Free);
+}
+
+#[test]
+fn a_key_gives_its_own_job_even_after_a_wish_replaced_it_and_is_free_when_that_job_ends() {
+    let mut book = Book::default();
+    let (first, new) = (keyed(1, 1, 5), wish(1, 2, 9));
+    book.send(&first, 0);
+    book.accept(&first, "old", 1);
+    book.send(&new, 2);
+    book.accept(&new, "new", 3);
+    assert!(matches!(book.look_up(&keyed(1, 3, 5), 4), Look::Hit(hit, _) if hit.job.as_str() == "old"));
+    book.turned(&job(&first, "old", 1), Turn::Over, Life::Failed, at(5), &WINDOWS);
+    assert!(matches!(book.look_up(&keyed(1, 4, 5), 6), Look::Hit(hit, _) if hit.job.as_str() == "new"));
+}
+
+#[test]
+fn a_key_whose_attempt_made_nothing_is_free_again() {
+    let mut book = Book::default();
+    let first = keyed(1, 1, 5);
+    book.send(&first, 0);
+    book.free(first.fingerprint, first.attempt, &WINDOWS);
+    assert_eq!(book.look_up(&keyed(2, 2, 5), 1), Look::Free, "with any body");
+    book.check();
+}
+
+#[test]
+fn m15_keyless_twins_share_only_a_hold_or_an_answer_that_nobody_took() {
+    let mut book = Book::default();
+    let (first, second) = (alone(1, 1), alone(1, 2));
+    book.send(&first, 0);
+    book.send(&second, 0);
+    book.accept(&first, "a", 1);
+    book.accept(&second, "b", 1);
+    assert_eq!(book.look_up(&alone(1, 3), 2), Look::Free, "n identical bodies on purpose are n jobs");
+    book.undelivered(first.fingerprint, first.attempt, &WINDOWS);
+    assert!(matches!(book.look_up(&alone(1, 4), 3), Look::Hit(hit, _) if hit.job.as_str() == "a"));
+    assert_eq!(book.look_up(&alone(1, 5), 4), Look::Free, "it is adopted once");
+    let third = alone(1, 6);
+    book.send(&third, 5);
+    book.unknown(third.fingerprint, third.attempt, at(6), &WINDOWS);
+    assert!(matches!(book.look_up(&alone(1, 7), 7), Look::Held(_)));
+    book.check();
+}
+
+#[test]
+fn m28_a_full_book_drops_the_oldest_done_and_never_what_may_still_be_paid() {
+    let bounds = Bounds { max_entries: 3, ..BOUNDS };
+    let mut book = Book::default();
+    for (name, seconds) in [(1, 10), (2, 5), (3, 7)] {
+        let ask = ask(name, name);
+        book.send(&ask, seconds);
+        book.accept(&ask, &format!("job-{name}"), seconds);
+    }
+    assert!(!book.make_room(&bounds), "accepted entries stay");
+    for name in [1, 2] {
+        let ask = ask(name, name);
+        let job = book.job(&RequestId::parse(&format!("job-{name}")).unwrap()).unwrap();
+        assert_eq!(job.attempt, ask.attempt);
+        book.turned(&job, Turn::Done(None), Life::Done, at(20), &WINDOWS);
+    }
+    assert!(book.make_room(&bounds));
+    assert!(book.entry(&fingerprint(2)).is_none(), "the oldest done has left");
+    assert!(book.entry(&fingerprint(1)).is_some() && book.entry(&fingerprint(3)).is_some());
+    book.check();
+}
+
+#[test]
+fn job_records_are_bounded_and_running_ones_never_leave() {
+    let bounds = Bounds { max_jobs: 2, ..BOUNDS };
+    let mut book = Book::default();
+    for name in [1, 2] {
+        let ask = ask(name, name);
+        book.send(&ask, 0);
+        book.accept(&ask, &format!("job-{name}"), 1);
+    }
+    assert!(!book.make_room(&bounds), "both are running");
+    let first = book.job(&RequestId::parse("job-1").unwrap()).unwrap();
+    book.turned(&first, Turn::Done(None), Life::Done, at(2), &WINDOWS);
+    assert!(book.make_room(&bounds));
+    assert!(book.job(&first.id).is_none() && book.counts().1 == 1);
+}

@@ -1,0 +1,317 @@
+//! One entry of the ledger as a state machine: what an identical submission gets, and what may follow what
+//! (`DESIGN.md` §3, `MONEY.md` M1, M12–M14, M19–M22). Pure: time and settings are arguments.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::Time;
+use crate::jobs::settings::Dedup;
+use crate::request::fingerprint::Fingerprint;
+use crate::request::route::RequestId;
+
+/// Clients sleep up to a minute and then retry by themselves; whoever was told to wait is held a second longer (M14).
+pub const RETRY_AFTER_DOUBT: Duration = Duration::from_secs(61);
+/// Refused callers that one entry remembers (M14).
+const MAX_REFUSED: usize = 16;
+/// How old a job that no poll has shown must be before its absence counts (M19).
+const VISIBLE_AFTER: Duration = Duration::from_secs(60);
+
+/// One try to submit (M1); random, so that nothing written for one attempt can be taken for another's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AttemptId([u8; 16]);
+
+impl AttemptId {
+    /// The attempt of these random bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Who asks, as far as wishes and refusals go: team, user and address together (M13, M14).
+pub type Caller = [u8; 16];
+
+/// The windows of `[dedup]` that the state machine goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    /// How long after `done` an id is still worth giving out.
+    pub delivery: Duration,
+    /// How long an unknown outcome blocks its twins.
+    pub hold: Duration,
+    /// How long a billed refusal stays a hit.
+    pub refusal: Duration,
+}
+
+impl From<&Dedup> for Windows {
+    fn from(dedup: &Dedup) -> Self {
+        Self { delivery: dedup.delivery_window, hold: dedup.unknown_hold, refusal: dedup.refusal_window }
+    }
+}
+
+/// What an entry gives to a twin: the id, and the body the upstream answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// The job.
+    pub job: RequestId,
+    /// The upstream's answer to the submission, byte for byte.
+    pub answer: Bytes,
+    /// When it came.
+    pub at: Time,
+}
+
+/// Where an entry stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Taken, nothing sent yet.
+    Claimed,
+    /// Bytes may have left.
+    Sending,
+    /// The job exists.
+    Accepted(Created),
+    /// A poll showed `done`; a hit until then.
+    Done(Created, Time),
+    /// A poll showed a refusal that the same prompt would meet again (M20); a hit until then.
+    Rejected(Created, Time),
+    /// Nobody knows whether it was paid; its twins are held until then.
+    Unknown(Time),
+}
+
+impl State {
+    /// The name in metrics and logs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Claimed => "claimed",
+            Self::Sending => "sending",
+            Self::Accepted(_) => "accepted",
+            Self::Done(..) => "done",
+            Self::Rejected(..) => "rejected",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+}
+
+/// What is remembered under a fingerprint.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The attempt that made it.
+    pub attempt: AttemptId,
+    /// The team whose attempt it is.
+    pub team: Arc<str>,
+    /// Where it stands.
+    pub state: State,
+    /// The caller whose `no-cache` began it, and when that caller last heard of it (M13).
+    pub wish: Option<(Caller, Time)>,
+    /// Callers refused in the hold's last moments, and when (M14).
+    refused: Vec<(Caller, Time)>,
+    /// With `dedup.by = "idempotency-key"`: the fingerprint of the body alone, under which a keyless twin finds it.
+    pub base: Option<Fingerprint>,
+    /// Whether its only waiter left before its answer was taken (M15).
+    pub undelivered: bool,
+    /// What this entry replaced, until it is certain that a new job exists.
+    pub beneath: Option<Box<Entry>>,
+}
+
+/// Who asks, and what they wish.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    /// Team, user and address together.
+    pub caller: Caller,
+    /// Whether a new job is wished for (M13).
+    pub no_cache: bool,
+}
+
+/// What a twin gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The job, for that much longer.
+    Hit(Created, Time),
+    /// A place beside those who wait for this attempt.
+    Join(AttemptId),
+    /// Nothing, for so long.
+    Held(Duration),
+    /// The right to a new job.
+    Free,
+}
+
+/// What a poll has shown of a job's life, as far as its entry goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The video is there, since then if the upstream said so.
+    Done(Option<Time>),
+    /// A refusal that is billed, and that the same prompt would meet again (M20).
+    Refused,
+    /// It failed or expired.
+    Over,
+    /// The upstream does not know it.
+    Missing,
+}
+
+/// What a job's polls have shown so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shown {
+    /// The last poll that showed it unfinished.
+    pub unfinished: Option<Time>,
+}
+
+impl Entry {
+    /// A fresh claim.
+    pub fn claimed(attempt: AttemptId, team: Arc<str>) -> Self {
+        Self {
+            attempt,
+            team,
+            state: State::Claimed,
+            wish: None,
+            refused: Vec::new(),
+            base: None,
+            undelivered: false,
+            beneath: None,
+        }
+    }
+
+    /// What `asker` gets from this entry at `now`. A refusal is remembered where M14 wants it.
+    pub fn look(&mut self, asker: Asker, now: Time, windows: &Windows) -> Look {
+        let renewed = self.renews_wish(asker, now);
+        if asker.no_cache && !renewed {
+            return Look::Free;
+        }
+        match &self.state {
+            State::Claimed | State::Sending => Look::Join(self.attempt),
+            State::Accepted(created) => Self::hit(created, created.at + windows.delivery, now),
+            State::Done(created, until) | State::Rejected(created, until) => Self::hit(created, *until, now),
+            State::Unknown(until) => {
+                let until = *until;
+                match self.held(asker.caller, until, now, windows, renewed) {
+                    None => Look::Free,
+                    Some(wait) => {
+                        self.doubt(asker.caller, now);
+                        Look::Held(wait)
+                    }
+                }
+            }
+        }
+    }
+
+    fn hit(created: &Created, until: Time, now: Time) -> Look {
+        if now < until { Look::Hit(created.clone(), until) } else { Look::Free }
+    }
+
+    /// Whether this is the same wish again: SDKs repeat a failed call with its headers (M13).
+    fn renews_wish(&self, asker: Asker, now: Time) -> bool {
+        asker.no_cache
+            && self.wish.is_some_and(|(caller, at)| caller == asker.caller && now.since(at) < RETRY_AFTER_DOUBT)
+    }
+
+    /// How long `caller` is still held: to the hold's end, or 61 s past a refusal in its last 61 s (M14).
+    fn held(&self, caller: Caller, until: Time, now: Time, windows: &Windows, renewed: bool) -> Option<Duration> {
+        let hard_end = until + windows.hold;
+        let own_end = self
+            .refused
+            .iter()
+            .find(|(refused, _)| *refused == caller)
+            .map_or(until, |(_, at)| (*at + RETRY_AFTER_DOUBT).max(until).min(hard_end));
+        (now < own_end || renewed).then(|| own_end.since(now).max(RETRY_AFTER_DOUBT))
+    }
+
+    /// Remembers that `caller` was told at `now` that the outcome is unknown (M14). The wish it began with stays fresh
+    /// for as long (M13).
+    pub fn doubt(&mut self, caller: Caller, now: Time) {
+        if let Some((_, at)) = self.wish.as_mut().filter(|(wisher, _)| *wisher == caller) {
+            *at = now;
+        }
+        let State::Unknown(until) = self.state else { return };
+        let in_the_last_moments = now < until && until.since(now) <= RETRY_AFTER_DOUBT;
+        if !in_the_last_moments {
+            return;
+        }
+        if let Some((_, at)) = self.refused.iter_mut().find(|(refused, _)| *refused == caller) {
+            *at = now;
+        } else if self.refused.len() < MAX_REFUSED {
+            self.refused.push((caller, now));
+        }
+    }
+
+    /// When the entry has nothing more to say, if time alone ends it.
+    pub fn due(&self, windows: &Windows) -> Option<Time> {
+        match &self.state {
+            State::Claimed | State::Sending => None,
+            State::Accepted(created) => Some(created.at + windows.delivery),
+            State::Done(_, until) | State::Rejected(_, until) => Some(*until),
+            State::Unknown(until) => {
+                let last = self.refused.iter().map(|(_, at)| *at + RETRY_AFTER_DOUBT).max();
+                Some(last.map_or(*until, |last| last.max(*until).min(*until + windows.hold)))
+            }
+        }
+    }
+
+    /// The body under which a keyless twin finds this entry: only if it is held or undelivered (M15).
+    pub fn found_by_body(&self) -> Option<Fingerprint> {
+        self.base.filter(|_| self.undelivered || matches!(self.state, State::Unknown(_)))
+    }
+
+    /// The job, if the entry has one.
+    pub fn created(&self) -> Option<&Created> {
+        match &self.state {
+            State::Accepted(created) | State::Done(created, _) | State::Rejected(created, _) => Some(created),
+            State::Claimed | State::Sending | State::Unknown(_) => None,
+        }
+    }
+
+    /// This entry, or one beneath it, that `attempt` made.
+    pub fn of_attempt(&mut self, attempt: AttemptId) -> Option<&mut Entry> {
+        if self.attempt == attempt { Some(self) } else { self.beneath.as_deref_mut()?.of_attempt(attempt) }
+    }
+
+    /// This entry, or one beneath it, that stands for `job`.
+    pub fn of_job(&mut self, job: &RequestId) -> Option<&mut Entry> {
+        let own = self.created().is_some_and(|created| created.job == *job);
+        if own { Some(self) } else { self.beneath.as_deref_mut()?.of_job(job) }
+    }
+
+    /// Applies what a poll has shown. Returns whether the entry goes on; states never go back.
+    pub fn turn(&mut self, turn: Turn, shown: Shown, now: Time, windows: &Windows) -> Fate {
+        let Some(created) = self.created().cloned() else { return Fate::Stays };
+        match turn {
+            Turn::Done(_) if matches!(self.state, State::Done(..)) => Fate::Stays,
+            Turn::Done(finished) => {
+                let done_at =
+                    finished.or(shown.unfinished).unwrap_or(created.at).clamp(created.at, now.max(created.at));
+                self.state = State::Done(created, done_at + windows.delivery);
+                Fate::Turned
+            }
+            Turn::Refused if windows.refusal.is_zero() => Fate::Ends,
+            Turn::Refused if matches!(self.state, State::Rejected(..)) => Fate::Stays,
+            Turn::Refused => {
+                self.state = State::Rejected(created, now + windows.refusal);
+                Fate::Turned
+            }
+            Turn::Over => Fate::Ends,
+            Turn::Missing => {
+                let was_visible =
+                    shown.unfinished.is_some() || matches!(self.state, State::Done(..) | State::Rejected(..));
+                if was_visible || now.since(created.at) > VISIBLE_AFTER { Fate::Ends } else { Fate::Stays }
+            }
+        }
+    }
+}
+
+/// What a turn did to an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing.
+    Stays,
+    /// Its state changed.
+    Turned,
+    /// It is over; the next identical prompt makes a new job.
+    Ends,
+}
+
+#[cfg(test)]
+mod tests;

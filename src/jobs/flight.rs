@@ -1,0 +1,196 @@
+//! The single flight of one attempt: those who wait for it, and what they are told. The paid call belongs to a task of
+//! its own; a waiter that leaves only leaves (`MONEY.md` M5, M6).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::clock::Time;
+use crate::jobs::entry::AttemptId;
+use crate::upstream::outcome::Outcome;
+
+/// How long a landed flight is still found by a twin that was told to join it (M5).
+const FOUND_AFTER_LANDING: Duration = Duration::from_secs(10);
+
+/// How far an attempt has come.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// Nothing was sent yet.
+    Waiting,
+    /// The first byte may have left at this moment.
+    Sent(Instant),
+    /// The outcome, the same for all.
+    Landed(Arc<Outcome>),
+}
+
+/// One attempt, as its waiters see it.
+#[derive(Debug)]
+pub struct Flight {
+    crew: Mutex<Crew>,
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug)]
+struct Crew {
+    waiters: usize,
+    /// Past the point where leaving ends it (M6).
+    departed: bool,
+    /// Given up before anything was sent, because all had left.
+    abandoned: bool,
+    landed: Option<Time>,
+}
+
+/// Why a submission got no place beside the waiters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPlace {
+    /// The attempt is over, or never became one.
+    Gone,
+    /// `dedup.max_waiters` wait already.
+    Full,
+}
+
+impl Flight {
+    fn new() -> Arc<Self> {
+        let crew = Crew { waiters: 0, departed: false, abandoned: false, landed: None };
+        Arc::new(Self { crew: Mutex::new(crew), progress: watch::Sender::new(Progress::Waiting) })
+    }
+
+    /// A place beside the waiters.
+    fn join(self: &Arc<Self>, max: usize) -> Result<Waiter, NoPlace> {
+        // An abandoned flight still lands, and tells whoever came too late that it made nothing.
+        let mut crew = self.crew();
+        if crew.waiters >= max {
+            return Err(NoPlace::Full);
+        }
+        crew.waiters += 1;
+        Ok(Waiter { flight: self.clone(), progress: self.progress.subscribe() })
+    }
+
+    /// The last moment before the send: from here on nothing cancels it. `false`: all have left, nothing may be sent.
+    pub fn depart(&self) -> bool {
+        let mut crew = self.crew();
+        if crew.waiters == 0 {
+            crew.abandoned = true;
+        }
+        crew.departed = !crew.abandoned;
+        crew.departed
+    }
+
+    /// Resolves when all waiters have left before the send; never after it.
+    pub async fn abandoned(&self) {
+        let mut progress = self.progress.subscribe();
+        loop {
+            {
+                let mut crew = self.crew();
+                if crew.waiters == 0 && !crew.departed {
+                    crew.abandoned = true;
+                    return;
+                }
+            }
+            // A waiter that leaves marks the channel as changed without changing the value.
+            if progress.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// The request is on its way.
+    pub fn sent(&self, at: Instant) {
+        self.progress.send_replace(Progress::Sent(at));
+    }
+
+    /// The outcome is known: everybody is told.
+    pub fn land(&self, outcome: Arc<Outcome>, now: Time) {
+        self.crew().landed = Some(now);
+        self.progress.send_replace(Progress::Landed(outcome));
+    }
+
+    fn crew(&self) -> MutexGuard<'_, Crew> {
+        self.crew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place beside those who wait for an attempt; given up on drop.
+#[derive(Debug)]
+pub struct Waiter {
+    flight: Arc<Flight>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Waiter {
+    /// The outcome, or `None` if it did not come within `patience`, counted from the send or from now, whichever is
+    /// later; before the send `queue` bounds the wait.
+    pub async fn outcome(&mut self, queue: Duration, patience: Duration) -> Option<Arc<Outcome>> {
+        let begun = Instant::now();
+        let mut deadline = begun + queue;
+        loop {
+            match &*self.progress.borrow_and_update() {
+                Progress::Waiting => {}
+                Progress::Sent(at) => deadline = begun.max(*at) + patience,
+                Progress::Landed(outcome) => return Some(outcome.clone()),
+            }
+            match tokio::time::timeout_at(deadline, self.progress.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return None,
+            }
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let last = {
+            let mut crew = self.flight.crew();
+            crew.waiters = crew.waiters.saturating_sub(1);
+            crew.waiters == 0 && !crew.departed
+        };
+        if last {
+            self.flight.progress.send_modify(|_| {});
+        }
+    }
+}
+
+/// All flights of this process.
+#[derive(Debug, Default)]
+pub struct Flights {
+    by_attempt: Mutex<HashMap<AttemptId, Arc<Flight>>>,
+}
+
+impl Flights {
+    /// A new flight and its first waiter. It can be found before its claim is made, so that no twin misses it.
+    pub fn open(&self, attempt: AttemptId) -> (Arc<Flight>, Waiter) {
+        let flight = Flight::new();
+        flight.crew().waiters = 1;
+        let waiter = Waiter { flight: flight.clone(), progress: flight.progress.subscribe() };
+        self.map().insert(attempt, flight.clone());
+        (flight, waiter)
+    }
+
+    /// A place beside the waiters of an attempt.
+    ///
+    /// # Errors
+    /// [`NoPlace`].
+    pub fn join(&self, attempt: AttemptId, max: usize) -> Result<Waiter, NoPlace> {
+        let flight = self.map().get(&attempt).cloned().ok_or(NoPlace::Gone)?;
+        flight.join(max)
+    }
+
+    /// Forgets a flight that never became an attempt.
+    pub fn close(&self, attempt: AttemptId) {
+        self.map().remove(&attempt);
+    }
+
+    /// Forgets flights that landed a while ago.
+    pub fn sweep(&self, now: Time) {
+        self.map().retain(|_, flight| {
+            flight.crew().landed.is_none_or(|landed| now.since(landed) < FOUND_AFTER_LANDING)
+        });
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<AttemptId, Arc<Flight>>> {
+        self.by_attempt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

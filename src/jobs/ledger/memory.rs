@@ -1,0 +1,176 @@
+//! The ledger in this process: a restart forgets it. Every step is one short hold of one lock.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::hot::Hot;
+use super::{Admission, Ledger, LedgerError, Request, Step, Verdict};
+use crate::admission::rate::{Limits, Standing, Taken};
+use crate::clock::{Clock, Time};
+use crate::jobs::book::{Book, Bounds, Counts, Ended, Found, Rank, Superseded};
+use crate::jobs::entry::{AttemptId, Caller, Created, Fate, Look, Turn};
+use crate::jobs::records::{Job, Life};
+use crate::request::fingerprint::Fingerprint;
+use crate::request::route::RequestId;
+
+/// How many things of each kind one hold of the lock sweeps.
+const SWEPT_AT_ONCE: usize = 1000;
+
+/// See the module's page.
+pub struct MemoryLedger {
+    book: Mutex<Book>,
+    hot: Hot,
+    limits: Arc<Limits>,
+    bounds: ArcSwap<Bounds>,
+    clock: Clock,
+}
+
+impl MemoryLedger {
+    /// An empty ledger whose claims are admitted by `limits`.
+    pub fn new(limits: Arc<Limits>, bounds: Bounds, hot_entries: u64, clock: Clock) -> Self {
+        Self {
+            book: Mutex::default(),
+            hot: Hot::new(hot_entries),
+            limits,
+            bounds: ArcSwap::from_pointee(bounds),
+            clock,
+        }
+    }
+
+    /// The book. A panic while it was held cannot leave it half-changed in a way that buys anything twice: entries are
+    /// put back whole.
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One step of the book.
+    fn step<'a, T: Send + 'a>(&'a self, step: impl FnOnce(&mut Book, Time, &Bounds) -> T) -> Step<'a, T> {
+        let bounds = self.bounds.load();
+        let result = step(&mut self.book(), self.clock.now(), &bounds);
+        Box::pin(std::future::ready(Ok(result)))
+    }
+
+    fn decide(&self, book: &mut Book, request: &Request, standing: &mut Vec<Standing>) -> Verdict {
+        let (now, bounds) = (self.clock.now(), **self.bounds.load());
+        if !request.charged {
+            match self.limits.requests(&request.who) {
+                Ok(stands) => standing.extend(stands),
+                Err(refusal) => return Verdict::Limited(refusal),
+            }
+        }
+        let ask = &request.ask;
+        match book.find(ask, now, &bounds) {
+            Found::KeyReused => return Verdict::KeyReused,
+            Found::Look(Look::Join(attempt)) => return Verdict::Join(attempt),
+            Found::Look(Look::Held(wait)) => return Verdict::Held(wait),
+            Found::Look(Look::Hit(created, until)) => {
+                if book.entry(&ask.fingerprint).and_then(|entry| entry.created()).is_some_and(|own| *own == created) {
+                    self.hot.insert(ask.fingerprint, created.clone(), until);
+                }
+                return Verdict::Hit(created, until);
+            }
+            Found::Look(Look::Free) => {}
+        }
+        if let Some(closed) = request.closed {
+            return Verdict::Closed(closed);
+        }
+        if !book.make_room(&bounds) {
+            return Verdict::Full;
+        }
+        match self.limits.generations(&request.who) {
+            Err(refusal) => Verdict::Limited(refusal),
+            Ok((taken, stands)) => {
+                standing.extend(stands);
+                self.hot.remove(&ask.fingerprint);
+                book.claim(ask, now, &bounds);
+                Verdict::Claimed(taken)
+            }
+        }
+    }
+}
+
+impl Ledger for MemoryLedger {
+    fn hot(&self, fingerprint: &Fingerprint) -> Option<(Created, Time)> {
+        self.hot.get(fingerprint, self.clock.now())
+    }
+
+    fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission> {
+        let mut standing = Vec::new();
+        let verdict = self.decide(&mut self.book(), request, &mut standing);
+        Box::pin(std::future::ready(Ok(Admission { verdict, standing })))
+    }
+
+    fn sending(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
+        let result = self.book().sending(fingerprint, attempt, &self.bounds.load().windows);
+        Box::pin(std::future::ready(result.map_err(|Superseded| LedgerError::Superseded)))
+    }
+
+    fn accepted(&self, job: Arc<Job>, created: Created) -> Step<'_, Rank> {
+        self.step(|book, _, bounds| {
+            let rank = book.accepted(&job, created.clone(), bounds);
+            if rank == Rank::Current {
+                let until = created.at + bounds.windows.delivery;
+                self.hot.insert(job.fingerprint, created, until);
+            }
+            rank
+        })
+    }
+
+    fn unknown(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
+        self.step(|book, now, bounds| book.unknown(fingerprint, attempt, now, &bounds.windows))
+    }
+
+    fn free(&self, fingerprint: Fingerprint, attempt: AttemptId, back: Option<Taken>) -> Step<'_, ()> {
+        self.step(|book, _, bounds| {
+            book.free(fingerprint, attempt, &bounds.windows);
+            if let Some(taken) = back {
+                self.limits.give_back(taken);
+            }
+        })
+    }
+
+    fn doubted(&self, fingerprint: Fingerprint, attempt: AttemptId, caller: Caller) -> Step<'_, ()> {
+        self.step(|book, now, bounds| book.doubted(fingerprint, attempt, caller, now, &bounds.windows))
+    }
+
+    fn undelivered(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
+        self.step(|book, _, bounds| book.undelivered(fingerprint, attempt, &bounds.windows))
+    }
+
+    fn job<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>> {
+        self.step(|book, _, _| book.job(id))
+    }
+
+    fn turned(&self, job: Arc<Job>, turn: Turn, life: Life) -> Step<'_, Ended> {
+        self.step(|book, now, bounds| {
+            let ended = book.turned(&job, turn, life, now, &bounds.windows);
+            if ended.fate != Fate::Stays {
+                self.hot.remove(&job.fingerprint);
+            }
+            ended
+        })
+    }
+
+    fn sweep(&self) {
+        loop {
+            let freed = self.book().sweep(self.clock.now(), &self.bounds.load(), SWEPT_AT_ONCE);
+            freed.iter().for_each(|fingerprint| self.hot.remove(fingerprint));
+            if freed.len() < SWEPT_AT_ONCE {
+                return;
+            }
+        }
+    }
+
+    fn counts(&self) -> (Counts, usize) {
+        self.book().counts()
+    }
+
+    fn hot_entries(&self) -> u64 {
+        self.hot.len()
+    }
+
+    fn reload(&self, bounds: Bounds) {
+        self.bounds.store(Arc::new(bounds));
+    }
+}

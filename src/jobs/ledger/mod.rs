@@ -1,0 +1,130 @@
+//! Where entries, idempotency keys and job records are kept. One trait, so that a ledger that survives a restart is
+//! another implementation and not another gateway; each method is one step of the protocol in `MONEY.md`.
+
+pub mod hot;
+pub mod memory;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admission::rate::{Refusal, Standing, Taken};
+use crate::clock::Time;
+use crate::jobs::book::{Ask, Bounds, Counts, Ended, Rank};
+use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
+use crate::jobs::records::{Job, Life};
+use crate::request::client::Who;
+use crate::request::fingerprint::Fingerprint;
+use crate::request::route::RequestId;
+
+/// A step's result, when it comes.
+pub type Step<'a, T> = Pin<Box<dyn Future<Output = Result<T, LedgerError>> + Send + 'a>>;
+
+/// Why a step was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// The entry has gone on without this attempt: the compare-and-set was lost (M1).
+    #[error("the entry is another attempt's")]
+    Superseded,
+    /// The ledger cannot be reached or written.
+    #[error("the ledger is unavailable")]
+    Unavailable,
+}
+
+/// A submission that asks to be admitted.
+#[derive(Debug)]
+pub struct Request {
+    /// What it asks of the entries.
+    pub ask: Ask,
+    /// Whose limits it counts in.
+    pub who: Who,
+    /// Whether its `requests` were taken by an earlier admission of the same submission.
+    pub charged: bool,
+    /// Why it could not start an attempt, if it cannot.
+    pub closed: Option<Closed>,
+}
+
+/// Why no attempt can start now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The process is ending.
+    Draining,
+    /// `upstream.submissions` are on their way.
+    Busy,
+}
+
+/// What a submission gets: one decision (M24, M25).
+#[derive(Debug)]
+pub enum Verdict {
+    /// The job, for that much longer.
+    Hit(Created, Time),
+    /// A place beside those who wait for this attempt.
+    Join(AttemptId),
+    /// Nothing, for so long: an outcome is unknown.
+    Held(Duration),
+    /// The idempotency key came with another body.
+    KeyReused,
+    /// A limit refused it.
+    Limited(Refusal),
+    /// No room for another attempt.
+    Closed(Closed),
+    /// No room for another entry or job record.
+    Full,
+    /// The right, and the duty, to send it. What it took comes back if it is certainly not sent.
+    Claimed(Taken),
+}
+
+/// A verdict, and how the limits stand after it.
+#[derive(Debug)]
+pub struct Admission {
+    /// What the submission gets.
+    pub verdict: Verdict,
+    /// The limits that were asked, for the answer's `RateLimit`.
+    pub standing: Vec<Standing>,
+}
+
+/// The ledger.
+pub trait Ledger: Send + Sync {
+    /// A hit that is certain without asking further. `None` says nothing: an eviction is no miss (M25).
+    fn hot(&self, fingerprint: &Fingerprint) -> Option<(Created, Time)>;
+
+    /// Look-up, limits and claim in one step (M24).
+    fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission>;
+
+    /// `claimed → sending`, before the first byte (M2).
+    fn sending(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()>;
+
+    /// The upstream gave an id.
+    fn accepted(&self, job: Arc<Job>, created: Created) -> Step<'_, Rank>;
+
+    /// Nobody knows whether the attempt was paid.
+    fn unknown(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()>;
+
+    /// The attempt made nothing. `back` holds what it took, if it was certainly not sent.
+    fn free(&self, fingerprint: Fingerprint, attempt: AttemptId, back: Option<Taken>) -> Step<'_, ()>;
+
+    /// A caller was told that the attempt's outcome is unknown (M14).
+    fn doubted(&self, fingerprint: Fingerprint, attempt: AttemptId, caller: Caller) -> Step<'_, ()>;
+
+    /// The waiter of a keyless attempt left before its answer was taken (M15).
+    fn undelivered(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()>;
+
+    /// The job of an id.
+    fn job<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>>;
+
+    /// A poll has shown that a job's life came to a turn.
+    fn turned(&self, job: Arc<Job>, turn: Turn, life: Life) -> Step<'_, Ended>;
+
+    /// Drops what time has ended.
+    fn sweep(&self);
+
+    /// How many entries stand in each state, and how many jobs are running.
+    fn counts(&self) -> (Counts, usize);
+
+    /// How many entries are in the hot cache.
+    fn hot_entries(&self) -> u64;
+
+    /// Applies the settings of a reload.
+    fn reload(&self, bounds: Bounds);
+}

@@ -1,0 +1,155 @@
+//! Job records: what is known of each paid job, apart from the entry that gave its id out (`MONEY.md` M12).
+//! They outlive entries by days, so that a poll, an operator or a support person finds the job of a lost answer.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::Time;
+use crate::jobs::entry::{AttemptId, Shown};
+use crate::request::fingerprint::Fingerprint;
+use crate::request::route::RequestId;
+
+/// How long a record is kept.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What never changes about a job, and what its polls have shown: shared with whoever polls it.
+#[derive(Debug)]
+pub struct Job {
+    /// Its id.
+    pub id: RequestId,
+    /// The attempt that made it.
+    pub attempt: AttemptId,
+    /// The fingerprint it was made under.
+    pub fingerprint: Fingerprint,
+    /// The team it was made for.
+    pub team: Arc<str>,
+    /// When the upstream gave the id.
+    pub created: Time,
+    /// The last poll that showed it unfinished, in milliseconds; 0: none.
+    unfinished: AtomicU64,
+}
+
+impl Job {
+    /// A job just made.
+    pub fn new(id: RequestId, attempt: AttemptId, fingerprint: Fingerprint, team: Arc<str>, created: Time) -> Self {
+        Self { id, attempt, fingerprint, team, created, unfinished: AtomicU64::new(0) }
+    }
+
+    /// A poll has shown it unfinished.
+    pub fn note_unfinished(&self, now: Time) {
+        self.unfinished.fetch_max(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// What its polls have shown so far.
+    pub fn shown(&self) -> Shown {
+        let millis = self.unfinished.load(Ordering::Relaxed);
+        Shown { unfinished: (millis > 0).then(|| Time::from_millis(millis)) }
+    }
+}
+
+/// How a job's life goes on or ended; the outcomes are the labels of `jobs_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Life {
+    /// Nothing terminal was seen yet.
+    Running,
+    /// The video is there.
+    Done,
+    /// It failed.
+    Failed,
+    /// It expired, or the upstream no longer knows it.
+    Expired,
+    /// The upstream's moderation refused it.
+    Moderated,
+}
+
+/// One record.
+#[derive(Debug)]
+pub struct Record {
+    /// The job itself.
+    pub job: Arc<Job>,
+    /// Where its life stands.
+    pub life: Life,
+    /// When its end was seen.
+    pub ended: Option<Time>,
+    /// Whether its attempt was no longer current when its id came (M12).
+    pub orphan: bool,
+}
+
+/// All records, bounded: the oldest ended make room, running ones never (M12).
+#[derive(Debug, Default)]
+pub struct Records {
+    by_id: HashMap<RequestId, Record>,
+    /// The ended ones, oldest first.
+    ended: BTreeSet<(Time, RequestId)>,
+    /// All, oldest first.
+    made: BTreeSet<(Time, RequestId)>,
+}
+
+impl Records {
+    /// Whether one more job can be recorded within `max`, the oldest ended ones leaving for it.
+    pub fn make_room(&mut self, max: usize) -> bool {
+        while self.by_id.len() >= max {
+            let Some((_, oldest)) = self.ended.first().cloned() else { return false };
+            self.remove(&oldest);
+        }
+        true
+    }
+
+    /// Records a job. An id that is already there stays as it is: the upstream gave one id twice.
+    pub fn insert(&mut self, job: Arc<Job>, orphan: bool) {
+        let (id, created) = (job.id.clone(), job.created);
+        if self.by_id.contains_key(&id) {
+            return;
+        }
+        self.made.insert((created, id.clone()));
+        self.by_id.insert(id, Record { job, life: Life::Running, ended: None, orphan });
+    }
+
+    /// The record of an id.
+    pub fn get(&self, id: &RequestId) -> Option<&Record> {
+        self.by_id.get(id)
+    }
+
+    /// A poll has shown the end of a job. Returns whether that was news.
+    pub fn end(&mut self, id: &RequestId, life: Life, now: Time) -> bool {
+        let Some(record) = self.by_id.get_mut(id) else { return false };
+        if record.life != Life::Running {
+            return false;
+        }
+        record.life = life;
+        record.ended = Some(now);
+        self.ended.insert((now, id.clone()));
+        true
+    }
+
+    /// Drops records past their time, at most `most` of them.
+    pub fn sweep(&mut self, now: Time, most: usize) {
+        for _ in 0..most {
+            let Some((_, id)) = self.made.first().filter(|(created, _)| now.since(*created) > KEPT).cloned() else {
+                return;
+            };
+            self.remove(&id);
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// How many of them are running.
+    pub fn running(&self) -> usize {
+        self.by_id.len().saturating_sub(self.ended.len())
+    }
+
+    fn remove(&mut self, id: &RequestId) {
+        if let Some(record) = self.by_id.remove(id) {
+            self.made.remove(&(record.job.created, id.clone()));
+            if let Some(ended) = record.ended {
+                self.ended.remove(&(ended, id.clone()));
+            }
+        }
+    }
+}

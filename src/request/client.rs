@@ -1,0 +1,239 @@
+//! Who asks: the team, the `user` the body names, and the address, and the keys under which the limits count them.
+//! The keys are 128 bits of a hash under a secret of this process, so nobody can choose names that share a bucket
+//! with somebody else's, and no name is kept.
+
+use std::hash::{Hash, Hasher};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+/// Tells clients apart; one for the whole process.
+pub struct Clients {
+    secret: [u8; 32],
+    open: Arc<str>,
+    open_key: BucketKey,
+}
+
+impl Clients {
+    /// Draws the secret.
+    ///
+    /// # Errors
+    /// If the system gives no randomness.
+    pub fn new() -> io::Result<Self> {
+        let mut secret = [0; 32];
+        aws_lc_rs::rand::fill(&mut secret).map_err(|_| io::Error::other("the system gives no randomness"))?;
+        let open = Arc::<str>::from("open");
+        let open_key = BucketKey::new(digest(&secret, b"team", &[open.as_bytes()]));
+        Ok(Self { secret, open, open_key })
+    }
+
+    /// The client behind a connection in mode `open`: everyone is the team `open`. Its `user` is known only once the
+    /// body is read; without one, each address has a bucket of its own among the users.
+    pub fn identify(&self, address: IpAddr) -> Client {
+        let group = AddressGroup::of(address);
+        let team = self.open_key;
+        let address_key = BucketKey::new(digest(&self.secret, b"address", &[group.as_bytes()]));
+        let who = Who { user: address_key.inside(team), team, address: address_key };
+        Client { team: Arc::clone(&self.open), address, user: None, who, group }
+    }
+
+    /// The same client, now that its body is read: `user` is what the body says, in NFC.
+    pub fn named(&self, mut client: Client, user: Option<String>) -> Client {
+        if let Some(user) = &user {
+            let parts = [client.team.as_bytes(), user.as_bytes()];
+            client.who.user = BucketKey::new(digest(&self.secret, b"user", &parts));
+        }
+        client.user = user;
+        client
+    }
+
+    /// Team, user and address together (`MONEY.md` M13, M14). An address counts as its group, because a client's
+    /// IPv6 address changes within its /64 by itself.
+    pub fn caller(&self, client: &Client) -> Caller {
+        let network = client.group.as_bytes();
+        Caller(match &client.user {
+            Some(user) => digest(&self.secret, b"caller", &[client.team.as_bytes(), user.as_bytes(), network]),
+            None => digest(&self.secret, b"nameless caller", &[client.team.as_bytes(), network]),
+        })
+    }
+}
+
+/// Each part goes in behind its length, so that no two lists of parts are the same bytes.
+fn digest(secret: &[u8; 32], label: &[u8], parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_keyed(secret);
+    for part in std::iter::once(&label).chain(parts) {
+        hasher.update(&part.len().to_le_bytes());
+        hasher.update(part);
+    }
+    let mut digest = [0; 16];
+    hasher.finalize_xof().fill(&mut digest);
+    digest
+}
+
+/// One client, as far as it is known.
+#[derive(Clone)]
+pub struct Client {
+    /// Whose money it spends.
+    pub team: Arc<str>,
+    /// Where it calls from.
+    pub address: IpAddr,
+    /// The body's `user`.
+    pub user: Option<String>,
+    who: Who,
+    group: AddressGroup,
+}
+
+impl Client {
+    /// The keys under which the limits count it.
+    pub fn who(&self) -> &Who {
+        &self.who
+    }
+}
+
+/// The keys of one client's buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// The `user` inside its team; without a `user`, the address inside the team.
+    pub user: BucketKey,
+    /// The team.
+    pub team: BucketKey,
+    /// The address's group.
+    pub address: BucketKey,
+}
+
+/// What is remembered of a caller that was refused (`MONEY.md` M13, M14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Caller(pub [u8; 16]);
+
+/// A bucket's key: already a hash, so hashing it again only picks bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BucketKey {
+    low: u64,
+    high: u64,
+}
+
+impl BucketKey {
+    /// The key made of a digest.
+    pub const fn new(digest: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, high @ ..] = digest;
+        Self { low: u64::from_le_bytes([a, b, c, d, e, f, g, h]), high: u64::from_le_bytes(high) }
+    }
+
+    /// The key of this one inside another. Both are random to everybody outside, so their sum is too.
+    const fn inside(self, other: Self) -> Self {
+        Self { low: self.low.wrapping_add(other.low), high: self.high.wrapping_add(other.high) }
+    }
+
+    /// The half that [`Hash`] does not use: it spreads keys over shards.
+    pub const fn spread(self) -> u64 {
+        self.high
+    }
+}
+
+impl Hash for BucketKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.low);
+    }
+}
+
+/// What counts as one address: all of IPv4 (also when it comes mapped into IPv6), the /64 of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressGroup {
+    /// An IPv4 address.
+    V4([u8; 4]),
+    /// The first 64 bits of an IPv6 address.
+    V6([u8; 8]),
+}
+
+impl AddressGroup {
+    /// The group an address belongs to.
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => Self::V6(network(address)),
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::V4(octets) => octets,
+            Self::V6(octets) => octets,
+        }
+    }
+}
+
+fn network(address: Ipv6Addr) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h, ..] = address.octets();
+    [a, b, c, d, e, f, g, h]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(clients: &Clients, address: &str, user: Option<&str>) -> Client {
+        clients.named(clients.identify(address.parse().unwrap()), user.map(str::to_owned))
+    }
+
+    #[test]
+    fn ipv4_counts_whole_and_ipv6_by_its_64() {
+        for (one, other, same) in [
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", false),
+            ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", true),
+            ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
+            ("2001:db8:1:2::1", "2001:db9:1:2::1", false),
+            ("::1", "::2", true),
+            ("::1", "127.0.0.1", false),
+            // The deprecated compatible form is no IPv4 address.
+            ("::192.0.2.1", "192.0.2.1", false),
+        ] {
+            let (one, other): (IpAddr, IpAddr) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(AddressGroup::of(one) == AddressGroup::of(other), same, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn t33_a_user_has_one_bucket_from_every_address_and_no_user_the_addresss_own() {
+        let clients = Clients::new().unwrap();
+        let ada = client(&clients, "192.0.2.1", Some("ada"));
+        let ada_elsewhere = client(&clients, "192.0.2.2", Some("ada"));
+        assert_eq!(ada.who().user, ada_elsewhere.who().user);
+        assert_ne!(ada.who().address, ada_elsewhere.who().address);
+        assert_eq!(ada.who().team, ada_elsewhere.who().team);
+        assert_ne!(clients.caller(&ada), clients.caller(&ada_elsewhere));
+
+        let nobody = client(&clients, "192.0.2.1", None);
+        let nobody_elsewhere = client(&clients, "192.0.2.2", None);
+        assert_ne!(nobody.who().user, nobody_elsewhere.who().user);
+        assert_ne!(nobody.who().user, ada.who().user);
+        assert_ne!(nobody.who().user, client(&clients, "192.0.2.1", Some("")).who().user);
+        assert_ne!(nobody.who().user, client(&clients, "192.0.2.1", Some("\u{c0}\0\u{2}\u{1}")).who().user);
+        assert_eq!(nobody.who().address, ada.who().address);
+    }
+
+    #[test]
+    fn a_caller_is_the_same_from_all_of_its_64() {
+        let clients = Clients::new().unwrap();
+        let morning = client(&clients, "2001:db8:1:2::aaaa", Some("ada"));
+        let evening = client(&clients, "2001:db8:1:2::bbbb", Some("ada"));
+        assert_eq!(clients.caller(&morning), clients.caller(&evening));
+        assert_ne!(clients.caller(&morning), clients.caller(&client(&clients, "2001:db8:1:2::aaaa", None)));
+    }
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        let digest = |label, parts: &[&[u8]]| digest(&[7; 32], label, parts);
+        assert_ne!(digest(b"user", &[b"ab", b"c"]), digest(b"user", &[b"a", b"bc"]));
+        assert_ne!(digest(b"user", &[b"ab"]), digest(b"user", &[b"ab", b""]));
+        assert_ne!(digest(b"user", &[b"ab"]), digest(b"team", &[b"ab"]));
+    }
+
+    #[test]
+    fn keys_of_two_processes_differ() {
+        let (one, other) = (Clients::new().unwrap(), Clients::new().unwrap());
+        assert_ne!(client(&one, "::1", Some("ada")).who().user, client(&other, "::1", Some("ada")).who().user);
+    }
+}

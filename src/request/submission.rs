@@ -1,0 +1,218 @@
+//! A submission as understood: its body parsed once, its user, and what its headers wish for. Built from the request,
+//! and all that later stages decide from; the bytes themselves go on as they came.
+
+use bytes::Bytes;
+use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, PRAGMA};
+use serde_json::Value;
+use unicode_normalization::UnicodeNormalization;
+
+use super::json;
+use super::route::Operation;
+use super::schema::Schema;
+use super::settings::{Mode, UnknownFields};
+use crate::error::{Error, Fault};
+
+/// The schemas of both routes and how strictly they count; compiled once per configuration.
+#[derive(Debug)]
+pub struct Validation {
+    /// What happens to a body that breaks its schema.
+    pub mode: Mode,
+    /// What happens to a field that the schema does not name.
+    pub unknown_fields: UnknownFields,
+    /// The schema of generations.
+    pub generations: Schema,
+    /// The schema of edits.
+    pub edits: Schema,
+}
+
+impl Validation {
+    /// The schema of a route.
+    pub const fn schema(&self, operation: Operation) -> &Schema {
+        match operation {
+            Operation::Generations => &self.generations,
+            Operation::Edits => &self.edits,
+        }
+    }
+}
+
+/// What the headers of a submission ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// A new job (`MONEY.md` M13).
+    pub no_cache: bool,
+    /// `Reelgate-Variation`: another take of the same prompt.
+    pub variation: Option<String>,
+    /// `Idempotency-Key`, without quotes.
+    pub idempotency_key: Option<String>,
+}
+
+impl Wishes {
+    /// Reads the headers.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for a header that stands twice, is empty, too long or not printable ASCII.
+    pub fn read(headers: &HeaderMap) -> Result<Self, Error> {
+        // fetch's cache: "no-store" and "reload" add both headers by themselves: that is no wish (M13).
+        let no_cache = has_token(headers, &CACHE_CONTROL, "no-cache") && !has_token(headers, &PRAGMA, "no-cache");
+        let variation = single(headers, &REELGATE_VARIATION, "Reelgate-Variation", MAX_VARIATION)?;
+        let key = single(headers, &IDEMPOTENCY_KEY, "Idempotency-Key", MAX_KEY)?;
+        let idempotency_key = key.map(|key| unquoted(&key)).transpose()?;
+        Ok(Self { no_cache, variation, idempotency_key })
+    }
+}
+
+/// A submission.
+#[derive(Debug)]
+pub struct Submission {
+    /// Which route.
+    pub operation: Operation,
+    /// The body, parsed.
+    pub fields: Value,
+    /// The body's `user`, in Unicode's form NFC.
+    pub user: Option<String>,
+    /// What its headers ask for.
+    pub wishes: Wishes,
+    /// Deprecated fields that were sent.
+    pub deprecated: Vec<String>,
+    /// Faults that `validation.mode = "warn"` lets pass.
+    pub faults: Vec<Fault>,
+}
+
+impl Submission {
+    /// Understands a body.
+    ///
+    /// # Errors
+    /// [`Error::InvalidJson`], or [`Error::InvalidRequest`] with all faults at once.
+    pub fn parse(operation: Operation, wishes: Wishes, body: &Bytes, validation: &Validation) -> Result<Self, Error> {
+        let fields = json::parse(body)?;
+        let schema = validation.schema(operation);
+        let mut faults = match validation.mode {
+            Mode::Off => Vec::new(),
+            Mode::Strict | Mode::Warn => schema.check(&fields, validation.unknown_fields),
+        };
+        // Limits count by it, so its form is checked in every mode.
+        let user = match user(&fields) {
+            Ok(user) => user,
+            Err(fault) => {
+                faults.retain(|other| other.param != "user");
+                faults.push(fault);
+                if validation.mode != Mode::Strict {
+                    faults.retain(|other| other.param == "user");
+                }
+                return Err(Error::InvalidRequest(faults));
+            }
+        };
+        if validation.mode == Mode::Strict && !faults.is_empty() {
+            return Err(Error::InvalidRequest(faults));
+        }
+        let deprecated = schema.deprecated(&fields);
+        Ok(Self { operation, fields, user, wishes, deprecated, faults })
+    }
+}
+
+/// Whether a body is what we read: plain JSON in UTF-8. Checked before the body is read.
+///
+/// # Errors
+/// [`Error::UnsupportedMediaType`].
+pub fn check_media(headers: &HeaderMap) -> Result<(), Error> {
+    let plain = headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if !plain {
+        return Err(Error::UnsupportedMediaType { param: "Content-Encoding" });
+    }
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let is_json = match (types.next(), types.next()) {
+        (Some(only), None) => only.to_str().is_ok_and(is_json),
+        _ => false,
+    };
+    if is_json { Ok(()) } else { Err(Error::UnsupportedMediaType { param: "Content-Type" }) }
+}
+
+fn is_json(media_type: &str) -> bool {
+    let mut parts = media_type.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    essence.eq_ignore_ascii_case("application/json")
+        && parts.filter(|parameter| !parameter.is_empty()).all(|parameter| {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let is_charset = name.eq_ignore_ascii_case("charset");
+            !is_charset || value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+        })
+}
+
+/// The body's `user`: 1 to 128 characters, none of which is invisible.
+fn user(fields: &Value) -> Result<Option<String>, Fault> {
+    let fault = |code, message: &str| Fault { param: "user".to_owned(), code, message: message.to_owned() };
+    let Some(user) = fields.get("user") else { return Ok(None) };
+    let Some(user) = user.as_str() else { return Err(fault("type", "must be a string")) };
+    if user.is_empty() {
+        return Err(fault("minLength", "must not be empty: leave it out instead"));
+    }
+    if user.chars().count() > MAX_USER {
+        return Err(fault("maxLength", "is longer than 128 characters"));
+    }
+    if user.chars().any(|character| character.is_control() || is_format(character)) {
+        return Err(fault("format", "must not contain control or format characters"));
+    }
+    Ok(Some(user.nfc().collect()))
+}
+
+/// Unicode's general category Cf: characters that show nothing, and so make two names look the same.
+fn is_format(character: char) -> bool {
+    matches!(character,
+        '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
+        | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
+}
+
+/// Whether a list header has a token, in whichever of its lines.
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+/// The only value of a header: 1 to `longest` printable ASCII characters.
+fn single(headers: &HeaderMap, name: &HeaderName, shown: &'static str, longest: usize) -> Result<Option<String>, Error> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Error::BadRequest { param: shown, message: "this header may be sent once only".into() });
+    }
+    let text = value.to_str().map(str::trim).unwrap_or_default();
+    if text.is_empty() || text.len() > longest || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        let message = format!("this header takes 1 to {longest} printable ASCII characters");
+        return Err(Error::BadRequest { param: shown, message: message.into() });
+    }
+    Ok(Some(text.to_owned()))
+}
+
+/// The text of an RFC 8941 string; a bare key is its own text.
+fn unquoted(key: &str) -> Result<String, Error> {
+    let malformed = || Error::BadRequest {
+        param: "Idempotency-Key",
+        message: "this header takes a bare key or one quoted string".into(),
+    };
+    let Some(inner) = key.strip_prefix('"') else { return Ok(key.to_owned()) };
+    let inner = inner.strip_suffix('"').ok_or_else(malformed)?;
+    let mut text = String::with_capacity(inner.len());
+    let mut characters = inner.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => return Err(malformed()),
+            '\\' => text.push(characters.next().filter(|escaped| matches!(escaped, '"' | '\\')).ok_or_else(malformed)?),
+            plain => text.push(plain),
+        }
+    }
+    if text.is_empty() { Err(malformed()) } else { Ok(text) }
+}
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REELGATE_VARIATION: HeaderName = HeaderName::from_static("reelgate-variation");
+/// Longest `Idempotency-Key`, in characters.
+const MAX_KEY: usize = 255;
+/// Longest `Reelgate-Variation`, in characters.
+const MAX_VARIATION: usize = 64;
+/// Longest `user`, in characters.
+const MAX_USER: usize = 128;
+
+#[cfg(test)]
+mod tests;

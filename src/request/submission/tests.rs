@@ -1,0 +1,88 @@
+use hyper::header::HeaderValue;
+use serde_json::json;
+
+use super::*;
+
+fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    headers
+}
+
+#[test]
+fn m13_no_cache_is_a_wish_only_without_a_pragma_beside_it() {
+    for (lines, want) in [
+        (vec![("cache-control", "no-cache")], true),
+        (vec![("cache-control", "max-age=0, No-Cache")], true),
+        (vec![("cache-control", "max-age=0"), ("cache-control", "no-cache")], true),
+        (vec![("cache-control", "no-cache"), ("pragma", "no-cache")], false),
+        (vec![("cache-control", "max-age=0")], false),
+        (vec![("cache-control", "no-store")], false),
+        (vec![("cache-control", "x-no-cache")], false),
+        (vec![("pragma", "no-cache")], false),
+        (vec![], false),
+    ] {
+        assert_eq!(Wishes::read(&headers(&lines)).unwrap().no_cache, want, "{lines:?}");
+    }
+}
+
+#[test]
+fn r60_an_idempotency_key_is_bare_or_quoted_and_stands_once() {
+    let read = |value: &str| Wishes::read(&headers(&[("idempotency-key", value)])).map(|wishes| wishes.idempotency_key);
+    assert_eq!(read("x").unwrap(), read("\"x\"").unwrap());
+    assert_eq!(read(r#""a\"b\\c""#).unwrap().as_deref(), Some(r#"a"b\c"#));
+    let long = "k".repeat(255);
+    assert_eq!(read(&long).unwrap(), Some(long.clone()));
+    for bad in ["", "\"\"", "\"x", "\"x\"y\"", "\"a\\n\"", "é", &format!("{long}k")] {
+        assert!(matches!(read(bad), Err(Error::BadRequest { param: "Idempotency-Key", .. })), "{bad}");
+    }
+    let twice = headers(&[("idempotency-key", "x"), ("idempotency-key", "x")]);
+    assert!(matches!(Wishes::read(&twice), Err(Error::BadRequest { .. })));
+    let variation = Wishes::read(&headers(&[("reelgate-variation", "2")])).unwrap().variation;
+    assert_eq!(variation.as_deref(), Some("2"));
+}
+
+#[test]
+fn r65_only_plain_json_in_utf8_is_read() {
+    for (lines, want) in [
+        (vec![("content-type", "application/json")], None),
+        (vec![("content-type", "Application/JSON; charset=UTF-8")], None),
+        (vec![("content-type", "application/json;charset=\"utf-8\"")], None),
+        (vec![("content-type", "application/json"), ("content-encoding", "identity")], None),
+        (vec![("content-type", "application/json; charset=utf-16")], Some("Content-Type")),
+        (vec![("content-type", "text/plain")], Some("Content-Type")),
+        (vec![("content-type", "application/jsonp")], Some("Content-Type")),
+        (vec![("content-type", "application/json"), ("content-type", "application/json")], Some("Content-Type")),
+        (vec![], Some("Content-Type")),
+        (vec![("content-type", "application/json"), ("content-encoding", "gzip")], Some("Content-Encoding")),
+        (vec![("content-type", "application/json"), ("content-encoding", "identity, gzip")], Some("Content-Encoding")),
+    ] {
+        let want = want.map_or(Ok(()), |param| Err(Error::UnsupportedMediaType { param }));
+        assert_eq!(check_media(&headers(&lines)), want, "{lines:?}");
+    }
+}
+
+#[test]
+fn t33_a_user_is_visible_text_of_up_to_128_characters_and_counts_in_one_form() {
+    for (user_given, want) in [
+        (json!("alice"), Ok(Some("alice"))),
+        (json!("e\u{301}"), Ok(Some("\u{e9}"))),
+        (json!("\u{1F600}"), Ok(Some("\u{1F600}"))),
+        (json!(""), Err("minLength")),
+        (json!(null), Err("type")),
+        (json!(7), Err("type")),
+        (json!(["a"]), Err("type")),
+        (json!("a\u{200b}"), Err("format")),
+        (json!("a\u{202e}b"), Err("format")),
+        (json!("a\nb"), Err("format")),
+        (json!("a\u{85}b"), Err("format")),
+        (json!("u".repeat(129)), Err("maxLength")),
+    ] {
+        let got = user(&json!({"prompt": "p", "user": user_given}));
+        assert_eq!(got.as_ref().map(Option::as_deref).map_err(|fault| fault.code), want, "{user_given}");
+    }
+    assert_eq!(user(&json!({"user": "\u{e9}".repeat(128)})).unwrap().unwrap().chars().count(), 128);
+    assert_eq!(user(&json!({"prompt": "p"})), Ok(None));
+}

@@ -1,0 +1,361 @@
+//! Whether a request is meant for us, by its head alone: the authority it names, once and well-formed, and none of a
+//! stranger's. The authority is compared and shown; it never chooses where anything goes.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use hyper::header::{HOST, TRANSFER_ENCODING};
+use hyper::http::request::Parts;
+use hyper::{Method, Uri, Version};
+
+use super::settings::Settings;
+use crate::error::Error;
+
+/// The names under which we are called.
+#[derive(Clone, Debug)]
+pub struct Hosts {
+    /// Lower case, without port. Empty: every well-formed Host is served.
+    allowed: Vec<String>,
+}
+
+impl Hosts {
+    /// The names of the configuration.
+    pub fn new(settings: &Settings) -> Self {
+        Self::allowing(&settings.allowed_hosts)
+    }
+
+    pub(super) fn allowing(names: &[String]) -> Self {
+        let bare = |name: &String| {
+            let name = name.trim().to_ascii_lowercase();
+            Authority::parse(&name).map_or(name.clone(), |authority| authority.host.to_owned())
+        };
+        Self { allowed: names.iter().map(bare).collect() }
+    }
+
+    /// Checks the head of a request and gives the authority it was sent to; none where HTTP/1.0 named none.
+    ///
+    /// # Errors
+    /// [`Error::MethodNotAllowed`] for CONNECT, before anything else; [`Error::BadRequest`] for an authority that is
+    /// missing, doubled, malformed or contradicted; [`Error::MisdirectedRequest`] for a name that is not ours;
+    /// [`Error::UriTooLong`] and [`Error::HeaderTooLarge`] past the bounds of a single part.
+    pub fn check<'a>(&self, head: &'a Parts) -> Result<Option<Authority<'a>>, Error> {
+        if head.method == Method::CONNECT {
+            return Err(Error::MethodNotAllowed { allow: "GET, HEAD, POST, OPTIONS" });
+        }
+        check_sizes(head)?;
+        check_coding(head)?;
+        let authority = authority(head)?;
+        match authority {
+            Some(authority) if !self.allowed.is_empty() && !self.are_ours(authority) => Err(Error::MisdirectedRequest),
+            authority => Ok(authority),
+        }
+    }
+
+    /// Whether a name can only be ours: an IP address, localhost, or one of the configuration's. Any other may be a
+    /// stranger's, whose DNS points here.
+    pub fn are_ours(&self, authority: Authority<'_>) -> bool {
+        let host = authority.host;
+        authority.is_ip()
+            || host.eq_ignore_ascii_case("localhost")
+            || self.allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
+    }
+}
+
+/// A host with an optional port, as it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Authority<'a> {
+    /// The name or address, an IPv6 address in its brackets; a final dot is cut off.
+    pub host: &'a str,
+    /// The port, where one was sent.
+    pub port: Option<u16>,
+}
+
+impl<'a> Authority<'a> {
+    /// Parses `host`, `host:` or `host:port` (RFC 9110 §7.2, RFC 3986 §3.2), with hosts as they exist: addresses, and
+    /// names of letters, digits, `-`, `_` and dots.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let end = rest.find(']')?;
+                let (address, port) = rest.split_at_checked(end)?;
+                address.parse::<Ipv6Addr>().ok()?;
+                (text.get(..end + 2)?, port.strip_prefix(']')?)
+            }
+            None => {
+                let end = text.find(':').unwrap_or(text.len());
+                let (name, port) = text.split_at_checked(end)?;
+                let name = name.strip_suffix('.').unwrap_or(name);
+                (is_name(name).then_some(name)?, port)
+            }
+        };
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => None,
+            None => return None,
+            Some("") => None,
+            Some(digits) if digits.len() <= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(digits.parse().ok()?)
+            }
+            Some(_) => return None,
+        };
+        Some(Self { host, port })
+    }
+
+    fn is_ip(&self) -> bool {
+        self.host.starts_with('[') || self.host.parse::<IpAddr>().is_ok()
+    }
+
+    /// Whether both are the same place, if a missing port means `default_port`.
+    pub fn is_same(&self, other: Authority<'_>, default_port: u16) -> bool {
+        self.host.eq_ignore_ascii_case(other.host)
+            && self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)
+    }
+}
+
+/// Whether `name` is a name with labels that are not empty.
+fn is_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    name.len() <= MAX_NAME && name.split('.').all(is_label)
+}
+
+/// The authority a request was sent to: that of the target where it has one, else that of its Host.
+fn authority(head: &Parts) -> Result<Option<Authority<'_>>, Error> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(bad_host("send the Host header once"));
+    }
+    let host = match host {
+        Some(value) => {
+            let text = value.to_str().ok();
+            Some(text.and_then(Authority::parse).ok_or_else(|| bad_host("the Host is no host with a port"))?)
+        }
+        None => None,
+    };
+    let target = target_authority(&head.uri)?;
+    match (head.version, host, target) {
+        (Version::HTTP_11, None, _) => Err(bad_host("HTTP/1.1 needs a Host header")),
+        (Version::HTTP_2, None, None) => Err(bad_host("the request names no authority")),
+        (Version::HTTP_2, Some(host), Some(target)) if !host.is_same(target, 0) => {
+            Err(bad_host("the Host header and :authority differ"))
+        }
+        (_, host, target) => Ok(target.or(host)),
+    }
+}
+
+/// The authority of an absolute target, or of HTTP/2's `:authority`.
+fn target_authority(uri: &Uri) -> Result<Option<Authority<'_>>, Error> {
+    let bad_target = |message: &'static str| Error::BadRequest { param: "target", message: message.into() };
+    if !matches!(uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(bad_target("the target's scheme is neither http nor https"));
+    }
+    let Some(authority) = uri.authority() else { return Ok(None) };
+    if authority.as_str().contains('@') {
+        return Err(bad_target("the target must not name a user"));
+    }
+    Authority::parse(authority.as_str()).map(Some).ok_or_else(|| bad_target("the target's authority is malformed"))
+}
+
+fn bad_host(message: &'static str) -> Error {
+    Error::BadRequest { param: "Host", message: message.into() }
+}
+
+/// Bounds on single parts of the head; hyper bounds the whole.
+fn check_sizes(head: &Parts) -> Result<(), Error> {
+    let uri = head.uri.path_and_query().map_or(0, |target| target.as_str().len())
+        + head.uri.authority().map_or(0, |authority| authority.as_str().len());
+    if uri > MAX_URI {
+        return Err(Error::UriTooLong);
+    }
+    let too_large = head.headers.iter().any(|(name, value)| name.as_str().len() + value.len() > MAX_HEADER);
+    if too_large { Err(Error::HeaderTooLarge) } else { Ok(()) }
+}
+
+/// `chunked`, once and alone, is the one transfer coding we read; hyper would also take it behind others.
+fn check_coding(head: &Parts) -> Result<(), Error> {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Error::BadRequest {
+            param: "Transfer-Encoding",
+            message: "send the body with a Content-Length, or plainly chunked".into(),
+        }),
+    }
+}
+
+/// The longest name of a host (RFC 1035 §2.3.4).
+const MAX_NAME: usize = 253;
+/// The longest target.
+const MAX_URI: usize = 8 << 10;
+/// The longest single header.
+const MAX_HEADER: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use hyper::Request;
+
+    use super::*;
+
+    fn head(version: Version, target: &str, hosts: &[&str]) -> Parts {
+        let mut request = Request::builder().version(version).uri(target);
+        for host in hosts {
+            request = request.header(HOST, hyper::header::HeaderValue::from_bytes(host.as_bytes()).unwrap());
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn open() -> Hosts {
+        Hosts::allowing(&[])
+    }
+
+    #[test]
+    fn r10_a_host_is_an_address_or_a_name_with_an_optional_port() {
+        for (text, host, port) in [
+            ("a", "a", None),
+            ("A", "A", None),
+            ("a:", "a", None),
+            ("a:80", "a", Some(80)),
+            ("a.b-c_d.example.", "a.b-c_d.example", None),
+            ("127.0.0.1:8080", "127.0.0.1", Some(8080)),
+            ("[::1]", "[::1]", None),
+            ("[::1]:80", "[::1]", Some(80)),
+            ("[::ffff:192.0.2.1]:0", "[::ffff:192.0.2.1]", Some(0)),
+        ] {
+            assert_eq!(Authority::parse(text), Some(Authority { host, port }), "{text}");
+        }
+        let long = "a".repeat(254);
+        for text in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            "a/b",
+            "a@b",
+            "a b",
+            " a",
+            "a ",
+            "a:99999",
+            "a:65536",
+            "a:1:2",
+            "a:+1",
+            "a:-1",
+            "a:x",
+            ":80",
+            ":",
+            "[::1",
+            "[::1].",
+            "[::1]80",
+            "[a]",
+            "[]",
+            "[::1%25eth0]",
+            "::1",
+            "a%41",
+            "a,b",
+            "é",
+            "\u{2}",
+            "http://a",
+            "*",
+            &long,
+        ] {
+            assert_eq!(Authority::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn r10_http_1_1_needs_exactly_one_host_and_http_1_0_may_have_none() {
+        let check = |version, hosts: &[&str]| open().check(&head(version, "/x", hosts)).map(|found| found.is_some());
+        for bad in [&[][..], &["a", "a"], &["a", "b"], &[""], &["a/b"], &["a b"], &["\u{e9}"]] {
+            assert!(matches!(check(Version::HTTP_11, bad), Err(Error::BadRequest { param: "Host", .. })), "{bad:?}");
+        }
+        assert_eq!(check(Version::HTTP_11, &["a:80"]), Ok(true));
+        assert_eq!(check(Version::HTTP_10, &[]), Ok(false));
+        assert_eq!(check(Version::HTTP_10, &["a"]), Ok(true));
+        assert!(check(Version::HTTP_10, &["a", "a"]).is_err());
+        assert!(check(Version::HTTP_2, &[]).is_err());
+    }
+
+    #[test]
+    fn r12_the_target_s_authority_wins_over_the_host() {
+        let request = head(Version::HTTP_11, "http://evil.example/x", &["a"]);
+        assert_eq!(open().check(&request).unwrap().unwrap().host, "evil.example");
+        let ours = Hosts::allowing(&["a".to_owned()]);
+        assert_eq!(ours.check(&request), Err(Error::MisdirectedRequest));
+        assert!(ours.check(&head(Version::HTTP_11, "http://a/x", &["evil.example"])).is_ok());
+        for bad in ["https://u:p@h/x", "https://u@h/x", "ftp://h/x"] {
+            let request = head(Version::HTTP_11, bad, &["h"]);
+            let refused = open().check(&request);
+            assert!(matches!(refused, Err(Error::BadRequest { param: "target", .. })), "{bad}");
+        }
+        assert!(open().check(&head(Version::HTTP_11, "http://a/x", &[])).is_err());
+    }
+
+    #[test]
+    fn r10_http_2_takes_authority_and_host_only_if_they_agree() {
+        for (target, hosts, good) in [
+            ("http://a:1/x", &[][..], true),
+            ("http://a:1/x", &["A:1"], true),
+            ("http://a:1/x", &["a"], false),
+            ("http://a:1/x", &["b:1"], false),
+            ("/x", &["a"], true),
+        ] {
+            assert_eq!(open().check(&head(Version::HTTP_2, target, hosts)).is_ok(), good, "{target} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn r11_with_names_of_our_own_another_is_misdirected() {
+        let hosts = Hosts::allowing(&["Videos.example:443".to_owned(), "b.example".to_owned()]);
+        for good in
+            ["videos.EXAMPLE", "videos.example:8080", "videos.example.", "b.example", "localhost:1", "LOCALHOST"]
+        {
+            assert!(hosts.check(&head(Version::HTTP_11, "/x", &[good])).is_ok(), "{good}");
+        }
+        for good in ["127.0.0.1", "192.0.2.7:80", "[::1]:8080"] {
+            assert!(hosts.check(&head(Version::HTTP_11, "/x", &[good])).is_ok(), "{good}");
+        }
+        for bad in
+            ["evil.example", "a.videos.example", "videos.example.evil", "localhost.evil.example", "127.0.0.1.nip.io"]
+        {
+            assert_eq!(hosts.check(&head(Version::HTTP_11, "/x", &[bad])), Err(Error::MisdirectedRequest), "{bad}");
+        }
+        let by_authority = head(Version::HTTP_2, "http://evil.example/x", &[]);
+        assert_eq!(hosts.check(&by_authority), Err(Error::MisdirectedRequest));
+    }
+
+    #[test]
+    fn r13_connect_is_refused_before_anything_else() {
+        let mut request = head(Version::HTTP_11, "/x", &["a/b", "c"]);
+        request.method = Method::CONNECT;
+        assert!(matches!(open().check(&request), Err(Error::MethodNotAllowed { .. })));
+    }
+
+    #[test]
+    fn lim3_single_parts_of_a_head_are_bounded() {
+        let target = |length: usize| format!("/{}", "a".repeat(length - 1));
+        assert!(open().check(&head(Version::HTTP_11, &target(MAX_URI), &["a"])).is_ok());
+        assert_eq!(open().check(&head(Version::HTTP_11, &target(MAX_URI + 1), &["a"])), Err(Error::UriTooLong));
+        let mut request = head(Version::HTTP_11, "/x", &["a"]);
+        request.headers.insert("x", "a".repeat(MAX_HEADER).parse().unwrap());
+        assert_eq!(open().check(&request), Err(Error::HeaderTooLarge));
+    }
+
+    #[test]
+    fn r31_only_a_single_plain_chunked_coding_is_read() {
+        for (codings, good) in [
+            (&["chunked"][..], true),
+            (&["Chunked"], true),
+            (&["chunked", "chunked"], false),
+            (&["chunked, chunked"], false),
+            (&["gzip, chunked"], false),
+            (&["gzip", "chunked"], false),
+        ] {
+            let mut request = head(Version::HTTP_11, "/x", &["a"]);
+            for coding in codings {
+                request.headers.append(TRANSFER_ENCODING, coding.parse().unwrap());
+            }
+            assert_eq!(open().check(&request).is_ok(), good, "{codings:?}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! How many connections may be open, in all and for one address. The table of addresses holds only those with an open
+//! connection, so the connections themselves bound it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::settings::Settings;
+use super::tally::{Closed, Tally};
+
+/// The seats of one listener, shared by its workers.
+#[derive(Debug)]
+pub(super) struct Seats {
+    limit: usize,
+    limit_per_address: usize,
+    taken: Mutex<Taken>,
+    tally: Arc<Tally>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_address: HashMap<Address, usize>,
+}
+
+impl Seats {
+    pub(super) fn new(settings: &Settings, tally: Arc<Tally>) -> Arc<Self> {
+        let limit = match affordable() {
+            Some(affordable) if affordable < settings.connections => {
+                tracing::warn!(
+                    connections = affordable,
+                    "server.connections is more than half of the open files allowed, so that half is the limit"
+                );
+                affordable
+            }
+            _ => settings.connections,
+        };
+        let limit_per_address = settings.connections_per_address;
+        Arc::new(Self { limit, limit_per_address, taken: Mutex::default(), tally })
+    }
+
+    /// A seat for a connection from `address`, or why there is none.
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Seat, Closed> {
+        let address = Address::of(address);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.all >= self.limit {
+            return Err(Closed::Full);
+        }
+        let count = taken.by_address.entry(address).or_default();
+        if *count >= self.limit_per_address {
+            if *count == 0 {
+                taken.by_address.remove(&address);
+            }
+            return Err(Closed::AddressFull);
+        }
+        *count += 1;
+        taken.all += 1;
+        self.tally.connection_opened();
+        Ok(Seat { seats: Arc::clone(self), address })
+    }
+}
+
+/// One open connection; its place is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    seats: Arc<Seats>,
+    address: Address,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.all = taken.all.saturating_sub(1);
+        if let Entry::Occupied(mut entry) = taken.by_address.entry(self.address) {
+            match entry.get().checked_sub(1) {
+                None | Some(0) => drop(entry.remove()),
+                Some(rest) => *entry.get_mut() = rest,
+            }
+        }
+        self.seats.tally.connection_ended();
+    }
+}
+
+/// What counts as one address: an IPv4 address, or the /64 that one customer has of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Address {
+    V4(u32),
+    V6Net(u64),
+}
+
+impl Address {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.to_bits()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Self::V6Net(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+            }
+        }
+    }
+}
+
+/// Half of the descriptors that this process may have: the rest is for the upstream, the ledger and the admin port.
+fn affordable() -> Option<usize> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
+    usize::try_from(limit / 2).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seats(connections: usize, connections_per_address: usize) -> Arc<Seats> {
+        let settings = Settings { connections, connections_per_address, ..Settings::default() };
+        Seats::new(&settings, Arc::new(Tally::default()))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn lim7_a_full_address_leaves_the_others_their_seats() {
+        let seats = seats(4, 2);
+        let _first = seats.take(ip("192.0.2.1")).unwrap();
+        let second = seats.take(ip("::ffff:192.0.2.1")).unwrap();
+        assert_eq!(seats.take(ip("192.0.2.1")).unwrap_err(), Closed::AddressFull);
+        let _third = seats.take(ip("192.0.2.2")).unwrap();
+        let _fourth = seats.take(ip("2001:db8:0:1::1")).unwrap();
+        assert_eq!(seats.take(ip("192.0.2.3")).unwrap_err(), Closed::Full);
+        drop(second);
+        let _again = seats.take(ip("192.0.2.1")).unwrap();
+        assert_eq!(seats.tally.open(), 4);
+    }
+
+    #[test]
+    fn lim7_ipv6_counts_by_64_bits() {
+        let seats = seats(9, 1);
+        let _first = seats.take(ip("2001:db8:0:1::1")).unwrap();
+        assert_eq!(seats.take(ip("2001:db8:0:1:ffff::9")).unwrap_err(), Closed::AddressFull);
+        assert!(seats.take(ip("2001:db8:0:2::1")).is_ok());
+    }
+
+    #[test]
+    fn the_table_of_addresses_is_empty_when_no_connection_is_open() {
+        let seats = seats(100, 3);
+        let taken: Vec<_> = (0..60_u32).map(|n| seats.take(IpAddr::V4((n % 20).into())).unwrap()).collect();
+        assert_eq!(seats.taken.lock().unwrap().by_address.len(), 20);
+        assert_eq!(seats.take(ip("0.0.0.5")).unwrap_err(), Closed::AddressFull);
+        drop(taken);
+        let left = seats.taken.lock().unwrap();
+        assert_eq!((left.all, left.by_address.len()), (0, 0));
+        assert_eq!(seats.tally.open(), 0);
+    }
+}

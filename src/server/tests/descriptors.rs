@@ -1,0 +1,46 @@
+//! No descriptor left. The limit is the process's, so this runs in a process of its own.
+
+use std::fs::File;
+use std::process::Command;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::time::{Instant, sleep};
+
+use super::*;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn f64_without_descriptors_the_server_waits_and_recovers() {
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "server::tests::descriptors::alone"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && told.contains("1 passed"), "{told}");
+}
+
+#[tokio::test]
+#[ignore = "lowers the limit of its process: f64_without_descriptors_… runs it"]
+async fn alone() {
+    let server = Running::start(Settings { header_timeout: BOUND, ..settings() });
+    let mut open = server.connect().await;
+    assert!(open.ask(GET).await.contains("200 OK"));
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum }).unwrap();
+    let mut fillers: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    assert!(fillers.pop().is_some(), "nothing was left to fill");
+
+    // The client takes the last descriptor, so none is left for the server's end.
+    let mut refused = server.connect().await;
+    refused.send(GET).await;
+    sleep(Duration::from_millis(500)).await;
+    let errors = server.tally.accept_errors();
+    assert!((1..=8).contains(&errors), "{errors} attempts in half a second");
+    assert!(open.ask(GET).await.contains("200 OK"));
+
+    drop(fillers);
+    let start = Instant::now();
+    assert!(refused.answer().await.contains("200 OK"));
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
