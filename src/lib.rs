@@ -13,6 +13,7 @@
 
 pub mod admission;
 pub mod clock;
+pub mod config;
 pub mod error;
 pub mod jobs;
 pub mod request;

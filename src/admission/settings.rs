@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config::{Choice, Section};
+
 /// `[access]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Access {
@@ -11,11 +13,26 @@ pub struct Access {
     pub allow_public: bool,
 }
 
+impl Access {
+    /// Reads the section; what is not written stays as in `base`.
+    pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self {
+            mode: section.value("mode", &base.mode),
+            allow_public: section.value("allow_public", &base.allow_public),
+        }
+    }
+}
+
 /// `access.mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Everyone is the team `open`; what a client sends as Authorization is dropped.
     Open,
+}
+
+impl Choice for Mode {
+    const CHOICES: &'static [(&'static str, Self)] = &[("open", Self::Open)];
+    const LATER: &'static [&'static str] = &["keys"];
 }
 
 impl Default for Access {
@@ -42,6 +59,15 @@ pub struct Rates {
     pub generations: Option<Rate>,
 }
 
+impl Rates {
+    fn read(mut section: Section<'_, '_>, base: &Self) -> Self {
+        Self {
+            requests: section.value("requests", &base.requests),
+            generations: section.value("generations", &base.generations),
+        }
+    }
+}
+
 /// `[limits.*]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
@@ -56,6 +82,19 @@ pub struct Limits {
     /// `limits.tracked`: how many users and how many addresses have a bucket of their own at a time; beyond it,
     /// newcomers share one.
     pub tracked: usize,
+}
+
+impl Limits {
+    /// Reads the section; what is not written stays as in `base`.
+    pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self {
+            user: Rates::read(section.section("user"), &base.user),
+            team: Rates::read(section.section("team"), &base.team),
+            address: Rates::read(section.section("address"), &base.address),
+            total: Rates::read(section.section("total"), &base.total),
+            tracked: section.within("tracked", &base.tracked, 1..=100_000_000),
+        }
+    }
 }
 
 impl Default for Limits {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config::{Choice, Section, WINDOW, WINDOW_OR_NONE};
+
 /// `[dedup]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dedup {
@@ -31,6 +33,26 @@ pub struct Dedup {
     pub max_waiters: usize,
 }
 
+impl Dedup {
+    /// Reads the section; what is not written stays as in `base`.
+    pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self {
+            by: section.value("by", &base.by),
+            scope: section.value("scope", &base.scope),
+            delivery_window: section.within("delivery_window", &base.delivery_window, WINDOW),
+            unknown_hold: section.within("unknown_hold", &base.unknown_hold, WINDOW),
+            refusal_window: section.within("refusal_window", &base.refusal_window, WINDOW_OR_NONE),
+            url_ignore: section.value("url_ignore", &base.url_ignore),
+            hold_statuses: section.value("hold_statuses", &base.hold_statuses),
+            lost_call_codes: section.value("lost_call_codes", &base.lost_call_codes),
+            key_env: section.value("key_env", &base.key_env),
+            hot_entries: section.within("hot_entries", &base.hot_entries, 1..=100_000_000),
+            max_entries: section.within("max_entries", &base.max_entries, 1..=100_000_000),
+            max_waiters: section.within("max_waiters", &base.max_waiters, 1..=1_000_000),
+        }
+    }
+}
+
 /// `dedup.by`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
@@ -42,6 +64,11 @@ pub enum By {
     Off,
 }
 
+impl Choice for By {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("prompt", Self::Prompt), ("idempotency-key", Self::IdempotencyKey), ("off", Self::Off)];
+}
+
 /// `dedup.scope`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -51,6 +78,11 @@ pub enum Scope {
     User,
     /// Everybody.
     Global,
+}
+
+impl Choice for Scope {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("team", Self::Team), ("user", Self::User), ("global", Self::Global)];
 }
 
 impl Default for Dedup {
@@ -90,11 +122,26 @@ pub struct Ledger {
     pub max_jobs: usize,
 }
 
+impl Ledger {
+    /// Reads the section; what is not written stays as in `base`.
+    pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self {
+            kind: section.value("kind", &base.kind),
+            max_jobs: section.within("max_jobs", &base.max_jobs, 1..=100_000_000),
+        }
+    }
+}
+
 /// `ledger.kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// In this process: a restart forgets.
     Memory,
+}
+
+impl Choice for Kind {
+    const CHOICES: &'static [(&'static str, Self)] = &[("memory", Self::Memory)];
+    const LATER: &'static [&'static str] = &["disk", "redis"];
 }
 
 impl Default for Ledger {
@@ -110,6 +157,13 @@ pub struct Polls {
     pub shape: Shape,
 }
 
+impl Polls {
+    /// Reads the section; what is not written stays as in `base`.
+    pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self { shape: section.value("shape", &base.shape) }
+    }
+}
+
 /// `polls.shape`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -117,6 +171,10 @@ pub enum Shape {
     Unchanged,
     /// CometAPI's wrapper is taken off, for clients that only know xAI's form.
     Flat,
+}
+
+impl Choice for Shape {
+    const CHOICES: &'static [(&'static str, Self)] = &[("unchanged", Self::Unchanged), ("flat", Self::Flat)];
 }
 
 impl Default for Polls {

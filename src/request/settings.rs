@@ -1,6 +1,9 @@
 //! `[validation]`: what a body must look like.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
+
+use crate::config::{Choice, Raw, Section, Value};
 
 /// `[validation]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +18,18 @@ pub struct Settings {
     pub unknown_fields: UnknownFields,
 }
 
+impl Settings {
+    /// Reads the section; what is not written stays as in `base`.
+    pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self {
+            mode: section.value("mode", &base.mode),
+            generations: section.value("generations", &base.generations),
+            edits: section.value("edits", &base.edits),
+            unknown_fields: section.value("unknown_fields", &base.unknown_fields),
+        }
+    }
+}
+
 /// `validation.mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -26,6 +41,11 @@ pub enum Mode {
     Off,
 }
 
+impl Choice for Mode {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("strict", Self::Strict), ("warn", Self::Warn), ("off", Self::Off)];
+}
+
 /// Where a schema comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SchemaSource {
@@ -35,6 +55,26 @@ pub enum SchemaSource {
     File(PathBuf),
 }
 
+impl Value for SchemaSource {
+    fn expected() -> Cow<'static, str> {
+        "\"builtin\" or the path of a JSON Schema file".into()
+    }
+
+    fn read(raw: &Raw<'_>) -> Option<Self> {
+        match raw.text()?.as_ref() {
+            "builtin" => Some(Self::Builtin),
+            path => raw.path().filter(|_| !path.is_empty()).map(Self::File),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Builtin => "builtin".to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+}
+
 /// `validation.unknown_fields`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownFields {
@@ -42,6 +82,10 @@ pub enum UnknownFields {
     Forward,
     /// Refused.
     Refuse,
+}
+
+impl Choice for UnknownFields {
+    const CHOICES: &'static [(&'static str, Self)] = &[("forward", Self::Forward), ("refuse", Self::Refuse)];
 }
 
 impl Default for Settings {

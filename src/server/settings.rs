@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::config::{Section, WAIT, WAIT_OR_NONE};
+
 /// `[server]`: the public listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -37,6 +39,32 @@ pub struct Settings {
     pub cors: Cors,
 }
 
+impl Settings {
+    /// Reads the section; what is not written stays as in `base`.
+    pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self {
+            workers: section.within("workers", &base.workers, 0..=1024),
+            listen: section.value("listen", &base.listen),
+            max_body: section.size("max_body", base.max_body, 1024..=1 << 30),
+            body_memory: section.size("body_memory", base.body_memory, 1024..=1 << 40),
+            first_byte_timeout: section.within("first_byte_timeout", &base.first_byte_timeout, WAIT),
+            header_timeout: section.within("header_timeout", &base.header_timeout, WAIT),
+            read_timeout: section.within("read_timeout", &base.read_timeout, WAIT),
+            write_timeout: section.within("write_timeout", &base.write_timeout, WAIT),
+            connections: section.within("connections", &base.connections, 1..=1_000_000),
+            connections_per_address: section.within(
+                "connections_per_address",
+                &base.connections_per_address,
+                1..=1_000_000,
+            ),
+            requests_in_flight: section.within("requests_in_flight", &base.requests_in_flight, 1..=1_000_000),
+            shutdown_grace: section.within("shutdown_grace", &base.shutdown_grace, WAIT_OR_NONE),
+            allowed_hosts: section.value("allowed_hosts", &base.allowed_hosts),
+            cors: Cors::read(&mut section.section("cors"), &base.cors),
+        }
+    }
+}
+
 /// `[server.cors]`: which web pages may spend.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cors {
@@ -44,6 +72,15 @@ pub struct Cors {
     pub allowed_origins: Vec<String>,
     /// `public_origin`: our own origin as browsers see it; empty where it is our address.
     pub public_origin: String,
+}
+
+impl Cors {
+    fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self {
+            allowed_origins: section.value("allowed_origins", &base.allowed_origins),
+            public_origin: section.value("public_origin", &base.public_origin),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -72,6 +109,13 @@ impl Default for Settings {
 pub struct Admin {
     /// `listen`: the admin address, never the public one.
     pub listen: SocketAddr,
+}
+
+impl Admin {
+    /// Reads the section; what is not written stays as in `base`.
+    pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self { listen: section.value("listen", &base.listen) }
+    }
 }
 
 impl Default for Admin {

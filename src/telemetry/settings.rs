@@ -1,5 +1,7 @@
 //! `[log]`.
 
+use crate::config::{Choice, Section};
+
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -7,6 +9,13 @@ pub struct Settings {
     pub format: Format,
     /// `level`: the least severe event that is written.
     pub level: Level,
+}
+
+impl Settings {
+    /// Reads the section; what is not written stays as in `base`.
+    pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self { format: section.value("format", &base.format), level: section.value("level", &base.level) }
+    }
 }
 
 /// `log.format`.
@@ -20,6 +29,11 @@ pub enum Format {
     Json,
 }
 
+impl Choice for Format {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("text", Self::Text), ("json", Self::Json)];
+}
+
 /// `log.level`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -31,6 +45,11 @@ pub enum Level {
     Info,
     /// And what a developer of the gateway wants to see.
     Debug,
+}
+
+impl Choice for Level {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("error", Self::Error), ("warn", Self::Warn), ("info", Self::Info), ("debug", Self::Debug)];
 }
 
 impl Default for Settings {

@@ -1,7 +1,10 @@
 //! `[upstream]`: the API behind, its key, and how long we wait for it.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::config::{Raw, Section, Value, WAIT};
 
 /// `[upstream]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +35,28 @@ pub struct Settings {
     pub idle_timeout: Duration,
 }
 
+impl Settings {
+    /// Reads the section; what is not written stays as in `base`.
+    pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        let url = section.value("url", &base.url);
+        Self {
+            // One form of the same origin, because it is a part of every fingerprint.
+            url: url.strip_suffix('/').unwrap_or(&url).to_ascii_lowercase(),
+            allow_http: section.value("allow_http", &base.allow_http),
+            roots: section.value("roots", &base.roots),
+            key_env: section.value("key_env", &base.key_env),
+            key_file: section.value("key_file", &base.key_file),
+            connect_timeout: section.within("connect_timeout", &base.connect_timeout, WAIT),
+            submit_timeout: section.within("submit_timeout", &base.submit_timeout, WAIT),
+            late_answer: section.within("late_answer", &base.late_answer, WAIT),
+            poll_timeout: section.within("poll_timeout", &base.poll_timeout, WAIT),
+            submissions: section.within("submissions", &base.submissions, 1..=100_000),
+            idle_connections: section.within("idle_connections", &base.idle_connections, 0..=100_000),
+            idle_timeout: section.within("idle_timeout", &base.idle_timeout, WAIT),
+        }
+    }
+}
+
 /// `upstream.roots`: the trusted certificate authorities.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Roots {
@@ -41,6 +66,28 @@ pub enum Roots {
     System,
     /// A PEM file.
     File(PathBuf),
+}
+
+impl Value for Roots {
+    fn expected() -> Cow<'static, str> {
+        "\"bundled\", \"system\" or the path of a PEM file".into()
+    }
+
+    fn read(raw: &Raw<'_>) -> Option<Self> {
+        match raw.text()?.as_ref() {
+            "bundled" => Some(Self::Bundled),
+            "system" => Some(Self::System),
+            path => raw.path().filter(|_| !path.is_empty()).map(Self::File),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Bundled => "bundled".to_owned(),
+            Self::System => "system".to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
 }
 
 impl Default for Settings {

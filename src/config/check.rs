@@ -1,0 +1,339 @@
+//! What one value alone cannot show: keys that contradict each other, and what the machine does not have. Each
+//! finding names the keys it rests on, so that a key that could not even be read brings no second complaint.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use super::{Config, names};
+use crate::admission::settings::Mode;
+use crate::jobs::settings::Kind;
+use crate::request::route::Operation;
+use crate::request::settings::SchemaSource;
+use crate::upstream::settings::Roots;
+
+/// A contradiction, or a doubt.
+pub(super) struct Finding {
+    /// The keys it rests on; it is told of the first.
+    pub(super) keys: &'static [&'static str],
+    /// What is wrong and what is allowed.
+    pub(super) message: String,
+}
+
+/// Tells whether a schema file's text is a schema; `Err` says what is wrong with it.
+pub type SchemaCheck<'f> = &'f dyn Fn(Operation, &str) -> Result<(), String>;
+
+/// Everything that keeps this configuration from being used.
+pub(super) fn faults(config: &Config, schema: SchemaCheck<'_>) -> Vec<Finding> {
+    let mut findings = Findings(Vec::new());
+    server(config, &mut findings);
+    upstream(config, &mut findings);
+    validation(config, schema, &mut findings);
+    dedup(config, &mut findings);
+    findings.0
+}
+
+/// Everything that may be meant so, and that an operator should know at each start.
+pub(super) fn warnings(config: &Config) -> Vec<Finding> {
+    let mut findings = Findings(Vec::new());
+    let Config { server, upstream, dedup, .. } = config;
+    findings.require(
+        server.shutdown_grace >= upstream.late_answer,
+        &["server.shutdown_grace", "upstream.late_answer"],
+        "shorter than upstream.late_answer: a restart gives up on answers that are still awaited",
+    );
+    findings.require(
+        upstream.late_answer <= dedup.unknown_hold,
+        &["dedup.unknown_hold", "upstream.late_answer"],
+        "shorter than upstream.late_answer: a prompt is free again while its first answer may still come",
+    );
+    findings.require(
+        dedup.delivery_window.as_secs() <= 24 * 3600,
+        &["dedup.delivery_window"],
+        "longer than 24h: the upstream's videos are gone by then, and a hit would give out a dead link",
+    );
+    findings.require(
+        !is_public_http(config),
+        &["upstream.allow_http", "upstream.url"],
+        "plain http:// to another machine: whoever is in between reads the upstream key",
+    );
+    findings.require(
+        config.access.mode != Mode::Open || is_loopback(server.listen),
+        &["access.allow_public", "access.mode", "server.listen"],
+        "everyone who reaches server.listen spends from the upstream key",
+    );
+    findings.require(
+        config.ledger.kind != Kind::Memory,
+        &["ledger.kind"],
+        "\"memory\" forgets at a restart: prompts already paid for are bought again",
+    );
+    findings.0
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn require(&mut self, holds: bool, keys: &'static [&'static str], message: impl Into<String>) {
+        if !holds {
+            self.0.push(Finding { keys, message: message.into() });
+        }
+    }
+
+    fn require_ok<T>(&mut self, result: Result<T, String>, keys: &'static [&'static str]) {
+        if let Err(message) = result {
+            self.require(false, keys, message);
+        }
+    }
+}
+
+fn server(config: &Config, findings: &mut Findings) {
+    let Config { server, admin, access, .. } = config;
+    findings.require(
+        access.mode != Mode::Open || access.allow_public || is_loopback(server.listen),
+        &["server.listen", "access.mode", "access.allow_public"],
+        "access.mode \"open\" lets everyone who reaches this address spend: listen on 127.0.0.1 or [::1], \
+         or say access.allow_public = true",
+    );
+    findings.require(
+        !collide(server.listen, admin.listen),
+        &["admin.listen", "server.listen"],
+        "the same port as server.listen: the admin listener needs one of its own",
+    );
+    findings.require(
+        server.max_body <= server.body_memory,
+        &["server.body_memory", "server.max_body"],
+        "less than server.max_body: such a body could never be read",
+    );
+    findings.require(
+        server.connections_per_address <= server.connections,
+        &["server.connections_per_address", "server.connections"],
+        "more than server.connections",
+    );
+    findings.require(
+        server.allowed_hosts.iter().all(|host| names::is_host(host)),
+        &["server.allowed_hosts"],
+        "expected host names in lower case, without scheme, port or *, such as \"videos.example\"",
+    );
+    findings.require(
+        server.cors.allowed_origins.iter().all(|origin| names::is_origin(origin)),
+        &["server.cors.allowed_origins"],
+        "expected exact origins as browsers send them, such as \"https://app.example\" or \"http://localhost:3000\": \
+         lower case, no path, no *, no \"null\", no default port",
+    );
+    findings.require(
+        server.cors.public_origin.is_empty() || names::is_web_origin(&server.cors.public_origin),
+        &["server.cors.public_origin"],
+        "expected our own origin as browsers see it, such as \"https://videos.example\", or \"\"",
+    );
+}
+
+fn upstream(config: &Config, findings: &mut Findings) {
+    let upstream = &config.upstream;
+    findings.require(
+        names::upstream(&upstream.url).is_some(),
+        &["upstream.url"],
+        "expected an origin such as \"https://api.cometapi.com\": https or http, a host, maybe a port; \
+         no user, path, query or fragment",
+    );
+    findings.require(
+        upstream.allow_http || !is_public_http(config),
+        &["upstream.url", "upstream.allow_http"],
+        "plain http:// shows the upstream key to the network: use https://, a loopback address, \
+         or upstream.allow_http = true",
+    );
+    if let Roots::File(path) = &upstream.roots {
+        findings.require_ok(
+            readable(path).map_err(|cause| format!("{cause}: expected \"bundled\", \"system\" or a PEM file")),
+            &["upstream.roots"],
+        );
+    }
+    match &upstream.key_file {
+        Some(path) => findings.require_ok(readable(path), &["upstream.key_file"]),
+        None => findings.require(
+            names::is_variable(&upstream.key_env),
+            &["upstream.key_env", "upstream.key_file"],
+            NOT_A_VARIABLE,
+        ),
+    }
+    findings.require(
+        upstream.submit_timeout <= upstream.late_answer,
+        &["upstream.submit_timeout", "upstream.late_answer"],
+        "longer than upstream.late_answer: a client cannot wait longer than the answer is awaited",
+    );
+}
+
+fn validation(config: &Config, schema: SchemaCheck<'_>, findings: &mut Findings) {
+    let validation = &config.validation;
+    let sources: [(_, _, &[&str]); 2] = [
+        (Operation::Generations, &validation.generations, &["validation.generations"]),
+        (Operation::Edits, &validation.edits, &["validation.edits"]),
+    ];
+    for (operation, source, keys) in sources {
+        if let SchemaSource::File(path) = source {
+            let checked = super::read_text(path).and_then(|text| schema(operation, &text));
+            findings.require_ok(checked, keys);
+        }
+    }
+}
+
+fn dedup(config: &Config, findings: &mut Findings) {
+    let dedup = &config.dedup;
+    findings.require(
+        dedup.key_env.is_empty() || names::is_variable(&dedup.key_env),
+        &["dedup.key_env"],
+        NOT_A_VARIABLE,
+    );
+    findings.require(
+        dedup.hold_statuses.iter().all(|status| (500..=599).contains(status)),
+        &["dedup.hold_statuses"],
+        "expected statuses from 500 to 599",
+    );
+    let named = |texts: &[String]| texts.iter().all(|text| (1..=128).contains(&text.len()) && text.is_ascii());
+    findings.require(
+        named(&dedup.url_ignore),
+        &["dedup.url_ignore"],
+        "expected names of query parameters such as \"X-Amz-Signature\"",
+    );
+    findings.require(
+        named(&dedup.lost_call_codes),
+        &["dedup.lost_call_codes"],
+        "expected error codes such as \"do_request_failed\"",
+    );
+}
+
+fn is_public_http(config: &Config) -> bool {
+    let Some(uri) = names::upstream(&config.upstream.url) else { return false };
+    let host = uri.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let loopback = host == "localhost" || address.is_ok_and(|ip| ip.to_canonical().is_loopback());
+    uri.scheme_str() == Some("http") && !loopback
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Whether two listeners want the same port of the same address; an unspecified address is every address.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let (first, second) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let overlap = first == second || first.is_unspecified() || second.is_unspecified();
+    one.port() != 0 && one.port() == other.port() && overlap
+}
+
+/// Whether a file can be opened and read; what is in it is somebody else's question.
+fn readable(path: &Path) -> Result<(), String> {
+    let opened = File::open(path).and_then(|file| file.take(1).read(&mut [0]));
+    opened.map(|_| ()).map_err(|cause| format!("cannot be read: {cause}"))
+}
+
+/// Never repeats the name: it may be the secret itself.
+const NOT_A_VARIABLE: &str = "expected the name of an environment variable (letters, digits and _), not a secret";
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::{read, refused};
+
+    #[test]
+    fn t36_open_access_beyond_loopback_must_be_asked_for() {
+        for listen in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:8080", "[::ffff:192.0.2.1]:8080"] {
+            refused(
+                &format!("[server]\nlisten = \"{listen}\""),
+                "reelgate.toml:2: server.listen: access.mode \"open\"",
+            );
+            let allowed = read(&format!("[server]\nlisten = \"{listen}\"\n[access]\nallow_public = true")).unwrap();
+            assert!(allowed.warnings().iter().any(|warning| warning.key == "access.allow_public"), "{listen}");
+        }
+        for listen in ["127.0.0.1:0", "127.1.2.3:80", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
+            assert!(read(&format!("[server]\nlisten = \"{listen}\"")).is_ok(), "{listen}");
+        }
+    }
+
+    #[test]
+    fn keys_that_contradict_each_other_are_refused() {
+        for (text, wanted) in [
+            ("[admin]\nlisten = \"127.0.0.1:8080\"", "admin.listen: the same port"),
+            ("[admin]\nlisten = \"0.0.0.0:8080\"", "admin.listen: the same port"),
+            ("[server]\nmax_body = \"1 GiB\"", "server.body_memory: less than server.max_body"),
+            ("[server]\nconnections = 10", "server.connections_per_address: more than server.connections"),
+            ("[server]\nallowed_hosts = [\"a.example:80\"]", "server.allowed_hosts: expected host names"),
+            (
+                "[server.cors]\nallowed_origins = [\"*\"]",
+                "reelgate.toml:2: server.cors.allowed_origins: expected exact",
+            ),
+            ("[server.cors]\nallowed_origins = [\"null\"]", "allowed_origins: expected exact"),
+            ("[server.cors]\npublic_origin = \"a.example\"", "public_origin: expected our own"),
+            ("[upstream]\nurl = \"http://api.example\"", "upstream.url: plain http://"),
+            ("[upstream]\nkey_env = \"\"", "upstream.key_env: expected the name"),
+            ("[upstream]\nkey_env = \"MY-KEY\"", "upstream.key_env: expected the name"),
+            ("[upstream]\nsubmit_timeout = \"3m\"", "upstream.submit_timeout: longer than"),
+            ("[upstream]\nroots = \"bundeld\"", "upstream.roots: cannot be read"),
+            ("[upstream]\nkey_file = \"missing/key\"", "upstream.key_file: cannot be read"),
+            ("[validation]\nedits = \"missing.json\"", "validation.edits: cannot be read"),
+            ("[dedup]\nhold_statuses = [200]", "dedup.hold_statuses: expected statuses"),
+            ("[dedup]\nurl_ignore = [\"\"]", "dedup.url_ignore: expected names"),
+        ] {
+            refused(text, wanted);
+        }
+        let both = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"";
+        assert!(read(both).is_ok());
+    }
+
+    #[test]
+    fn the_upstream_is_an_origin_in_one_form() {
+        for (url, want) in [
+            ("https://api.example/", "https://api.example"),
+            ("HTTPS://API.example", "https://api.example"),
+            ("https://api.example:8443", "https://api.example:8443"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("http://127.0.0.1:3000/", "http://127.0.0.1:3000"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
+        ] {
+            assert_eq!(
+                read(&format!("[upstream]\nurl = \"{url}\"")).map(|config| config.upstream.url),
+                Ok(want.to_owned())
+            );
+        }
+        for url in [
+            "",
+            "api.example",
+            "ftp://api.example",
+            "https://",
+            "https:///x",
+            "https://api.example/v1",
+            "https://api.example//",
+            "https://api.example?x",
+            "https://api.example#x",
+            "https://u:p@api.example",
+            "https://api.example:0",
+            "https://api.example:99999",
+            "https://api.example:",
+            "https://a b",
+            "https://*",
+            "http:\\\\\\\\api.example",
+        ] {
+            refused(&format!("[upstream]\nurl = \"{url}\""), "upstream.url: expected an origin");
+        }
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_brings_no_second_complaint() {
+        refused(
+            "[access]\nallow_public = \"maybe\"\n[server]\nlisten = \"0.0.0.0:1\"",
+            "access.allow_public: expected true",
+        );
+    }
+
+    #[test]
+    fn doubts_are_told_and_stop_nothing() {
+        let keys = |text: &str| -> Vec<String> {
+            read(text).unwrap().warnings().into_iter().map(|warning| warning.key).collect()
+        };
+        assert_eq!(keys(""), ["ledger.kind"]);
+        assert_eq!(keys("[server]\nshutdown_grace = \"0s\""), ["server.shutdown_grace", "ledger.kind"]);
+        assert_eq!(keys("[dedup]\nunknown_hold = \"61s\""), ["dedup.unknown_hold", "ledger.kind"]);
+        assert_eq!(keys("[dedup]\ndelivery_window = \"25h\""), ["dedup.delivery_window", "ledger.kind"]);
+        let plain = "[upstream]\nurl = \"http://api.example\"\nallow_http = true";
+        assert_eq!(keys(plain), ["upstream.allow_http", "ledger.kind"]);
+    }
+}

@@ -1,0 +1,125 @@
+//! What a new configuration means for a running process: what changes, and what has to wait for a restart.
+
+use std::fmt::Write as _;
+
+use super::{Config, Fault, Faults, check};
+
+/// A new configuration, made fit for the process that runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reload {
+    /// The new configuration, but keys that need a restart still as they are.
+    pub config: Config,
+    /// The keys that took effect.
+    pub changed: Vec<String>,
+    /// The keys whose new value waits for a restart.
+    pub restart: Vec<&'static str>,
+}
+
+impl Config {
+    /// What becomes of `new`, which [`Config::load`] has found sound, in a process that runs with this
+    /// configuration. A new value that contradicts a running one cannot be applied before the restart either.
+    pub fn reload(&self, new: Self) -> Result<Reload, Faults> {
+        let mut config = new;
+        let restart = keep_until_restart(self, &mut config);
+        if !restart.is_empty() {
+            let clashes = check::faults(&config, &|_, _| Ok(())).into_iter().map(|finding| Fault {
+                place: None,
+                key: finding.keys.first().copied().unwrap_or_default().to_owned(),
+                message: format!("{} (a restart would apply {})", finding.message, restart.join(", ")),
+            });
+            Faults::none(clashes.collect())?;
+        }
+        let (before, after) = (self.values(), config.values());
+        let differ = after.into_iter().zip(before).filter(|(new, old)| new != old);
+        let changed = differ.map(|((key, _), _)| key).collect();
+        Ok(Reload { config, changed, restart })
+    }
+
+    /// A short name for the configuration as it is: the same for the same values, whatever the file looks like.
+    pub fn hash(&self) -> String {
+        let mut text = String::new();
+        for (key, value) in self.values() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{key} = {value:?}");
+        }
+        blake3::hash(text.as_bytes()).to_hex().chars().take(16).collect()
+    }
+}
+
+macro_rules! keys_until_restart {
+    ($($first:ident $(. $rest:ident)+;)+) => {
+        /// Their names.
+        #[cfg(test)]
+        pub(super) const RESTART: &[&str] = &[$(concat!(stringify!($first) $(, ".", stringify!($rest))+)),+];
+
+        /// Puts the running value back under each key that is read only once, and names those that had changed.
+        fn keep_until_restart(running: &Config, new: &mut Config) -> Vec<&'static str> {
+            let mut names = Vec::new();
+            $(
+                if running.$first$(.$rest)+ != new.$first$(.$rest)+ {
+                    names.push(concat!(stringify!($first) $(, ".", stringify!($rest))+));
+                    new.$first$(.$rest)+ = running.$first$(.$rest)+.clone();
+                }
+            )+
+            names
+        }
+    };
+}
+
+// Sockets, threads, semaphores and caches are made once, with these.
+keys_until_restart! {
+    server.workers;
+    server.listen;
+    server.body_memory;
+    server.connections;
+    server.requests_in_flight;
+    admin.listen;
+    upstream.submissions;
+    limits.tracked;
+    dedup.key_env;
+    dedup.hot_entries;
+    dedup.max_entries;
+    ledger.kind;
+    ledger.max_jobs;
+    log.format;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_reload_applies_the_rest_and_names_what_needs_a_restart() {
+        let running = Config::default();
+        let mut new = Config::default();
+        new.server.listen = SocketAddr::from(([127, 0, 0, 1], 9000));
+        new.upstream.poll_timeout = Duration::from_secs(5);
+        new.limits.user.generations = None;
+        let reload = running.reload(new).unwrap();
+        assert_eq!(reload.restart, ["server.listen"]);
+        assert_eq!(reload.changed, ["upstream.poll_timeout", "limits.user.generations"]);
+        assert_eq!(reload.config.server.listen, running.server.listen);
+        assert_eq!(reload.config.upstream.poll_timeout, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_value_that_contradicts_a_running_one_waits_with_it() {
+        let mut new = Config::default();
+        new.server.body_memory = 1 << 30;
+        new.server.max_body = 1 << 30;
+        let text = Config::default().reload(new).unwrap_err().to_string();
+        assert!(text.starts_with("server.body_memory: less than server.max_body"), "{text}");
+        assert!(text.ends_with("(a restart would apply server.body_memory)"), "{text}");
+    }
+
+    #[test]
+    fn the_hash_follows_the_values() {
+        let mut other = Config::default();
+        assert_eq!(other.hash(), Config::default().hash());
+        other.server.cors.allowed_origins.push("https://a.example".to_owned());
+        assert_ne!(other.hash(), Config::default().hash());
+    }
+}
