@@ -15,6 +15,7 @@ pub mod admission;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod gateway;
 pub mod jobs;
 pub mod request;
 pub mod server;

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use crate::admission::rate::Taken;
 use crate::clock::Clock;
-use crate::error::Doubt;
+use crate::error::{Doubt, Error};
 use crate::jobs::book::Rank;
 use crate::jobs::entry::{AttemptId, Created};
 use crate::jobs::flight::Flight;
@@ -19,23 +19,37 @@ use crate::jobs::records::Job;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::{Operation, RequestId};
 use crate::server::body::Held;
-use crate::telemetry::labels::{SubmissionOutcome, UpstreamOperation, UpstreamOutcome};
+use crate::telemetry::labels::{Degraded, SubmissionOutcome, UpstreamOperation, UpstreamOutcome};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::submission_count::SubmissionCount;
 use crate::upstream::client::{PaidConnection, Upstream};
-use crate::upstream::outcome::{self, Answer, NotSent, Outcome};
+use crate::upstream::headers::Passed;
+use crate::upstream::outcome::{self, Answer, NotSent, Outcome, Reply, Unanswered};
 
 /// How long an id in hand waits for the ledger before it is answered all the same (M8).
 const WRITE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is to be sent.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct Order {
     /// Where.
     pub operation: Operation,
     /// The body as it came; its memory is held until it is sent.
-    pub body: Held,
+    pub body: Arc<Held>,
+    /// What of the client's headers goes along.
+    pub passed: Passed,
     /// The client's request id, for the log.
     pub request_id: Arc<str>,
+    /// The count of the submission that began it: it counts as what became of it, also if its client has left.
+    pub count: Option<SubmissionCount>,
+}
+
+impl Order {
+    fn settle(&self, outcome: SubmissionOutcome) {
+        if let Some(count) = &self.count {
+            count.settle(outcome);
+        }
+    }
 }
 
 /// How long the steps of an attempt may take, and how its answer is read.
@@ -45,6 +59,8 @@ pub struct Terms {
     pub late_answer: Duration,
     /// `dedup.unknown_hold`: how long the answer is still read after that (M12).
     pub hold: Duration,
+    /// `dedup.max_waiters`: submissions that may wait for one attempt.
+    pub max_waiters: usize,
     /// Which answers leave the outcome in doubt (M17).
     pub rules: Arc<outcome::Rules>,
 }
@@ -69,7 +85,7 @@ pub struct Attempt {
     /// What it sends.
     pub order: Order,
     /// What it took from the limits.
-    pub taken: Taken,
+    pub taken: Option<Taken>,
     /// Those who wait for it.
     pub flight: Arc<Flight>,
     /// How it goes about it.
@@ -95,7 +111,7 @@ pub struct Parts {
 
 impl Attempt {
     /// Runs the attempt to its outcome, and past it while a late answer may still come.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         match self.depart().await {
             Err(not_sent) => self.give_up(not_sent).await,
             Ok(connection) => self.fly(connection).await,
@@ -121,37 +137,34 @@ impl Attempt {
     }
 
     /// Nothing was sent: everything is given back.
-    async fn give_up(self, not_sent: NotSent) {
+    async fn give_up(&mut self, not_sent: NotSent) {
         let reached_for = matches!(not_sent, NotSent::Unreached(_));
         if reached_for {
             self.parts.metrics.upstream_request(UpstreamOperation::Submit, UpstreamOutcome::NotSent, None);
         }
-        if self.parts.ledger.free(self.fingerprint, self.id, Some(self.taken.clone())).await.is_err() {
+        if self.parts.ledger.free(self.fingerprint, self.id, self.taken.take()).await.is_err() {
             warn!(attempt = ?self.id, "an attempt that was not sent could not be freed in the ledger");
         }
-        let outcome = Outcome::NotSent(not_sent);
-        if !outcome.is_void() {
-            self.parts.metrics.submission(SubmissionOutcome::NotSent);
-        }
-        self.land(outcome);
+        // Whoever is told counts it, as what it is told.
+        self.land(Outcome::NotSent(not_sent));
     }
 
     /// The call itself, and what comes of it.
-    async fn fly(self, connection: PaidConnection) {
+    async fn fly(&mut self, connection: PaidConnection) {
         let sent = Instant::now();
         self.flight.sent(sent);
-        let call = connection.send(self.order.operation, self.order.body.bytes.clone());
-        tokio::pin!(call);
+        let Order { operation, body, passed, .. } = self.order.clone();
+        let mut call = Box::pin(async move { connection.send(operation, &passed, body.bytes.clone()).await });
         let answer = tokio::select! {
             answer = &mut call => Some(answer),
             () = tokio::time::sleep_until(sent + self.terms.late_answer) => None,
             () = self.parts.ending.hurry.cancelled() => None,
         };
-        let metrics = &self.parts.metrics;
+        let metrics = self.parts.metrics.clone();
         let Some(answer) = answer else {
             metrics.upstream_request(UpstreamOperation::Submit, UpstreamOutcome::Unknown, Some(sent.elapsed()));
             self.doubt(Outcome::Unknown { doubt: Doubt::Silent, answer: None }).await;
-            self.read_on(&mut call).await;
+            self.read_on(call).await;
             return;
         };
         let outcome = outcome::classify(answer, &self.terms.rules);
@@ -162,17 +175,21 @@ impl Attempt {
             Outcome::Unknown { .. } => UpstreamOutcome::Unknown,
         };
         metrics.upstream_request(UpstreamOperation::Submit, label, Some(sent.elapsed()));
+        let key_refused = matches!(outcome, Outcome::Refused(Reply::Error(Error::UpstreamKeyRefused)));
+        if key_refused || matches!(outcome, Outcome::Created { .. }) {
+            metrics.degraded.set(Degraded::UpstreamKey, i64::from(key_refused));
+        }
         match outcome {
             Outcome::Created { request_id, answer } => {
                 self.keep(&request_id, &answer).await;
-                metrics.submission(SubmissionOutcome::Created);
+                self.order.settle(SubmissionOutcome::Created);
                 self.land(Outcome::Created { request_id, answer });
             }
             Outcome::Refused(reply) => {
                 if self.parts.ledger.free(self.fingerprint, self.id, None).await.is_err() {
                     warn!(attempt = ?self.id, "a refused attempt could not be freed in the ledger");
                 }
-                metrics.submission(SubmissionOutcome::RefusedUpstream);
+                self.order.settle(SubmissionOutcome::RefusedUpstream);
                 self.land(Outcome::Refused(reply));
             }
             Outcome::NotSent(not_sent) => self.give_up(not_sent).await,
@@ -205,12 +222,12 @@ impl Attempt {
             fingerprint = %self.fingerprint.short(), request_id = %self.order.request_id,
             "the outcome of a submission is unknown: it may have been paid"
         );
-        self.parts.metrics.submission(SubmissionOutcome::Unknown);
+        self.order.settle(SubmissionOutcome::Unknown);
         self.land(outcome);
     }
 
     /// A late answer still turns the hold into a hit; the connection is read until the hold ends (M12).
-    async fn read_on(&self, call: &mut (impl Future<Output = Result<Answer, Doubt>> + Unpin)) {
+    async fn read_on(&self, call: impl Future<Output = Result<Answer, Unanswered>>) {
         let answer = tokio::select! {
             answer = call => answer,
             () = tokio::time::sleep(self.terms.hold) => return,

@@ -9,7 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
-use crate::admission::rate::{Standing, Taken};
+use crate::admission::headers::Standing;
+use crate::admission::rate::Taken;
 use crate::clock::Time;
 use crate::error::{Doubt, Error};
 use crate::jobs::attempt::{Attempt, Order, Parts, Terms};
@@ -69,17 +70,16 @@ impl Dedup {
         &self.parts.ledger
     }
 
-    /// Admits a submission. `order` is taken if it becomes an attempt.
+    /// Admits a submission; if it becomes an attempt, `order` is what that sends.
     ///
     /// # Errors
     /// What refuses it; nothing was sent then.
     pub async fn admit(
         &self,
         request: &mut Request,
-        order: &mut Option<Order>,
+        order: &Order,
         terms: &Terms,
-        max_waiters: usize,
-        standing: &mut Vec<Standing>,
+        standing: &mut Standing,
     ) -> Result<Place, Error> {
         let slot = self.slots.clone().try_acquire_owned().ok();
         request.closed = match &slot {
@@ -94,23 +94,27 @@ impl Dedup {
             LedgerError::Superseded | LedgerError::Unavailable => Error::LedgerUnavailable,
         })?;
         request.charged = true;
-        standing.extend(admission.standing);
+        *standing = standing.then(admission.standing);
         if let Verdict::Claimed(taken) = admission.verdict {
-            let (Some(order), Some(slot)) = (order.take(), slot) else { return Err(Error::Internal) };
-            self.start(&request.ask, order, taken, flight, terms.clone(), slot);
+            let Some(slot) = slot else { return Err(Error::Internal) };
+            self.start(&request.ask, order.clone(), taken, flight, terms.clone(), slot);
             return Ok(Place::Waiting { waiter, attempt, part: Part::Leader });
         }
         self.flights.close(attempt);
         match admission.verdict {
             Verdict::Hit(created, until) => Ok(Place::Hit(created, until)),
-            Verdict::Join(twin) => match self.flights.join(twin, max_waiters) {
+            Verdict::Join(twin) => match self.flights.join(twin, terms.max_waiters) {
                 Ok(waiter) => Ok(Place::Waiting { waiter, attempt: twin, part: Part::Joiner }),
                 Err(NoPlace::Full) => Err(Error::Overloaded { what: "dedup.max_waiters" }),
                 Err(NoPlace::Gone) => Err(Error::Overloaded { what: "an attempt that just ended" }),
             },
             Verdict::Held(retry_after) => Err(Error::OutcomeUnknown { doubt: Doubt::Held, retry_after }),
             Verdict::KeyReused => Err(Error::IdempotencyKeyReused),
-            Verdict::Limited(refusal) => Err(refusal.into()),
+            Verdict::Limited(refusal) => {
+                let refusal = refusal.after(standing);
+                *standing = refusal.standing;
+                Err(Error::from(&refusal))
+            }
             Verdict::Closed(Closed::Draining) => Err(Error::Draining),
             Verdict::Closed(Closed::Busy) => Err(Error::Overloaded { what: "upstream.submissions" }),
             Verdict::Full => Err(Error::Overloaded { what: "dedup.max_entries" }),
@@ -129,9 +133,16 @@ impl Dedup {
         slot: OwnedSemaphorePermit,
     ) {
         let (id, fingerprint) = (ask.attempt, ask.fingerprint);
-        let parts = self.parts.clone();
+        let (parts, count) = (self.parts.clone(), order.count.clone());
         let attempt = Attempt {
-            id, fingerprint, team: ask.team.clone(), order, taken, flight: flight.clone(), terms, parts: parts.clone(),
+            id,
+            fingerprint,
+            team: ask.team.clone(),
+            order,
+            taken: Some(taken),
+            flight: flight.clone(),
+            terms,
+            parts: parts.clone(),
         };
         let run = self.tasks.spawn_on(attempt.run(), &self.paid);
         let watch = async move {
@@ -139,7 +150,9 @@ impl Dedup {
             if run.await.is_err() {
                 error!(%fingerprint, "the task of a paid call failed: its outcome is unknown");
                 let written = parts.ledger.unknown(fingerprint, id).await;
-                parts.metrics.submission(SubmissionOutcome::Unknown);
+                if let Some(count) = count {
+                    count.settle(SubmissionOutcome::Unknown);
+                }
                 let outcome = Outcome::Unknown { doubt: Doubt::Broken, answer: None };
                 flight.land(Arc::new(outcome), parts.clock.now());
                 if written.is_err() {

@@ -185,9 +185,8 @@ impl Flights {
 
     /// Forgets flights that landed a while ago.
     pub fn sweep(&self, now: Time) {
-        self.map().retain(|_, flight| {
-            flight.crew().landed.is_none_or(|landed| now.since(landed) < FOUND_AFTER_LANDING)
-        });
+        self.map()
+            .retain(|_, flight| flight.crew().landed.is_none_or(|landed| now.since(landed) < FOUND_AFTER_LANDING));
     }
 
     fn map(&self) -> MutexGuard<'_, HashMap<AttemptId, Arc<Flight>>> {

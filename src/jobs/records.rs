@@ -10,6 +10,7 @@ use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Shown};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
+use crate::telemetry::labels::JobOutcome;
 
 /// How long a record is kept.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -62,6 +63,19 @@ pub enum Life {
     Expired,
     /// The upstream's moderation refused it.
     Moderated,
+}
+
+impl Life {
+    /// The label of `jobs_total`, once it has ended.
+    pub const fn outcome(self) -> Option<JobOutcome> {
+        match self {
+            Self::Running => None,
+            Self::Done => Some(JobOutcome::Done),
+            Self::Failed => Some(JobOutcome::Failed),
+            Self::Expired => Some(JobOutcome::Expired),
+            Self::Moderated => Some(JobOutcome::Moderated),
+        }
+    }
 }
 
 /// One record.
@@ -137,6 +151,11 @@ impl Records {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
     }
 
     /// How many of them are running.

@@ -3,5 +3,12 @@
 pub mod route;
 pub mod client;
 pub mod json;
+pub mod schema;
+mod fields;
+mod media;
+mod path;
+mod wording;
+pub mod submission;
 pub mod fingerprint;
+pub mod openapi;
 pub mod settings;

@@ -105,7 +105,7 @@ impl Submission {
         if validation.mode == Mode::Strict && !faults.is_empty() {
             return Err(Error::InvalidRequest(faults));
         }
-        let deprecated = schema.deprecated(&fields);
+        let deprecated = schema.warnings(&fields);
         Ok(Self { operation, fields, user, wishes, deprecated, faults })
     }
 }
@@ -115,7 +115,8 @@ impl Submission {
 /// # Errors
 /// [`Error::UnsupportedMediaType`].
 pub fn check_media(headers: &HeaderMap) -> Result<(), Error> {
-    let plain = headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let plain =
+        headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
     if !plain {
         return Err(Error::UnsupportedMediaType { param: "Content-Encoding" });
     }
@@ -171,7 +172,12 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 }
 
 /// The only value of a header: 1 to `longest` printable ASCII characters.
-fn single(headers: &HeaderMap, name: &HeaderName, shown: &'static str, longest: usize) -> Result<Option<String>, Error> {
+fn single(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    shown: &'static str,
+    longest: usize,
+) -> Result<Option<String>, Error> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

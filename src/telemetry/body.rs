@@ -14,6 +14,13 @@ pub struct Recorded<B> {
     pub(super) record: Option<Record>,
 }
 
+impl<B> Recorded<B> {
+    /// A body whose request was recorded elsewhere.
+    pub const fn unrecorded(body: B) -> Self {
+        Self { body, record: None }
+    }
+}
+
 impl<B: Body + Unpin> Body for Recorded<B> {
     type Data = B::Data;
     type Error = B::Error;

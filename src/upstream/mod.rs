@@ -1,4 +1,17 @@
-//! The API behind: its key, the connections to it, what goes there and what comes back.
+//! The API behind: its key, what goes to it and what comes back.
 
-pub mod outcome;
 pub mod settings;
+
+pub mod client;
+pub mod dial;
+pub mod headers;
+pub mod key;
+pub mod mask;
+pub mod origin;
+pub mod outcome;
+pub mod polls;
+pub mod relay;
+pub mod tls;
+
+#[cfg(test)]
+mod scripted;

@@ -6,7 +6,8 @@ use arc_swap::ArcSwap;
 
 use super::hot::Hot;
 use super::{Admission, Ledger, LedgerError, Request, Step, Verdict};
-use crate::admission::rate::{Limits, Standing, Taken};
+use crate::admission::headers::Standing;
+use crate::admission::rate::{Limits, Taken};
 use crate::clock::{Clock, Time};
 use crate::jobs::book::{Book, Bounds, Counts, Ended, Found, Rank, Superseded};
 use crate::jobs::entry::{AttemptId, Caller, Created, Fate, Look, Turn};
@@ -51,11 +52,11 @@ impl MemoryLedger {
         Box::pin(std::future::ready(Ok(result)))
     }
 
-    fn decide(&self, book: &mut Book, request: &Request, standing: &mut Vec<Standing>) -> Verdict {
+    fn decide(&self, book: &mut Book, request: &Request, standing: &mut Standing) -> Verdict {
         let (now, bounds) = (self.clock.now(), **self.bounds.load());
         if !request.charged {
             match self.limits.requests(&request.who) {
-                Ok(stands) => standing.extend(stands),
+                Ok(stands) => *standing = standing.then(stands),
                 Err(refusal) => return Verdict::Limited(refusal),
             }
         }
@@ -81,7 +82,7 @@ impl MemoryLedger {
         match self.limits.generations(&request.who) {
             Err(refusal) => Verdict::Limited(refusal),
             Ok((taken, stands)) => {
-                standing.extend(stands);
+                *standing = standing.then(stands);
                 self.hot.remove(&ask.fingerprint);
                 book.claim(ask, now, &bounds);
                 Verdict::Claimed(taken)
@@ -96,7 +97,7 @@ impl Ledger for MemoryLedger {
     }
 
     fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission> {
-        let mut standing = Vec::new();
+        let mut standing = Standing::default();
         let verdict = self.decide(&mut self.book(), request, &mut standing);
         Box::pin(std::future::ready(Ok(Admission { verdict, standing })))
     }

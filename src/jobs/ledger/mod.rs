@@ -9,7 +9,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admission::rate::{Refusal, Standing, Taken};
+use crate::admission::headers::Standing;
+use crate::admission::rate::{Refusal, Taken};
 use crate::clock::Time;
 use crate::jobs::book::{Ask, Bounds, Counts, Ended, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
@@ -81,7 +82,7 @@ pub struct Admission {
     /// What the submission gets.
     pub verdict: Verdict,
     /// The limits that were asked, for the answer's `RateLimit`.
-    pub standing: Vec<Standing>,
+    pub standing: Standing,
 }
 
 /// The ledger.

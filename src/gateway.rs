@@ -1,0 +1,158 @@
+//! The way of a request, from its header to its answer, in the order in which things are checked. Every stage is one
+//! call on a noun; what a stage learns, the next takes as an argument. Open this file first.
+
+pub mod answer;
+mod poll;
+pub mod rules;
+mod submit;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hyper::http::request::Parts;
+use hyper::{Request, Response};
+
+use crate::admission::rate::Limits;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::gateway::answer::Body;
+use crate::gateway::rules::Rules;
+use crate::jobs::dedup::Dedup;
+use crate::request::client::{Client, Clients};
+use crate::request::fingerprint::FingerprintKey;
+use crate::request::route::Route;
+use crate::server::body::{BodyMemory, Upload};
+use crate::server::cors::Caller;
+use crate::server::in_flight::InFlight;
+use crate::server::{Handler, Peer};
+use crate::telemetry::Telemetry;
+use crate::telemetry::record::{Record, Recorded};
+use crate::upstream::client::Upstream;
+use crate::upstream::headers::Passed;
+use crate::upstream::polls::Polls;
+
+/// What all requests share.
+pub struct Gateway {
+    /// What the configuration says, made ready for use; replaced whole by a reload.
+    pub rules: ArcSwap<Rules>,
+    /// What is seen.
+    pub telemetry: Arc<Telemetry>,
+    /// Who asks.
+    pub clients: Clients,
+    /// How often they may.
+    pub limits: Arc<Limits>,
+    /// The bytes of all bodies together.
+    pub memory: BodyMemory,
+    /// The requests in work.
+    pub in_flight: InFlight,
+    /// What makes two submissions identical.
+    pub fingerprints: FingerprintKey,
+    /// One job for identical prompts.
+    pub dedup: Arc<Dedup>,
+    /// The API behind.
+    pub upstream: Arc<Upstream>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// The gateway as one worker has it: with its own connections for polls, so that a poll stays on one thread.
+pub struct Worker {
+    gateway: Arc<Gateway>,
+    polls: Arc<Polls>,
+}
+
+impl Worker {
+    /// A worker's share of the gateway, made in the worker's own runtime.
+    pub fn new(gateway: Arc<Gateway>) -> Self {
+        let polls = Polls::new(gateway.upstream.clone());
+        let swept = Arc::downgrade(&polls);
+        // It ends with the worker's runtime.
+        tokio::task::spawn_local(async move {
+            while let Some(polls) = swept.upgrade() {
+                polls.sweep();
+                drop(polls);
+                tokio::time::sleep(BETWEEN_SWEEPS).await;
+            }
+        });
+        Self { gateway, polls }
+    }
+
+    /// What is asked, checked in the order in which it could hurt (`HARDENING.md` §7).
+    async fn answer(&self, request: Request<Upload>, peer: Peer, rules: &Rules, record: &mut Record) -> Answered {
+        let (head, upload) = request.into_parts();
+        let caller = match self.caller(&head, rules) {
+            Ok(caller) => caller,
+            Err(error) => return (Caller::default(), Err(error)),
+        };
+        let client = self.client(peer, record);
+        let answer = self.route(head, upload, client, &caller, rules, record).await;
+        (caller, answer)
+    }
+
+    /// From where: our own host, no loop, no foreign page.
+    fn caller(&self, head: &Parts, rules: &Rules) -> Result<Caller, Error> {
+        let authority = rules.hosts.check(head)?;
+        if self.gateway.upstream.via().is_in(&head.headers) {
+            return Err(Error::LoopDetected);
+        }
+        rules.cors.check(&head.method, &head.headers, authority)
+    }
+
+    /// For what.
+    async fn route(
+        &self,
+        head: Parts,
+        upload: Upload,
+        client: Client,
+        caller: &Caller,
+        rules: &Rules,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
+        let _guard = self.gateway.in_flight.enter().ok_or(Error::Overloaded { what: "server.requests_in_flight" })?;
+        match Route::find(&head.method, head.uri.path(), head.uri.query())? {
+            Route::Submit(operation) => Box::pin(self.submit(operation, head, upload, client, rules, record)).await,
+            Route::Poll { id, head: header_only } => {
+                let passed = Passed::of(&head.headers, head.version, self.gateway.upstream.via());
+                self.poll(&id, header_only, &passed, rules, record).await
+            }
+            Route::Preflight { allow } => Ok(caller.options(&head.headers, allow)?.map(|()| Body::Empty)),
+            Route::OpenApi { .. } => Ok(answer::document(rules.openapi.clone())),
+        }
+    }
+
+    /// Who asks. In mode `open` what the client sends as Authorization is not looked at, and goes no further.
+    fn client(&self, peer: Peer, record: &mut Record) -> Client {
+        let client = self.gateway.clients.identify(peer.address.ip());
+        record.team(&client.team);
+        client
+    }
+}
+
+/// An answer, and to which page it may be shown.
+type Answered = (Caller, Result<Response<Body>, Error>);
+
+impl Handler for Worker {
+    type Body = Recorded<Body>;
+
+    /// Records, answers, and turns every error into an answer: nothing fails beyond this point.
+    async fn handle(self: Rc<Self>, request: Request<Upload>, peer: Peer) -> Response<Self::Body> {
+        let mut record = Record::begin(&self.gateway.telemetry, peer.address, &request);
+        let rules = self.gateway.rules.load_full();
+        let (caller, result) = self.answer(request, peer, &rules, &mut record).await;
+        let mut answer = result.unwrap_or_else(|error| {
+            record.refused(&error);
+            answer::refusal(&error)
+        });
+        caller.grant(answer.headers_mut());
+        record.follow(answer)
+    }
+
+    fn broken(&self) -> Response<Self::Body> {
+        answer::refusal(&Error::Internal).map(Recorded::unrecorded)
+    }
+}
+
+/// How often idle connections for polls are looked at.
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);

@@ -1,0 +1,111 @@
+//! The configuration made ready for use: parsed names, compiled schemas, documents written. Made whole, then swapped;
+//! each request goes by one.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::config::Config;
+use crate::jobs::attempt::Terms;
+use crate::jobs::book::Bounds;
+use crate::jobs::entry::Windows;
+use crate::jobs::settings::{By, Scope, Shape};
+use crate::request::openapi;
+use crate::request::route::Operation;
+use crate::request::schema::Schema;
+use crate::request::settings::SchemaSource;
+use crate::request::submission::Validation;
+use crate::server::body::Limits;
+use crate::server::cors::Cors;
+use crate::server::hosts::Hosts;
+use crate::upstream::outcome;
+
+/// What a request goes by.
+#[derive(Debug)]
+pub struct Rules {
+    /// The names we answer to.
+    pub hosts: Hosts,
+    /// The pages that may call.
+    pub cors: Cors,
+    /// How long a body may be, and may take.
+    pub body: Limits,
+    /// What a body must look like.
+    pub validation: Arc<Validation>,
+    /// `/openapi.json`.
+    pub openapi: Bytes,
+    /// What makes two submissions one.
+    pub by: By,
+    /// Among whom.
+    pub scope: Scope,
+    /// Query parameters of media URLs that do not count.
+    pub url_ignore: Arc<[String]>,
+    /// The upstream's origin, as fingerprints know it.
+    pub origin: Arc<str>,
+    /// How an attempt goes about it.
+    pub terms: Terms,
+    /// How long a client waits for its attempt to be sent.
+    pub queue_patience: Duration,
+    /// How long it waits from the send.
+    pub patience: Duration,
+    /// The form of polls' answers.
+    pub shape: Shape,
+}
+
+impl Rules {
+    /// The rules of a configuration that has been checked.
+    ///
+    /// # Errors
+    /// A schema file that cannot be read or compiled.
+    pub fn new(config: &Config) -> Result<Self, String> {
+        let validation = Validation {
+            mode: config.validation.mode,
+            unknown_fields: config.validation.unknown_fields,
+            generations: schema(Operation::Generations, &config.validation.generations)?,
+            edits: schema(Operation::Edits, &config.validation.edits)?,
+        };
+        let openapi = openapi::document(&validation.generations, &validation.edits).to_string().into();
+        let dedup = &config.dedup;
+        Ok(Self {
+            hosts: Hosts::new(&config.server),
+            cors: Cors::new(&config.server),
+            body: Limits::new(&config.server),
+            validation: Arc::new(validation),
+            openapi,
+            by: dedup.by,
+            scope: dedup.scope,
+            url_ignore: dedup.url_ignore.clone().into(),
+            origin: config.upstream.url.as_str().into(),
+            terms: Terms {
+                late_answer: config.upstream.late_answer,
+                hold: dedup.unknown_hold,
+                max_waiters: dedup.max_waiters,
+                rules: Arc::new(outcome::Rules::from(dedup)),
+            },
+            // Connecting is bounded by itself; what comes on top is the ledger's.
+            queue_patience: config.upstream.connect_timeout + Duration::from_secs(5),
+            patience: config.upstream.submit_timeout,
+            shape: config.polls.shape,
+        })
+    }
+}
+
+/// The bounds of the ledger's book.
+pub fn bounds(config: &Config) -> Bounds {
+    Bounds {
+        windows: Windows::from(&config.dedup),
+        max_entries: config.dedup.max_entries,
+        max_jobs: config.ledger.max_jobs,
+    }
+}
+
+fn schema(operation: Operation, source: &SchemaSource) -> Result<Schema, String> {
+    match source {
+        SchemaSource::Builtin => Ok(Schema::builtin(operation)),
+        SchemaSource::File(path) => {
+            let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Schema::from_text(operation, &text).map_err(|error| format!("{}: {error}", path.display()))
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The way of a submission: read, understood, named, and then a hit, a place beside a twin, or an attempt of its own
+//! (`DESIGN.md` §3).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::Response;
+use hyper::http::request::Parts;
+
+use super::Worker;
+use super::answer::{self, Body, Served};
+use super::rules::Rules;
+use crate::admission::headers::Standing;
+use crate::admission::rate::Refusal;
+use crate::clock::Time;
+use crate::error::{Doubt, Error};
+use crate::jobs::attempt::Order;
+use crate::jobs::book::Ask;
+use crate::jobs::dedup::{Part, Place};
+use crate::jobs::entry::{Asker, AttemptId, Created, RETRY_AFTER_DOUBT};
+use crate::jobs::ledger::Request;
+use crate::jobs::settings::{By, Scope};
+use crate::request::client::Client;
+use crate::request::fingerprint::{Fingerprint, Sharing};
+use crate::request::route::Operation;
+use crate::request::submission::{self, Submission, Wishes};
+use crate::server::body::{self, Upload};
+use crate::telemetry::labels::SubmissionOutcome;
+use crate::telemetry::record::Record;
+use crate::telemetry::submission_count::SubmissionCount;
+use crate::upstream::headers::Passed;
+use crate::upstream::outcome::{Outcome, Reply};
+
+impl Worker {
+    /// Serves a submission; how its limits stand is told in any case.
+    pub(super) async fn submit(
+        &self,
+        operation: Operation,
+        head: Parts,
+        upload: Upload,
+        client: Client,
+        rules: &Rules,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
+        let mut standing = Standing::default();
+        let result = self.serve(operation, &head, upload, client, rules, record, &mut standing).await;
+        let mut answer = result.unwrap_or_else(|error| {
+            record.refused(&error);
+            answer::refusal(&error)
+        });
+        self.gateway.limits.write_headers(&standing, answer.headers_mut());
+        Ok(answer)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that an earlier stage has learned")]
+    async fn serve(
+        &self,
+        operation: Operation,
+        head: &Parts,
+        upload: Upload,
+        client: Client,
+        rules: &Rules,
+        record: &mut Record,
+        standing: &mut Standing,
+    ) -> Result<Response<Body>, Error> {
+        let gateway = &*self.gateway;
+        *standing = gateway.limits.before_body(client.who()).map_err(|refusal| limited(&refusal, standing))?;
+        submission::check_media(&head.headers)?;
+        let wishes = Wishes::read(&head.headers)?;
+        let body = Arc::new(body::read(upload, &rules.body, &gateway.memory).await?);
+        record.bytes_in(u64::try_from(body.bytes.len()).unwrap_or(u64::MAX));
+        let understood = self.understand(operation, wishes, &client, body.bytes.clone(), rules).await?;
+        let client = gateway.clients.named(client, understood.submission.user.clone());
+        self.note(&understood.submission, &understood.names, record);
+        let mut answer = match self.hot(&understood, &client, rules, standing)? {
+            Some((created, until)) => {
+                record.outcome(SubmissionOutcome::Hit);
+                self.hit(&created, until, record)
+            }
+            None => {
+                let order = Order {
+                    operation,
+                    body,
+                    passed: Passed::of(&head.headers, head.version, gateway.upstream.via()),
+                    request_id: record.request_id().into(),
+                    count: record.count().cloned(),
+                };
+                self.place(&understood, &client, &order, rules, record, standing).await?
+            }
+        };
+        answer::warn(answer.headers_mut(), &understood.submission.deprecated);
+        Ok(answer)
+    }
+
+    /// Parses, validates and fingerprints a body. A long one is looked at apart from the worker's connections.
+    async fn understand(
+        &self,
+        operation: Operation,
+        wishes: Wishes,
+        client: &Client,
+        body: Bytes,
+        rules: &Rules,
+    ) -> Result<Understood, Error> {
+        let (gateway, team) = (self.gateway.clone(), client.team.clone());
+        let (validation, origin, url_ignore) =
+            (rules.validation.clone(), rules.origin.clone(), rules.url_ignore.clone());
+        let (by, scope) = (rules.by, rules.scope);
+        let is_long = body.len() > LONG;
+        let understand = move || {
+            let submission = Submission::parse(operation, wishes, &body, &validation)?;
+            let names = {
+                let user = submission.user.as_deref().unwrap_or_default();
+                let sharing = Sharing {
+                    origin: &origin,
+                    team: (scope != Scope::Global).then_some(&*team),
+                    user: (scope == Scope::User).then_some(user),
+                    variation: submission.wishes.variation.as_deref(),
+                    ..Sharing::default()
+                };
+                let name = |sharing: &Sharing<'_>| {
+                    gateway.fingerprints.fingerprint(sharing, operation, &submission.fields, &url_ignore)
+                };
+                Names::of(by, &sharing, submission.wishes.idempotency_key.as_deref(), name)?
+            };
+            Ok(Understood { submission, names })
+        };
+        if is_long { tokio::task::spawn_blocking(understand).await.map_err(|_| Error::Internal)? } else { understand() }
+    }
+
+    fn note(&self, submission: &Submission, names: &Names, record: &mut Record) {
+        record.fingerprint(names.fingerprint.short());
+        let fields = &self.gateway.telemetry.metrics.fields;
+        submission.deprecated.iter().for_each(|name| fields.deprecated(name));
+        submission.faults.iter().for_each(|fault| fields.invalid(&fault.param, fault.code));
+    }
+
+    /// A hit that needs no lock: nothing was wished for, and the prompt is hot. It takes `requests` only.
+    fn hot(
+        &self,
+        understood: &Understood,
+        client: &Client,
+        rules: &Rules,
+        standing: &mut Standing,
+    ) -> Result<Option<(Created, Time)>, Error> {
+        let wishes = &understood.submission.wishes;
+        if rules.by != By::Prompt || wishes.no_cache || wishes.idempotency_key.is_some() {
+            return Ok(None);
+        }
+        let Some(hit) = self.gateway.dedup.ledger().hot(&understood.names.fingerprint) else { return Ok(None) };
+        let stands = self.gateway.limits.requests(client.who()).map_err(|refusal| limited(&refusal, standing))?;
+        *standing = standing.then(stands);
+        Ok(Some(hit))
+    }
+
+    /// Asks for admission, waits beside whoever is asked to, and asks again if that came to nothing (M6).
+    async fn place(
+        &self,
+        understood: &Understood,
+        client: &Client,
+        order: &Order,
+        rules: &Rules,
+        record: &mut Record,
+        standing: &mut Standing,
+    ) -> Result<Response<Body>, Error> {
+        let gateway = &*self.gateway;
+        let mut request = self.request(understood, client, rules)?;
+        for _ in 0..MOST_ADMISSIONS {
+            request.ask.attempt = random_attempt()?;
+            match gateway.dedup.admit(&mut request, order, &rules.terms, standing).await? {
+                Place::Hit(created, until) => {
+                    record.outcome(SubmissionOutcome::Hit);
+                    return Ok(self.hit(&created, until, record));
+                }
+                Place::Waiting { mut waiter, attempt, part } => {
+                    let joined = Joined::begin(part, order.count.as_ref());
+                    let begun = tokio::time::Instant::now();
+                    let outcome = waiter.outcome(rules.queue_patience, rules.patience).await;
+                    if outcome.as_ref().is_some_and(|outcome| outcome.is_void()) {
+                        joined.forget();
+                        continue;
+                    }
+                    drop(joined);
+                    record.upstream(None, begun.elapsed());
+                    let waited = Waited { attempt, part, ask: &request.ask };
+                    return self.landed(outcome.as_deref(), &waited, record).await;
+                }
+            }
+        }
+        Err(Error::Overloaded { what: "dedup.max_waiters" })
+    }
+
+    /// The submission as the ledger sees it.
+    fn request(&self, understood: &Understood, client: &Client, rules: &Rules) -> Result<Request, Error> {
+        let Understood { submission, names } = understood;
+        let gateway = &*self.gateway;
+        let user = submission.user.as_deref().filter(|_| rules.scope == Scope::User).unwrap_or_default();
+        let key = submission.wishes.idempotency_key.as_deref();
+        let ask = Ask {
+            fingerprint: names.fingerprint,
+            body: names.body,
+            base: names.base,
+            attempt: random_attempt()?,
+            team: client.team.clone(),
+            asker: Asker { caller: gateway.clients.caller(client).0, no_cache: submission.wishes.no_cache },
+            key: key.map(|key| gateway.fingerprints.digest("idempotency key", &[&client.team, user, key])),
+        };
+        Ok(Request { ask, who: *client.who(), charged: false, closed: None })
+    }
+
+    /// The outcome that a submission waited for, as its client is told it.
+    async fn landed(
+        &self,
+        outcome: Option<&Outcome>,
+        waited: &Waited<'_>,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
+        let gateway = &self.gateway;
+        let delivery = gateway.dedup.delivery(waited.ask, waited.attempt);
+        let told = |outcome| if waited.part == Part::Leader { outcome } else { SubmissionOutcome::Join };
+        match outcome {
+            Some(Outcome::Created { request_id, answer }) => {
+                record.job(request_id);
+                record.outcome(told(SubmissionOutcome::Created));
+                let served = match waited.part {
+                    Part::Joiner => Served::Collapsed,
+                    Part::Leader if waited.ask.asker.no_cache => Served::Wished,
+                    Part::Leader => Served::Stored,
+                };
+                Ok(answer::created(answer.body.clone(), served, delivery))
+            }
+            Some(Outcome::Refused(Reply::Answer(answer))) => {
+                record.outcome(told(SubmissionOutcome::RefusedUpstream));
+                settled(delivery);
+                Ok(answer::passed(answer))
+            }
+            Some(Outcome::Refused(Reply::Error(error))) => {
+                settled(delivery);
+                Err(error.clone())
+            }
+            Some(Outcome::NotSent(not_sent)) => {
+                settled(delivery);
+                Err(not_sent.error())
+            }
+            Some(Outcome::Unknown { doubt, answer }) => {
+                gateway.dedup.doubted(waited.ask, waited.attempt).await;
+                let Some(answer) = answer else { return Err(unknown(*doubt)) };
+                record.outcome(told(SubmissionOutcome::Unknown));
+                let mut passed = answer::passed(answer);
+                answer::mark_doubt(passed.headers_mut());
+                Ok(passed)
+            }
+            // It goes on; whoever asks again meets it, or its end.
+            None => {
+                gateway.dedup.doubted(waited.ask, waited.attempt).await;
+                Err(unknown(Doubt::Silent))
+            }
+        }
+    }
+
+    fn hit(&self, created: &Created, until: Time, record: &mut Record) -> Response<Body> {
+        record.job(&created.job);
+        let ttl = until.since(self.gateway.clock.now());
+        answer::created(created.answer.clone(), Served::Hit(ttl), None)
+    }
+}
+
+/// A submission, and its names.
+struct Understood {
+    submission: Submission,
+    names: Names,
+}
+
+/// Under which names a submission shares.
+struct Names {
+    /// With its twins.
+    fingerprint: Fingerprint,
+    /// What an idempotency key is bound to.
+    body: Fingerprint,
+    /// Where only keys share: what a keyless one has in common with its equals (M15).
+    base: Option<Fingerprint>,
+}
+
+impl Names {
+    fn of(
+        by: By,
+        sharing: &Sharing<'_>,
+        key: Option<&str>,
+        name: impl Fn(&Sharing<'_>) -> Fingerprint,
+    ) -> Result<Self, Error> {
+        let body = name(sharing);
+        let (fingerprint, base) = match (by, key) {
+            (By::Prompt, _) => (body, None),
+            (By::IdempotencyKey | By::Off, Some(key)) => (name(&Sharing { key: Some(key), ..*sharing }), None),
+            (By::IdempotencyKey | By::Off, None) => {
+                let unique = name(&Sharing { unique: Some(&random()?), ..*sharing });
+                (unique, (by == By::IdempotencyKey).then_some(body))
+            }
+        };
+        Ok(Self { fingerprint, body, base })
+    }
+}
+
+/// What a submission has waited for.
+struct Waited<'a> {
+    attempt: AttemptId,
+    part: Part,
+    ask: &'a Ask,
+}
+
+/// Counts a joiner as such, also if its client leaves while it waits.
+struct Joined<'a>(Option<&'a SubmissionCount>);
+
+impl<'a> Joined<'a> {
+    fn begin(part: Part, count: Option<&'a SubmissionCount>) -> Self {
+        Self(count.filter(|_| part == Part::Joiner))
+    }
+
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        if let Some(count) = self.0 {
+            count.settle(SubmissionOutcome::Join);
+        }
+    }
+}
+
+/// There is no job that could be lost on the way to the client.
+fn settled(delivery: Option<crate::jobs::dedup::Delivery>) {
+    if let Some(delivery) = delivery {
+        delivery.taken();
+    }
+}
+
+const fn unknown(doubt: Doubt) -> Error {
+    Error::OutcomeUnknown { doubt, retry_after: RETRY_AFTER_DOUBT }
+}
+
+/// The refusal by a limit, behind what was taken before it.
+fn limited(refusal: &Refusal, standing: &mut Standing) -> Error {
+    let refusal = refusal.clone().after(standing);
+    *standing = refusal.standing;
+    Error::from(&refusal)
+}
+
+fn random_attempt() -> Result<AttemptId, Error> {
+    random().map(AttemptId::from_bytes)
+}
+
+fn random() -> Result<[u8; 16], Error> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Internal)?;
+    Ok(bytes)
+}
+
+/// From this length on, in bytes, a body is understood on a thread of its own.
+const LONG: usize = 256 << 10;
+/// How often a submission asks for admission, if what it waited for comes to nothing each time.
+const MOST_ADMISSIONS: usize = 8;

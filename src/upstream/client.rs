@@ -1,0 +1,266 @@
+//! The API behind, and the paid call to it: a new connection for one POST, sent once, read whole. Nothing here ever
+//! sends a request again (`MONEY.md` M2).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_LENGTH, HeaderMap};
+use hyper::{Method, Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
+
+use crate::error::{Doubt, Unreached};
+use crate::request::route::{Operation, RequestId};
+use crate::upstream::dial::{Dialer, Stream};
+use crate::upstream::headers::{self, Passed, Via};
+use crate::upstream::key::UpstreamKey;
+use crate::upstream::origin::{Origin, OriginFault};
+use crate::upstream::outcome::{Answer, Unanswered};
+use crate::upstream::settings::Settings;
+use crate::upstream::tls::{self, TlsFault};
+
+/// The API behind: where it is, how it is reached, and the key for it.
+pub struct Upstream {
+    origin: Origin,
+    dialer: Dialer,
+    key: ArcSwap<UpstreamKey>,
+    via: Via,
+    /// `upstream.poll_timeout`.
+    pub(super) poll_timeout: Duration,
+    /// `upstream.idle_connections`.
+    pub(super) idle_connections: usize,
+    /// `upstream.idle_timeout`.
+    pub(super) idle_timeout: Duration,
+    /// The tasks that drive connections; each ends with its connection.
+    pub(super) tasks: TaskTracker,
+}
+
+impl Upstream {
+    /// What the settings describe. `pseudonym` is this deployment's name in `Via`.
+    ///
+    /// # Errors
+    /// What in the settings cannot be used.
+    pub fn new(settings: &Settings, key: UpstreamKey, pseudonym: &str) -> Result<Self, UpstreamFault> {
+        let origin = Origin::parse(&settings.url)?;
+        if !(origin.tls() || origin.is_loopback() || settings.allow_http) {
+            return Err(UpstreamFault::Plain);
+        }
+        let config = tls::client_config(&settings.roots)?;
+        let dialer = Dialer::new(origin.clone(), config, settings.connect_timeout).ok_or(OriginFault::NoUrl)?;
+        Ok(Self {
+            origin,
+            dialer,
+            key: ArcSwap::from_pointee(key),
+            via: Via::new(pseudonym).ok_or(UpstreamFault::Pseudonym)?,
+            poll_timeout: settings.poll_timeout,
+            idle_connections: settings.idle_connections,
+            idle_timeout: settings.idle_timeout,
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Where it is.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Our name in `Via`.
+    pub fn via(&self) -> &Via {
+        &self.via
+    }
+
+    /// The key that new requests carry.
+    pub fn key(&self) -> Arc<UpstreamKey> {
+        self.key.load_full()
+    }
+
+    /// New requests carry this key; those in flight keep theirs (F-17).
+    pub fn replace_key(&self, key: UpstreamKey) {
+        self.key.store(Arc::new(key));
+    }
+
+    /// A new connection for one paid call. Nothing of HTTP has been sent yet; dropping it closes it.
+    ///
+    /// # Errors
+    /// Why the upstream could not be reached: nothing was sent.
+    pub async fn connect(self: &Arc<Self>) -> Result<PaidConnection, Unreached> {
+        // A body may be 32 MiB: written from where it lies, not copied into hyper's buffer.
+        let (sender, driver) = self.open(true).await?;
+        Ok(PaidConnection { sender, driver, upstream: self.clone() })
+    }
+
+    /// A new connection, its driver running on this runtime.
+    pub(super) async fn open<B>(&self, vectored: bool) -> Result<(http1::SendRequest<B>, Driver), Unreached>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: std::error::Error + Send + Sync,
+    {
+        let stream = TokioIo::new(self.dialer.dial().await?);
+        let mut builder = http1::Builder::new();
+        builder.writev(vectored).max_buf_size(MAX_HEAD_BYTES).max_header_size(MAX_HEAD_BYTES);
+        let handshake = builder.handshake::<TokioIo<Stream>, B>(stream).await;
+        let (sender, connection) = handshake.map_err(|_| Unreached::Refused)?;
+        // How it ends is told to whoever waits for an answer on it.
+        let task = self.tasks.spawn(async move { _ = connection.await });
+        Ok((sender, Driver(task.abort_handle())))
+    }
+
+    pub(super) fn poll_request<B>(
+        &self,
+        id: &RequestId,
+        passed: &Passed,
+        key: &UpstreamKey,
+        body: B,
+    ) -> Option<Request<B>> {
+        let mut request = Request::new(body);
+        let path = hyper::http::uri::PathAndQuery::try_from(id.path()).ok()?;
+        *request.uri_mut() = Uri::from(path);
+        *request.headers_mut() = headers::poll(&self.origin, passed, key);
+        Some(request)
+    }
+}
+
+/// The task that drives a connection. Without it the connection is closed.
+pub(super) struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A connection that has carried nothing yet and will carry one paid call.
+pub struct PaidConnection {
+    sender: http1::SendRequest<Full<Bytes>>,
+    driver: Driver,
+    upstream: Arc<Upstream>,
+}
+
+impl PaidConnection {
+    /// Sends the body as it came and reads the whole answer. The caller holds the deadline.
+    ///
+    /// # Errors
+    /// Why there is no complete answer, and whether anything may have been sent.
+    pub async fn send(mut self, operation: Operation, passed: &Passed, body: Bytes) -> Result<Answer, Unanswered> {
+        // The connection ends with this call.
+        let _driver = self.driver;
+        let key = self.upstream.key();
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from_static(operation.path());
+        *request.headers_mut() = headers::submit(&self.upstream.origin, passed, &key);
+        let interim = Interim::watch(&mut request);
+        let response = tokio::select! {
+            biased;
+            () = interim.too_many.notified() => return Err(Unanswered::InDoubt(Doubt::Broken)),
+            response = self.sender.try_send_request(request) => response,
+        };
+        let response = response.map_err(|mut failure| match failure.take_message() {
+            // Given back: not a byte of it was written.
+            Some(_) => Unanswered::NotSent(Unreached::Refused),
+            None => Unanswered::InDoubt(Doubt::Broken),
+        })?;
+        read(response, &key).await
+    }
+}
+
+/// The interim answers before the answer: a few are normal, without end they are an attack on our patience (F-19).
+struct Interim {
+    too_many: Notify,
+    seen: AtomicUsize,
+}
+
+impl Interim {
+    fn watch(request: &mut Request<Full<Bytes>>) -> Arc<Self> {
+        let interim = Arc::new(Self { too_many: Notify::new(), seen: AtomicUsize::new(0) });
+        let watcher = interim.clone();
+        hyper::ext::on_informational(request, move |_| {
+            if watcher.seen.fetch_add(1, Ordering::Relaxed) >= MAX_INTERIM {
+                watcher.too_many.notify_one();
+            }
+        });
+        interim
+    }
+}
+
+/// The complete answer, its headers cleaned and its key masked.
+async fn read(response: Response<Incoming>, key: &UpstreamKey) -> Result<Answer, Unanswered> {
+    let (parts, body) = response.into_parts();
+    let (status, mut headers) = (parts.status, parts.headers);
+    if headers::is_ambiguous(&headers) {
+        return Err(Unanswered::InDoubt(Doubt::Broken));
+    }
+    let body = match gather(body).await {
+        Ok(Some(body)) => key.pattern().mask(body),
+        Ok(None) => return Err(Unanswered::TooLong(status)),
+        Err(_) => return Err(Unanswered::InDoubt(Doubt::Broken)),
+    };
+    clean(&mut headers, key);
+    Ok(Answer { status, headers, body })
+}
+
+fn clean(headers: &mut HeaderMap, key: &UpstreamKey) {
+    headers::answer(headers, key.pattern());
+    headers.remove(CONTENT_LENGTH);
+}
+
+/// The whole body, or `None` if it is too long. A single frame is not copied.
+async fn gather(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
+    if body.size_hint().lower() > MAX_ANSWER_BYTES {
+        return Ok(None);
+    }
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        // Trailers are dropped.
+        let Ok(data) = frame?.into_data() else { continue };
+        let so_far = first.len() + rest.len() + data.len();
+        if u64::try_from(so_far).unwrap_or(u64::MAX) > MAX_ANSWER_BYTES {
+            return Ok(None);
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    if rest.is_empty() {
+        return Ok(Some(first));
+    }
+    Ok(Some([first, rest.freeze()].concat().into()))
+}
+
+/// Why there can be no upstream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UpstreamFault {
+    /// The URL.
+    #[error("upstream.url: {0}")]
+    Url(#[from] OriginFault),
+    /// The key would travel in the clear.
+    #[error("upstream.url: plain http:// sends the key in the clear: use https://, or set upstream.allow_http")]
+    Plain,
+    /// TLS.
+    #[error("{0}")]
+    Tls(#[from] TlsFault),
+    /// The name in `Via`.
+    #[error("the name of this deployment cannot stand in a header")]
+    Pseudonym,
+}
+
+/// The most that is read of the answer to a submission.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024;
+/// The longest header of an answer, and hyper's buffer for it.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Interim answers before the answer.
+const MAX_INTERIM: usize = 10;
+
+#[cfg(test)]
+mod tests;

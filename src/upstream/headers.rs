@@ -1,0 +1,345 @@
+//! Headers in both directions. What goes upstream is built new from an allow-list; what comes back is cleaned in place
+//! (`HARDENING.md` R-01 to R-09, R-77, R-78). Our own fields are set last, so that no `Connection` list can take them.
+
+use bytes::BytesMut;
+use hyper::Version;
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
+    HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, USER_AGENT, VIA,
+};
+
+use crate::upstream::key::UpstreamKey;
+use crate::upstream::mask::KeyPattern;
+use crate::upstream::origin::Origin;
+
+/// What the upstream calls its own request.
+pub const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("reelgate-upstream-request-id");
+
+/// Our name in `Via` (RFC 9110 §7.6.3), made once.
+#[derive(Clone, Debug)]
+pub struct Via {
+    pseudonym: String,
+    http_1_0: HeaderValue,
+    http_1_1: HeaderValue,
+    http_2: HeaderValue,
+}
+
+impl Via {
+    /// For a deployment's pseudonym, `reelgate-` and eight hex digits. `None`: it is not a header's value.
+    pub fn new(pseudonym: &str) -> Option<Self> {
+        let value = |version: &str| HeaderValue::try_from(format!("{version} {pseudonym}")).ok();
+        Some(Self {
+            pseudonym: pseudonym.to_owned(),
+            http_1_0: value("1.0")?,
+            http_1_1: value("1.1")?,
+            http_2: value("2")?,
+        })
+    }
+
+    /// Our entry for a request that came by this version.
+    pub fn of(&self, version: Version) -> &HeaderValue {
+        match version {
+            Version::HTTP_10 | Version::HTTP_09 => &self.http_1_0,
+            Version::HTTP_2 => &self.http_2,
+            _ => &self.http_1_1,
+        }
+    }
+
+    /// Whether the request has been here before (R-07).
+    pub fn is_in(&self, headers: &HeaderMap) -> bool {
+        let entries = headers.get_all(VIA).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        entries
+            .filter_map(|entry| entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(1))
+            .any(|by| by.eq_ignore_ascii_case(self.pseudonym.as_bytes()))
+    }
+}
+
+/// All that passes from a client's headers to the upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    accept: HeaderValue,
+    via: HeaderValue,
+}
+
+impl Passed {
+    /// What passes of these headers. Everything else stays here: the upstream would take it together with our key.
+    pub fn of(headers: &HeaderMap, version: Version, via: &Via) -> Self {
+        let accept = headers.get(ACCEPT).filter(|value| value.len() <= LONGEST_ACCEPT && value.to_str().is_ok());
+        let ours = via.of(version);
+        let via = if headers.contains_key(VIA) { extended(headers, ours) } else { ours.clone() };
+        Self { accept: accept.cloned().unwrap_or(JSON), via }
+    }
+}
+
+/// The client's `Via` with ours behind it; ours alone if the whole would be too long to be true.
+fn extended(headers: &HeaderMap, ours: &HeaderValue) -> HeaderValue {
+    let mut list = BytesMut::new();
+    for value in headers.get_all(VIA).iter().filter(|value| value.to_str().is_ok()) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    if list.len() > LONGEST_VIA {
+        return ours.clone();
+    }
+    list.extend_from_slice(ours.as_bytes());
+    HeaderValue::from_maybe_shared(list.freeze()).unwrap_or_else(|_| ours.clone())
+}
+
+/// The headers of a submission. hyper frames it by one `Content-Length`, from the body in hand.
+pub(super) fn submit(origin: &Origin, passed: &Passed, key: &UpstreamKey) -> HeaderMap {
+    let mut headers = common(origin, passed);
+    headers.insert(CONTENT_TYPE, JSON);
+    headers.insert(AUTHORIZATION, key.authorization().clone());
+    headers
+}
+
+/// The headers of a poll.
+pub(super) fn poll(origin: &Origin, passed: &Passed, key: &UpstreamKey) -> HeaderMap {
+    let mut headers = common(origin, passed);
+    headers.insert(AUTHORIZATION, key.authorization().clone());
+    headers
+}
+
+fn common(origin: &Origin, passed: &Passed) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(HOST, origin.header().clone());
+    headers.insert(USER_AGENT, PRODUCT);
+    headers.insert(ACCEPT, passed.accept.clone());
+    // What is encoded could not be read on the way (M21), nor searched for the key (M32).
+    headers.insert(ACCEPT_ENCODING, IDENTITY);
+    headers.insert(VIA, passed.via.clone());
+    headers
+}
+
+/// Whether the body came in a content coding, though none was asked for.
+pub fn is_encoded(headers: &HeaderMap) -> bool {
+    let plain = |value: &HeaderValue| value.is_empty() || value.as_bytes().eq_ignore_ascii_case(b"identity");
+    headers.get_all(CONTENT_ENCODING).iter().any(|value| !plain(value))
+}
+
+/// Whether the framing can mean two things: then somebody in between may have read another message than we did (R-39).
+pub(super) fn is_ambiguous(headers: &HeaderMap) -> bool {
+    let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
+    lengths > 1 || lengths == 1 && headers.contains_key(TRANSFER_ENCODING)
+}
+
+/// Cleans an upstream's answer in place: what is for one connection only, what speaks for another origin, and whatever
+/// holds the key. Its request id gets a name of its own.
+pub fn answer(headers: &mut HeaderMap, key: &KeyPattern) {
+    if headers.contains_key(CONNECTION) {
+        for name in named_by_connection(headers) {
+            headers.remove(name);
+        }
+    }
+    let doomed: Vec<HeaderName> = headers
+        .iter()
+        .filter(|(name, value)| is_not_passed(name.as_str()) || key.is_in(value.as_bytes()))
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+    if let Some(id) = headers.remove(REQUEST_ID) {
+        headers.insert(UPSTREAM_REQUEST_ID, id);
+    }
+}
+
+/// The fields that a `Connection` header lists, but for those that frame the body or tell what it is.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lists = headers.get_all(CONNECTION).iter();
+    lists
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| *name != CONTENT_LENGTH && *name != CONTENT_TYPE && *name != CONTENT_ENCODING)
+        .collect()
+}
+
+/// Hop-by-hop fields, and those of an origin that this gateway is not.
+fn is_not_passed(name: &str) -> bool {
+    match name {
+        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade" => true,
+        "set-cookie" | "set-cookie2" | "strict-transport-security" | "alt-svc" | "clear-site-data" | "server" => true,
+        "public-key-pins" | "public-key-pins-report-only" => true,
+        _ => name.starts_with("proxy-") || name.starts_with("access-control-"),
+    }
+}
+
+/// The upstream's own request id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("reelgate/", env!("CARGO_PKG_VERSION")));
+/// A longer `Accept` is not passed.
+const LONGEST_ACCEPT: usize = 256;
+/// A longer `Via` is not extended.
+const LONGEST_VIA: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "sk-Zx81kPq0LmN7vTrY2aBcD3eFgH4iJ5kL6mN7oP8q";
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        headers
+    }
+
+    fn shown(headers: &HeaderMap) -> Vec<String> {
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+    }
+
+    fn sent(client: &HeaderMap, version: Version) -> (HeaderMap, HeaderMap) {
+        let via = Via::new("reelgate-0a1b2c3d").unwrap();
+        let origin = Origin::parse("https://api.cometapi.com").unwrap();
+        let key = UpstreamKey::parse(KEY).unwrap();
+        let passed = Passed::of(client, version, &via);
+        (submit(&origin, &passed, &key), poll(&origin, &passed, &key))
+    }
+
+    #[test]
+    fn r01_r02_r04_r78_only_the_allow_list_goes_upstream_and_our_fields_stand() {
+        let client = map(&[
+            ("connection", "Authorization, Content-Type, Host, Via, X-Foo"),
+            ("authorization", "Bearer of-the-client"),
+            ("cookie", "a=b"),
+            ("content-type", "application/json; charset=utf-8"),
+            ("content-length", "5"),
+            ("host", "evil.example"),
+            ("x-api-key", "k"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-foo", "1"),
+            ("expect", "100-continue"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "x"),
+            ("accept-encoding", "gzip"),
+            ("accept", "application/json, */*"),
+            ("openai-organization", "o"),
+        ]);
+        let (submit, poll) = sent(&client, Version::HTTP_11);
+        let want = [
+            "host: api.cometapi.com".to_owned(),
+            concat!("user-agent: reelgate/", env!("CARGO_PKG_VERSION")).to_owned(),
+            "accept: application/json, */*".to_owned(),
+            "accept-encoding: identity".to_owned(),
+            "via: 1.1 reelgate-0a1b2c3d".to_owned(),
+            "content-type: application/json".to_owned(),
+            format!("authorization: Bearer {KEY}"),
+        ];
+        assert_eq!(shown(&submit), want);
+        let without_type: Vec<String> =
+            want.iter().filter(|field| !field.starts_with("content-type")).cloned().collect();
+        assert_eq!(shown(&poll), without_type);
+        assert!(submit[AUTHORIZATION].is_sensitive() && poll[AUTHORIZATION].is_sensitive());
+    }
+
+    #[test]
+    fn r06_via_names_the_client_s_version_and_follows_those_before() {
+        for (before, version, want) in [
+            (&[][..], Version::HTTP_10, "1.0 reelgate-0a1b2c3d"),
+            (&[], Version::HTTP_11, "1.1 reelgate-0a1b2c3d"),
+            (&[], Version::HTTP_2, "2 reelgate-0a1b2c3d"),
+            (&["1.1 a, 1.0 b", "2 c"], Version::HTTP_11, "1.1 a, 1.0 b, 2 c, 1.1 reelgate-0a1b2c3d"),
+            (&["1.1 \u{e9}"], Version::HTTP_11, "1.1 reelgate-0a1b2c3d"),
+        ] {
+            let fields: Vec<(&str, &str)> = before.iter().map(|value| ("via", *value)).collect();
+            assert_eq!(sent(&map(&fields), version).0[VIA], want);
+        }
+        let long = "1.1 a, ".repeat(1000);
+        assert_eq!(sent(&map(&[("via", &long)]), Version::HTTP_11).0[VIA], "1.1 reelgate-0a1b2c3d");
+    }
+
+    #[test]
+    fn r07_our_own_name_in_via_is_seen() {
+        let via = Via::new("reelgate-0a1b2c3d").unwrap();
+        for (value, seen) in [
+            ("1.1 reelgate-0a1b2c3d", true),
+            ("1.1 a,2  Reelgate-0A1B2C3D (comment)", true),
+            ("1.1 reelgate-0a1b2c3e", false),
+            ("1.1 xreelgate-0a1b2c3d", false),
+            ("reelgate-0a1b2c3d", false),
+            ("", false),
+        ] {
+            assert_eq!(via.is_in(&map(&[("via", value)])), seen, "{value}");
+        }
+        assert!(via.is_in(&map(&[("via", "1.1 a"), ("via", "1.1 reelgate-0a1b2c3d")])));
+    }
+
+    #[test]
+    fn r01_r03_r77_what_is_not_for_the_client_is_removed_and_the_rest_keeps_its_order() {
+        let holds_key = format!("Bearer {KEY}");
+        let mut headers = map(&[
+            ("connection", "X-Up ,, close"),
+            ("connection", "x-other, content-length"),
+            ("x-up", "1"),
+            ("x-other", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authenticate", "Basic"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "trailers"),
+            ("trailer", "x-sum"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2"),
+            ("set-cookie", "a=b"),
+            ("set-cookie", "c=d"),
+            ("strict-transport-security", "max-age=1"),
+            ("alt-svc", "h3"),
+            ("clear-site-data", "*"),
+            ("public-key-pins", "x"),
+            ("access-control-allow-origin", "*"),
+            ("access-control-expose-headers", "*"),
+            ("server", "cloudflare"),
+            ("www-authenticate", &holds_key),
+            ("x-debug", "fine"),
+            ("x-debug", &holds_key),
+            ("content-type", "application/json"),
+            ("content-length", "2"),
+            ("x-request-id", "up-1"),
+            ("retry-after", "7"),
+            ("x-many", "1"),
+            ("x-many", "2"),
+        ]);
+        answer(&mut headers, UpstreamKey::parse(KEY).unwrap().pattern());
+        let mut left = shown(&headers);
+        left.sort();
+        assert_eq!(
+            left,
+            [
+                "content-length: 2",
+                "content-type: application/json",
+                "reelgate-upstream-request-id: up-1",
+                "retry-after: 7",
+                "x-many: 1",
+                "x-many: 2",
+            ]
+        );
+        assert_eq!(headers.get_all("x-many").iter().collect::<Vec<_>>(), ["1", "2"]);
+    }
+
+    #[test]
+    fn h10_bytes_above_ascii_neither_stop_nor_leave_us() {
+        let mut client = HeaderMap::new();
+        client.insert(ACCEPT, HeaderValue::from_bytes(b"\xff").unwrap());
+        client.insert(VIA, HeaderValue::from_bytes(b"\xff").unwrap());
+        let (submit, _) = sent(&client, Version::HTTP_11);
+        assert_eq!((&submit[ACCEPT], &submit[VIA]), (&JSON, &HeaderValue::from_static("1.1 reelgate-0a1b2c3d")));
+        let mut upstream = HeaderMap::new();
+        upstream.insert(CONNECTION, HeaderValue::from_bytes(b"\xff, x-up").unwrap());
+        upstream.insert("x-up", HeaderValue::from_bytes(b"\xff").unwrap());
+        answer(&mut upstream, UpstreamKey::parse(KEY).unwrap().pattern());
+        assert!(upstream.is_empty());
+    }
+
+    #[test]
+    fn r39_two_lengths_or_a_length_beside_a_coding_are_ambiguous() {
+        assert!(is_ambiguous(&map(&[("content-length", "2"), ("content-length", "2")])));
+        assert!(is_ambiguous(&map(&[("content-length", "2"), ("transfer-encoding", "chunked")])));
+        assert!(!is_ambiguous(&map(&[("content-length", "2")])));
+        assert!(!is_ambiguous(&map(&[("transfer-encoding", "chunked")])));
+        assert!(!is_ambiguous(&map(&[])));
+    }
+}

@@ -1,0 +1,249 @@
+//! Polls: one worker's connections to the upstream, kept on a stack. A request, its client's socket and its upstream
+//! socket stay on one thread, so there is no pool to share and nothing to wait for.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1::SendRequest;
+use hyper::{Request, Response, StatusCode};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use crate::error::{Error, Unreached};
+use crate::request::route::RequestId;
+use crate::upstream::client::{Driver, Upstream};
+use crate::upstream::headers::{self, Passed};
+use crate::upstream::key::UpstreamKey;
+
+/// One worker's way to ask about jobs.
+pub struct Polls {
+    upstream: Arc<Upstream>,
+    /// The last one used is on top; the oldest lies at the bottom.
+    idle: Mutex<Vec<Idle>>,
+}
+
+/// A connection that waits for its next poll.
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+struct Connection {
+    sender: SendRequest<Empty<Bytes>>,
+    /// Dropped, it closes the connection.
+    _driver: Driver,
+}
+
+impl Polls {
+    /// No connection yet.
+    pub fn new(upstream: Arc<Upstream>) -> Arc<Self> {
+        Arc::new(Self { upstream, idle: Mutex::default() })
+    }
+
+    /// Asks about a job. The answer's headers are cleaned; its body is to be relayed by [`crate::upstream::relay`].
+    ///
+    /// # Errors
+    /// Why there is no answer that may be passed on.
+    pub async fn get(self: &Arc<Self>, id: &RequestId, passed: &Passed) -> Result<Response<PolledBody>, PollFailure> {
+        let deadline = Instant::now() + self.upstream.poll_timeout;
+        let key = self.upstream.key();
+        let (response, connection) = match timeout_at(deadline, self.ask(id, passed, &key)).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(PollFailure::Timeout),
+        };
+        let (mut parts, incoming) = response.into_parts();
+        let encoded = headers::is_encoded(&parts.headers);
+        match parts.status {
+            _ if headers::is_ambiguous(&parts.headers) => return Err(PollFailure::Broken),
+            StatusCode::UNAUTHORIZED => return Err(PollFailure::KeyRefused),
+            // A redirect would lead the key astray, and an encoded error may hide it (M32).
+            status if !(200..=299).contains(&status.as_u16()) && (encoded || !is_error(status)) => {
+                return Err(PollFailure::Broken);
+            }
+            _ => {}
+        }
+        headers::answer(&mut parts.headers, key.pattern());
+        let mut body = PolledBody { incoming, connection: Some(connection), home: self.clone(), key, encoded };
+        body.settle();
+        Ok(Response::from_parts(parts, body))
+    }
+
+    /// Asks, and once more on a new connection if the first one failed before an answer: a GET buys nothing.
+    async fn ask(
+        &self,
+        id: &RequestId,
+        passed: &Passed,
+        key: &UpstreamKey,
+    ) -> Result<(Response<Incoming>, Connection), PollFailure> {
+        let request = || self.upstream.poll_request(id, passed, key, Empty::new()).ok_or(PollFailure::Broken);
+        let first = match self.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        match first.ask(request()?).await {
+            Err(failure) if failure.is_parse() => Err(PollFailure::Broken),
+            Ok(answer) => Ok(answer),
+            Err(_) => self.connect().await?.ask(request()?).await.map_err(|_| PollFailure::Broken),
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, PollFailure> {
+        // Small requests are cheaper copied into one buffer than written from two (`writev`).
+        let (sender, driver) = self.upstream.open(false).await.map_err(PollFailure::Unreached)?;
+        Ok(Connection { sender, _driver: driver })
+    }
+
+    /// The connection used last, if it is still good.
+    fn take(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(top) = idle.pop() {
+            if top.since.elapsed() >= self.upstream.idle_timeout {
+                idle.clear();
+                return None;
+            }
+            if !top.connection.sender.is_closed() {
+                return Some(top.connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose answer was read to its end.
+    fn give_back(&self, connection: Connection) {
+        if connection.sender.is_closed() {
+            return;
+        }
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < self.upstream.idle_connections {
+            idle.push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    /// Closes the connections that have waited too long, or that the upstream has closed. To be called now and then.
+    pub fn sweep(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept_for = self.upstream.idle_timeout;
+        idle.retain(|one| one.since.elapsed() < kept_for && !one.connection.sender.is_closed());
+    }
+
+    /// How many connections wait.
+    pub fn idle(&self) -> usize {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// How long a piece of an answer may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.upstream.poll_timeout
+    }
+
+    /// Where tasks that outlive a request are counted.
+    pub(super) fn tasks(&self) -> &TaskTracker {
+        &self.upstream.tasks
+    }
+}
+
+impl Connection {
+    async fn ask(mut self, request: Request<Empty<Bytes>>) -> Result<(Response<Incoming>, Self), hyper::Error> {
+        // The driver says when the last answer is wholly behind it.
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request).await?;
+        Ok((response, self))
+    }
+}
+
+/// Whether a status is an error of the upstream's.
+fn is_error(status: StatusCode) -> bool {
+    (400..=599).contains(&status.as_u16())
+}
+
+/// Why a poll has no answer that may be passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollFailure {
+    /// The upstream could not be reached.
+    Unreached(Unreached),
+    /// It did not answer in time.
+    Timeout,
+    /// The connection broke, or what came is no answer.
+    Broken,
+    /// It refused our key.
+    KeyRefused,
+}
+
+impl From<PollFailure> for Error {
+    fn from(failure: PollFailure) -> Self {
+        match failure {
+            PollFailure::Unreached(why) => Self::UpstreamUnreachable(why),
+            PollFailure::Timeout => Self::UpstreamTimeout,
+            PollFailure::Broken => Self::UpstreamInvalidAnswer,
+            PollFailure::KeyRefused => Self::UpstreamKeyRefused,
+        }
+    }
+}
+
+/// The body of a polled answer. Read to its end, it gives its connection back; dropped before, it closes it.
+pub struct PolledBody {
+    incoming: Incoming,
+    connection: Option<Connection>,
+    home: Arc<Polls>,
+    key: Arc<UpstreamKey>,
+    encoded: bool,
+}
+
+impl PolledBody {
+    /// Whether it is in a content coding, so that it cannot be read on the way.
+    pub fn is_encoded(&self) -> bool {
+        self.encoded
+    }
+
+    pub(super) fn key(&self) -> &UpstreamKey {
+        &self.key
+    }
+
+    pub(super) fn home(&self) -> &Polls {
+        &self.home
+    }
+
+    fn settle(&mut self) {
+        if self.incoming.is_end_stream()
+            && let Some(connection) = self.connection.take()
+        {
+            self.home.give_back(connection);
+        }
+    }
+}
+
+impl Body for PolledBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        match &frame {
+            Poll::Ready(None) => {
+                if let Some(connection) = self.connection.take() {
+                    self.home.give_back(connection);
+                }
+            }
+            Poll::Ready(Some(Ok(_))) => self.settle(),
+            Poll::Ready(Some(Err(_))) => self.connection = None,
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! A polled answer on its way to the client: every byte as it came, but the key (M32); and a witness reads along, so
+//! that an entry has ended before the client can know it (M21). A cut answer stays a cut answer.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::{Response, StatusCode};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::upstream::mask::KeyMask;
+use crate::upstream::polls::PolledBody;
+
+/// What must be done before a frame passes.
+pub type Before = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Reads along.
+pub trait Witness: Send {
+    /// Is shown all that has come so far, at most 64 KiB, before its last frame passes: when it may be a complete JSON
+    /// object, and at its end (`complete`). If it returns a future, the frame waits for that, and it is asked no more.
+    fn saw(&mut self, status: StatusCode, so_far: &[u8], complete: bool) -> Option<Before>;
+}
+
+/// The body of a polled answer as the client gets it.
+pub struct Relay(Option<Passage>);
+
+/// A body that is being passed on.
+struct Passage {
+    body: PolledBody,
+    mask: KeyMask,
+    status: StatusCode,
+    witness: Option<Box<dyn Witness>>,
+    /// What the witness has been shown, if it did not come in one frame.
+    so_far: Vec<u8>,
+    /// What a frame waits for, and the frame; an empty one stands for the end.
+    waiting: Option<(Before, Bytes)>,
+    ended: bool,
+    patience: Option<Pin<Box<Sleep>>>,
+    timeout: Duration,
+}
+
+impl Relay {
+    /// Takes over an answer. One without a body has passed with its head, so its witness is heard here.
+    pub async fn begin(response: Response<PolledBody>, witness: Option<Box<dyn Witness>>) -> Response<Self> {
+        let (parts, body) = response.into_parts();
+        let mut passage = Passage {
+            mask: KeyMask::new(body.key().pattern()),
+            status: parts.status,
+            witness: witness.filter(|_| !body.is_encoded()),
+            so_far: Vec::new(),
+            waiting: None,
+            ended: body.is_end_stream(),
+            patience: None,
+            timeout: body.home().timeout(),
+            body,
+        };
+        if passage.ended
+            && let Some(before) = passage.tell(&[], true)
+        {
+            before.await;
+        }
+        Response::from_parts(parts, Self(Some(passage)))
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.as_ref().is_none_or(|passage| passage.ended && passage.waiting.is_none() && passage.mask.held() == 0)
+    }
+}
+
+impl Passage {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RelayError>>> {
+        loop {
+            if let Some((before, _)) = &mut self.waiting {
+                ready!(before.as_mut().poll(cx));
+                let frame = self.waiting.take().map(|(_, frame)| frame).filter(|frame| !frame.is_empty());
+                if let Some(frame) = frame {
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+            }
+            if self.ended {
+                return Poll::Ready(self.mask.end().map(Ok));
+            }
+            let data = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Pending => {
+                    ready!(self.poll_patience(cx));
+                    return Poll::Ready(Some(Err(RelayError::Timeout)));
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(RelayError::Upstream(error)))),
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => Some(data),
+                    // Trailers are dropped.
+                    Err(_) => continue,
+                },
+                Poll::Ready(None) => None,
+            };
+            self.patience = None;
+            self.ended = data.is_none() || self.body.is_end_stream();
+            let data = data.unwrap_or_default();
+            let before = self.tell(&data, self.ended);
+            let frame = self.mask.frame(data);
+            match before {
+                Some(before) => self.waiting = Some((before, frame)),
+                None if frame.is_empty() => {}
+                None => return Poll::Ready(Some(Ok(frame))),
+            }
+        }
+    }
+
+    /// Shows the witness what has come, if it may be complete.
+    fn tell(&mut self, data: &[u8], complete: bool) -> Option<Before> {
+        let witness = self.witness.as_mut()?;
+        if self.so_far.len() + data.len() > MOST_SHOWN {
+            // Too long for any answer about a job: it stays unread.
+            self.witness = None;
+            self.so_far = Vec::new();
+            return None;
+        }
+        let worth_a_look = complete || data.trim_ascii_end().ends_with(b"}");
+        let before = if complete && self.so_far.is_empty() {
+            witness.saw(self.status, data, true)
+        } else {
+            self.so_far.extend_from_slice(data);
+            if worth_a_look { witness.saw(self.status, &self.so_far, complete) } else { None }
+        };
+        if before.is_some() || complete {
+            self.witness = None;
+        }
+        before
+    }
+
+    /// Ready when no piece has come for too long. The timer is made only when there is something to wait for.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timeout = self.timeout;
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        patience.as_mut().poll(cx)
+    }
+}
+
+impl Body for Relay {
+    type Data = Bytes;
+    type Error = RelayError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        let Some(passage) = &mut self.0 else { return Poll::Ready(None) };
+        let piece = ready!(passage.poll_frame(cx));
+        if !matches!(piece, Some(Ok(_))) {
+            // Over, or cut: there is nothing to drain, and a cut connection is closed.
+            self.0 = None;
+        }
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let Some(passage) = &self.0 else { return SizeHint::with_exact(0) };
+        let waiting = passage.waiting.as_ref().map_or(0, |(_, frame)| frame.len());
+        let kept = u64::try_from(passage.mask.held() + waiting).unwrap_or(u64::MAX);
+        let inner = passage.body.size_hint();
+        let mut hint = SizeHint::new();
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper.saturating_add(kept));
+        }
+        hint.set_lower(inner.lower().saturating_add(kept));
+        hint
+    }
+}
+
+impl Drop for Relay {
+    /// A client that leaves mid-answer must not keep the witness from its end: the rest is read for it, within bounds.
+    fn drop(&mut self) {
+        let Some(passage) = self.0.take() else { return };
+        let unread = passage.witness.is_some() || passage.waiting.is_some();
+        let (true, Ok(runtime)) = (unread, Handle::try_current()) else { return };
+        let tasks = passage.body.home().tasks().clone();
+        tasks.spawn_on(drain(passage), &runtime);
+    }
+}
+
+/// Reads the rest of an answer for its witness.
+async fn drain(mut passage: Passage) {
+    let deadline = Instant::now() + DRAIN_TIME;
+    let mut left = MOST_SHOWN;
+    let rest = async {
+        while let Some(Ok(piece)) = std::future::poll_fn(|cx| passage.poll_frame(cx)).await {
+            left = left.saturating_sub(piece.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // What is not read by then is closed; the next poll will tell.
+    _ = tokio::time::timeout_at(deadline, rest).await;
+}
+
+/// Why an answer was cut. The client's connection is aborted, so that what it got never looks complete.
+#[derive(Debug)]
+pub enum RelayError {
+    /// The upstream's connection broke.
+    Upstream(hyper::Error),
+    /// The upstream paused for too long.
+    Timeout,
+}
+
+impl fmt::Display for RelayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upstream(_) => f.write_str("the upstream's answer was cut"),
+            Self::Timeout => f.write_str("the upstream paused for too long within its answer"),
+        }
+    }
+}
+
+impl std::error::Error for RelayError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Upstream(error) => Some(error),
+            Self::Timeout => None,
+        }
+    }
+}
+
+/// The most that a witness is shown, and that is drained for it.
+const MOST_SHOWN: usize = 64 * 1024;
+/// How long an answer is drained for its witness.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;
