@@ -16,6 +16,8 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod gateway;
+pub mod run;
+pub mod command;
 pub mod jobs;
 pub mod request;
 pub mod server;

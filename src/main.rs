@@ -1,3 +1,10 @@
-//! The command line.
+//! The program: the command line, then what it asks for.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use reelgate::command::Command;
+
+fn main() -> ExitCode {
+    Command::parse().run()
+}

@@ -71,10 +71,21 @@ keys_until_restart! {
     server.workers;
     server.listen;
     server.body_memory;
+    server.first_byte_timeout;
+    server.header_timeout;
+    server.write_timeout;
     server.connections;
+    server.connections_per_address;
     server.requests_in_flight;
     admin.listen;
+    upstream.url;
+    upstream.allow_http;
+    upstream.roots;
+    upstream.connect_timeout;
+    upstream.poll_timeout;
     upstream.submissions;
+    upstream.idle_connections;
+    upstream.idle_timeout;
     limits.tracked;
     dedup.key_env;
     dedup.hot_entries;
@@ -96,13 +107,13 @@ mod tests {
         let running = Config::default();
         let mut new = Config::default();
         new.server.listen = SocketAddr::from(([127, 0, 0, 1], 9000));
-        new.upstream.poll_timeout = Duration::from_secs(5);
+        new.upstream.submit_timeout = Duration::from_secs(5);
         new.limits.user.generations = None;
         let reload = running.reload(new).unwrap();
         assert_eq!(reload.restart, ["server.listen"]);
-        assert_eq!(reload.changed, ["upstream.poll_timeout", "limits.user.generations"]);
+        assert_eq!(reload.changed, ["upstream.submit_timeout", "limits.user.generations"]);
         assert_eq!(reload.config.server.listen, running.server.listen);
-        assert_eq!(reload.config.upstream.poll_timeout, Duration::from_secs(5));
+        assert_eq!(reload.config.upstream.submit_timeout, Duration::from_secs(5));
     }
 
     #[test]

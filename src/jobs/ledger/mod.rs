@@ -3,6 +3,7 @@
 
 pub mod hot;
 pub mod memory;
+pub mod observed;
 
 use std::future::Future;
 use std::pin::Pin;

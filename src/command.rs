@@ -1,0 +1,157 @@
+//! The command line (`DESIGN.md` §2): what each subcommand does, and how the program ends.
+
+mod demo;
+mod health;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::warn;
+
+use crate::config::{self, Config};
+use crate::run::{Running, Source};
+use crate::simulator::arguments::{self, SimulateArguments};
+use crate::telemetry::Telemetry;
+use crate::upstream::key::UpstreamKey;
+
+/// A caching gateway for paid, asynchronous video generation
+#[derive(Debug, Parser)]
+#[command(name = "reelgate", version)]
+pub struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// The gateway; without a file: the defaults, and the key from COMETAPI_KEY
+    Serve {
+        /// The configuration
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Gateway and simulated upstream together, nothing else needed
+    Demo(demo::DemoArguments),
+    /// The simulated upstream alone
+    Simulate(SimulateArguments),
+    /// All faults of a configuration at once; exit status 0 or 2
+    Check {
+        /// The configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Whether the gateway is ready, for images without a shell; exit status 0 or 1
+    Health(health::HealthArguments),
+}
+
+/// The configuration has faults, or the key is missing: starting again does not help.
+const FAULTY: u8 = 2;
+/// Something failed that may work another time.
+const FAILED: u8 = 1;
+
+impl Command {
+    /// Does what was asked.
+    pub fn run(self) -> ExitCode {
+        let done = match self.action {
+            Action::Serve { config } => serve(config),
+            Action::Demo(arguments) => demo::run(arguments),
+            Action::Simulate(arguments) => runtime()
+                .and_then(|runtime| runtime.block_on(arguments::run(arguments)).map_err(|error| failed(&error))),
+            Action::Check { config } => check(config),
+            Action::Health(arguments) => health::run(&arguments),
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(Failure { status, message }) => {
+                tell(&message);
+                ExitCode::from(status)
+            }
+        }
+    }
+}
+
+/// Why the program ends, and with which status.
+struct Failure {
+    status: u8,
+    message: String,
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Failure {
+    Failure { status: FAILED, message: format!("reelgate: {error}") }
+}
+
+fn faulty(error: &dyn std::fmt::Display) -> Failure {
+    Failure { status: FAULTY, message: error.to_string() }
+}
+
+fn serve(file: Option<PathBuf>) -> Result<(), Failure> {
+    let source = Source { file, environment: config::environment().collect() };
+    let config = source.load().map_err(|faults| faulty(&faults))?;
+    let key = UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()).map_err(|fault| faulty(&fault))?;
+    let telemetry = telemetry(&config)?;
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
+    runtime()?.block_on(async {
+        let running = Running::start(config, key, telemetry.clone(), Some(source)).await;
+        let running = running.map_err(|error| failed(&error))?;
+        until_ended(running).await
+    })
+}
+
+/// Serves until a signal comes; a second one hurries the end.
+async fn until_ended(running: Running) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
+    let mut told = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    told().await;
+    running.stop(told()).await;
+    Ok(())
+}
+
+fn check(file: PathBuf) -> Result<(), Failure> {
+    let shown = file.display().to_string();
+    let source = Source { file: Some(file), environment: config::environment().collect() };
+    let config = source.load().map_err(|faults| faulty(&faults))?;
+    for warning in config.warnings() {
+        tell(&format!("warning: {warning}"));
+    }
+    print(&format!("{shown}: ok"));
+    Ok(())
+}
+
+/// The log and the metrics, the log also the place of every library's events.
+fn telemetry(config: &Config) -> Result<Arc<Telemetry>, Failure> {
+    let telemetry = Telemetry::start(&config.log).map_err(|error| failed(&error))?;
+    telemetry.log.install().map_err(|error| failed(&error))?;
+    Ok(telemetry)
+}
+
+/// The runtime of the paid calls, the ledger and the admin listener. Requests are served on threads of their own, so
+/// that nothing slow in them can delay what must not be.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("paid")
+        .enable_all()
+        .build()
+        .map_err(|error| failed(&error))
+}
+
+#[expect(clippy::print_stderr, reason = "a command's complaint to whoever called it")]
+fn tell(message: &str) {
+    eprintln!("{message}");
+}
+
+#[expect(clippy::print_stdout, reason = "a command's answer to whoever called it")]
+fn print(message: &str) {
+    println!("{message}");
+}

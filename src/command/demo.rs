@@ -1,0 +1,85 @@
+//! `reelgate demo`: the main job on one machine, with nothing else needed: the gateway in front of the simulated
+//! upstream, whose videos are real.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Failure, failed, faulty, print, runtime, telemetry, until_ended};
+use crate::config::Config;
+use crate::run::Running;
+use crate::simulator::{Options, Simulator};
+use crate::upstream::key::UpstreamKey;
+
+/// Gateway and simulated upstream together.
+#[derive(Args, Debug)]
+pub(super) struct DemoArguments {
+    /// The public address
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// The admin address
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
+    admin: SocketAddr,
+    /// How many seconds a job takes
+    #[arg(long, value_name = "SECONDS", default_value_t = 8)]
+    job_seconds: u64,
+}
+
+pub(super) fn run(arguments: DemoArguments) -> Result<(), Failure> {
+    if !arguments.listen.ip().is_loopback() {
+        return Err(faulty(
+            &"reelgate demo: it spends nothing, but it is open to all: --listen takes a loopback address",
+        ));
+    }
+    let mut config = Config::default();
+    config.server.listen = arguments.listen;
+    config.admin.listen = arguments.admin;
+    let telemetry = telemetry(&config)?;
+    runtime()?.block_on(async {
+        // A key of its own: COMETAPI_KEY is not read, so nothing real can be spent or told.
+        let mut secret = [0; 20];
+        aws_lc_rs::rand::fill(&mut secret).map_err(|_| failed(&"the system gives no randomness"))?;
+        let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = UpstreamKey::parse(&secret).map_err(|flaw| failed(&flaw))?;
+        let simulator = Simulator::start(Options {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            key: Some(secret),
+            job_duration: Duration::from_secs(arguments.job_seconds),
+            ..Options::default()
+        });
+        let simulator = simulator.await.map_err(|error| failed(&error))?;
+        config.upstream.url = simulator.origin();
+        let running = Running::start(config, key, telemetry, None).await.map_err(|error| failed(&error))?;
+        print(&instructions(&running, &simulator));
+        until_ended(running).await?;
+        simulator.stop().await;
+        Ok(())
+    })
+}
+
+fn instructions(running: &Running, simulator: &Simulator) -> String {
+    let (gateway, admin) = (running.address(), running.admin_address());
+    let upstream = simulator.origin();
+    format!(
+        r#"
+Reelgate is running in front of a simulated upstream. Nothing here costs anything.
+
+  base URL for clients   http://{gateway}/grok/v1
+  metrics and health     http://{admin}/metrics  http://{admin}/readyz
+  what upstream has seen {upstream}/simulator/
+
+Submit a prompt (twice: the second time is a hit, and buys nothing):
+
+  curl -i http://{gateway}/grok/v1/videos/generations \
+    -H 'Content-Type: application/json' \
+    -d '{{"prompt": "A candle flickers on a wooden table."}}'
+
+Poll it until its status is "done", then open the video's url:
+
+  curl http://{gateway}/grok/v1/videos/REQUEST_ID
+
+Ctrl-C ends it.
+"#
+    )
+}

@@ -1,0 +1,102 @@
+//! Any ledger, with its operations counted and timed.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Admission, Ledger, LedgerError, Request, Step};
+use crate::admission::rate::Taken;
+use crate::clock::Time;
+use crate::jobs::book::{Bounds, Counts, Ended, Rank};
+use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
+use crate::jobs::records::{Job, Life};
+use crate::request::fingerprint::Fingerprint;
+use crate::request::route::RequestId;
+use crate::telemetry::labels::{LedgerOperation, LedgerResult};
+use crate::telemetry::metrics::Metrics;
+
+/// See the module's page.
+pub struct ObservedLedger<L> {
+    ledger: L,
+    metrics: Arc<Metrics>,
+}
+
+impl<L: Ledger> ObservedLedger<L> {
+    /// Counts what `ledger` does.
+    pub const fn new(ledger: L, metrics: Arc<Metrics>) -> Self {
+        Self { ledger, metrics }
+    }
+
+    fn observe<'a, T: Send + 'a>(&'a self, operation: LedgerOperation, step: Step<'a, T>) -> Step<'a, T> {
+        Box::pin(async move {
+            let begun = Instant::now();
+            let done = step.await;
+            let result = match &done {
+                Ok(_) => LedgerResult::Ok,
+                Err(LedgerError::Superseded) => LedgerResult::Conflict,
+                Err(LedgerError::Unavailable) => LedgerResult::Error,
+            };
+            self.metrics.ledger(operation, result, begun.elapsed());
+            done
+        })
+    }
+}
+
+impl<L: Ledger> Ledger for ObservedLedger<L> {
+    fn hot(&self, fingerprint: &Fingerprint) -> Option<(Created, Time)> {
+        self.ledger.hot(fingerprint)
+    }
+
+    fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission> {
+        self.observe(LedgerOperation::Admit, self.ledger.admit(request))
+    }
+
+    fn sending(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
+        self.observe(LedgerOperation::Sending, self.ledger.sending(fingerprint, attempt))
+    }
+
+    fn accepted(&self, job: Arc<Job>, created: Created) -> Step<'_, Rank> {
+        self.observe(LedgerOperation::Accepted, self.ledger.accepted(job, created))
+    }
+
+    fn unknown(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
+        self.observe(LedgerOperation::Unknown, self.ledger.unknown(fingerprint, attempt))
+    }
+
+    fn free(&self, fingerprint: Fingerprint, attempt: AttemptId, back: Option<Taken>) -> Step<'_, ()> {
+        self.observe(LedgerOperation::Free, self.ledger.free(fingerprint, attempt, back))
+    }
+
+    fn doubted(&self, fingerprint: Fingerprint, attempt: AttemptId, caller: Caller) -> Step<'_, ()> {
+        self.observe(LedgerOperation::Doubted, self.ledger.doubted(fingerprint, attempt, caller))
+    }
+
+    fn undelivered(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
+        self.observe(LedgerOperation::Undelivered, self.ledger.undelivered(fingerprint, attempt))
+    }
+
+    fn job<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>> {
+        // One for each poll: counting it would cost more than it says.
+        self.ledger.job(id)
+    }
+
+    fn turned(&self, job: Arc<Job>, turn: Turn, life: Life) -> Step<'_, Ended> {
+        self.observe(LedgerOperation::Turned, self.ledger.turned(job, turn, life))
+    }
+
+    fn sweep(&self) {
+        self.ledger.sweep();
+    }
+
+    fn counts(&self) -> (Counts, usize) {
+        self.ledger.counts()
+    }
+
+    fn hot_entries(&self) -> u64 {
+        self.ledger.hot_entries()
+    }
+
+    fn reload(&self, bounds: Bounds) {
+        self.ledger.reload(bounds);
+    }
+}

@@ -1,0 +1,199 @@
+//! The gateway as a running thing: built from a checked configuration, started, reloaded, ended. The program, the demo
+//! and the tests start it here and nowhere else.
+
+mod build;
+mod reload;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::gateway::{Gateway, Worker};
+use crate::jobs::attempt::Ending;
+use crate::request::schema::Schema;
+use crate::server::drain::Drain;
+use crate::server::tally::Tally;
+use crate::server::{Servers, listen};
+use crate::telemetry::Telemetry;
+use crate::telemetry::admin::{self, Admin, Phase};
+use crate::upstream::key::UpstreamKey;
+
+/// Where the configuration came from, so that it can be read again.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// The environment, as it was at the start.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Source {
+    /// Reads and checks the configuration, schemas included.
+    ///
+    /// # Errors
+    /// All its faults, a line each.
+    pub fn load(&self) -> Result<Config, String> {
+        let compile = |operation, text: &str| Schema::from_text(operation, text).map(|_| ());
+        let environment = self.environment.iter().cloned();
+        Config::load(self.file.as_deref(), environment, &compile).map_err(|faults| faults.to_string())
+    }
+}
+
+/// Why the gateway could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The public listener.
+    #[error("server.listen: {0}")]
+    Listen(io::Error),
+    /// The admin listener.
+    #[error("admin.listen: {0}")]
+    Admin(io::Error),
+    /// A part that could not be made from the configuration.
+    #[error("{0}")]
+    Part(String),
+}
+
+/// A gateway that serves.
+pub struct Running {
+    gateway: Arc<Gateway>,
+    admin: Arc<Admin>,
+    servers: Servers,
+    admin_address: SocketAddr,
+    drain: Drain,
+    ending: Ending,
+    /// Ends the tasks that only accompany it.
+    over: CancellationToken,
+    tasks: TaskTracker,
+    config: Arc<Mutex<Config>>,
+}
+
+impl Running {
+    /// Starts a gateway. The current runtime becomes the one of the paid calls, the admin listener and the chores; the
+    /// requests are served on threads of their own. With a `source` it is reloaded when that changes.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(
+        config: Config,
+        key: UpstreamKey,
+        telemetry: Arc<Telemetry>,
+        source: Option<Source>,
+    ) -> Result<Self, StartError> {
+        let ending = Ending::default();
+        let gateway = build::gateway(&config, key, telemetry, ending.clone()).map_err(StartError::Part)?;
+        let admin = Arc::new(Admin::new(&gateway.telemetry, config.server.allowed_hosts.clone()));
+        let admin_listener = TcpListener::bind(config.admin.listen).await.map_err(StartError::Admin)?;
+        let admin_address = admin_listener.local_addr().map_err(StartError::Admin)?;
+        let workers = match config.server.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let listeners = listen::bind(config.server.listen, workers).map_err(StartError::Listen)?;
+        let (drain, tally) = (Drain::new(), Arc::new(Tally::default()));
+        let shared = gateway.clone();
+        let make = move || Worker::new(shared.clone());
+        let servers = Servers::start(listeners, &config.server, &drain, &tally, make).map_err(StartError::Listen)?;
+        build::show(&gateway, tally);
+        let running = Self {
+            gateway,
+            admin,
+            servers,
+            admin_address,
+            drain,
+            ending,
+            over: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            config: Arc::new(Mutex::new(config)),
+        };
+        running.accompany(admin_listener, source);
+        running.admin.enter(Phase::Serving);
+        info!(listen = %running.address(), admin = %admin_address, "serving");
+        Ok(running)
+    }
+
+    /// The public address, with the real port where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.servers.address()
+    }
+
+    /// The admin address.
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// What all requests share.
+    pub const fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// Ends it: what was not sent is given back, what was is waited for within `server.shutdown_grace`, then the
+    /// connections close (`MONEY.md` M11). When `hurry` resolves, nothing is waited for any more, but what is known is
+    /// still written. Returns whether everything ended by itself.
+    pub async fn stop(self, hurry: impl Future<Output = ()>) -> bool {
+        let grace = self.config.lock().await.server.shutdown_grace;
+        info!("draining: paid calls in flight are waited for");
+        self.admin.enter(Phase::Draining);
+        self.drain.begin();
+        let (ending, drain, dedup) = (self.ending.clone(), self.drain.clone(), self.gateway.dedup.clone());
+        let ended = async {
+            dedup.drain(grace).await;
+            self.servers.close(CLOSE_WITHIN).await
+        };
+        let hurried = async {
+            hurry.await;
+            warn!("ending at once: what is in flight is written down as unknown");
+            ending.hurry.cancel();
+            drain.abort();
+            std::future::pending().await
+        };
+        let ended = tokio::select! {
+            ended = ended => ended,
+            never = hurried => never,
+        };
+        self.over.cancel();
+        self.tasks.close();
+        _ = tokio::time::timeout(LAST_CHORES, self.tasks.wait()).await;
+        info!("ended");
+        self.gateway.telemetry.flush(LAST_CHORES);
+        ended
+    }
+
+    /// Starts what goes on beside the requests.
+    fn accompany(&self, admin_listener: TcpListener, source: Option<Source>) {
+        let over = self.over.clone();
+        let admin = self.admin.clone();
+        self.tasks.spawn(admin::serve(admin_listener, admin, async move { over.cancelled().await }));
+        let (gateway, over) = (self.gateway.clone(), self.over.clone());
+        self.tasks.spawn(async move { over.run_until_cancelled(sweep(&gateway)).await });
+        if let Some(source) = source {
+            let reload = reload::Reloader::new(&self.gateway, &self.admin, &self.config, source);
+            let over = self.over.clone();
+            self.tasks.spawn(async move { over.run_until_cancelled(reload.watch()).await });
+        }
+    }
+}
+
+/// Drops what time has ended, once a second.
+async fn sweep(gateway: &Gateway) {
+    loop {
+        tokio::time::sleep(BETWEEN_SWEEPS).await;
+        gateway.dedup.sweep();
+        gateway.limits.sweep();
+    }
+}
+
+/// How long the connections have to end what they have in work.
+const CLOSE_WITHIN: Duration = Duration::from_secs(30);
+/// How long the admin listener and the log have at the very end.
+const LAST_CHORES: Duration = Duration::from_secs(2);
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);

@@ -1,0 +1,107 @@
+//! A gateway's parts, put together from a checked configuration.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+
+use crate::admission::quota::Scope;
+use crate::admission::rate::Limits;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::gateway::rules::{self, Rules};
+use crate::jobs::attempt::{Ending, Parts};
+use crate::jobs::dedup::Dedup;
+use crate::jobs::ledger::memory::MemoryLedger;
+use crate::jobs::ledger::observed::ObservedLedger;
+use crate::request::client::Clients;
+use crate::request::fingerprint::FingerprintKey;
+use crate::server::body::BodyMemory;
+use crate::server::in_flight::InFlight;
+use crate::server::tally::{Closed, Tally};
+use crate::telemetry::Telemetry;
+use crate::telemetry::labels::{CloseReason, EntryState};
+use crate::upstream::client::Upstream;
+use crate::upstream::key::UpstreamKey;
+
+/// The gateway of a configuration. The current runtime becomes that of the paid calls.
+pub(super) fn gateway(
+    config: &Config,
+    key: UpstreamKey,
+    telemetry: Arc<Telemetry>,
+    ending: Ending,
+) -> Result<Arc<Gateway>, String> {
+    let rules = Rules::new(config)?;
+    for schema in [&rules.validation.generations, &rules.validation.edits] {
+        telemetry.metrics.fields.know(schema.params().iter().map(String::as_str));
+    }
+    let clock = Clock::system();
+    let fingerprints = fingerprint_key(&config.dedup.key_env)?;
+    // The same deployment has the same name in `Via`, and two in a row have two.
+    let [a, b, c, d, ..] = fingerprints.digest("via", &[&config.upstream.url]);
+    let pseudonym = format!("reelgate-{a:02x}{b:02x}{c:02x}{d:02x}");
+    let upstream = Upstream::new(&config.upstream, key, &pseudonym).map_err(|fault| fault.to_string())?;
+    let upstream = Arc::new(upstream);
+    let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
+    let memory = MemoryLedger::new(limits.clone(), rules::bounds(config), config.dedup.hot_entries, clock.clone());
+    let parts = Parts {
+        ledger: Arc::new(ObservedLedger::new(memory, telemetry.metrics.clone())),
+        upstream: upstream.clone(),
+        metrics: telemetry.metrics.clone(),
+        clock: clock.clone(),
+        ending,
+    };
+    let dedup = Arc::new(Dedup::new(parts, config.upstream.submissions, Handle::current()));
+    Ok(Arc::new(Gateway {
+        rules: ArcSwap::from_pointee(rules),
+        telemetry,
+        clients: Clients::new().map_err(|error| error.to_string())?,
+        limits,
+        memory: BodyMemory::new(config.server.body_memory),
+        in_flight: InFlight::new(config.server.requests_in_flight),
+        fingerprints,
+        dedup,
+        upstream,
+        clock,
+    }))
+}
+
+/// Shows at each scrape what is counted elsewhere.
+pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
+    // Weakly, because the gateway owns the metrics.
+    let gateway_seen = Arc::downgrade(gateway);
+    gateway.telemetry.metrics.on_scrape(move |metrics| {
+        let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        metrics.connections.set(count(tally.open()));
+        metrics.accept_errors.inc_by(tally.accept_errors().saturating_sub(metrics.accept_errors.get()));
+        metrics.panics.inc_by(tally.panics().saturating_sub(metrics.panics.get()));
+        for reason in Closed::ALL {
+            if let Some(label) = CloseReason::named(reason.label()) {
+                metrics.connections_closed.raise_to(label, tally.closed(reason));
+            }
+        }
+        let Some(gateway) = gateway_seen.upgrade() else { return };
+        let (entries, running) = gateway.dedup.ledger().counts();
+        for (state, number) in entries {
+            if let Some(label) = EntryState::named(state) {
+                metrics.entries.set(label, count(number as u64));
+            }
+        }
+        metrics.jobs_running.set(count(running as u64));
+        metrics.hot_entries.set(count(gateway.dedup.ledger().hot_entries()));
+        metrics.body_memory_bytes.set(count(gateway.memory.used()));
+        let buckets: usize = Scope::ALL.into_iter().map(|scope| gateway.limits.tracked(scope)).sum();
+        metrics.limiter_buckets.set(count(buckets as u64));
+    });
+}
+
+/// The key from the environment, or one of this process (`MONEY.md` M9: the memory ledger forgets it with the rest).
+fn fingerprint_key(variable: &str) -> Result<FingerprintKey, String> {
+    if variable.is_empty() {
+        return FingerprintKey::random().map_err(str::to_owned);
+    }
+    let text = std::env::var(variable)
+        .map_err(|_| "dedup.key_env: the variable it names is not set, or not text".to_owned())?;
+    FingerprintKey::from_hex(&text).map_err(|error| format!("dedup.key_env: {error}"))
+}

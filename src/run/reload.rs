@@ -1,0 +1,92 @@
+//! A new configuration while it runs: read, checked whole, then swapped. A bad one changes nothing; what is kept (limits,
+//! entries, counts) survives a good one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tracing::{error, info, warn};
+
+use super::Source;
+use crate::config::watch::{Cause, Watch};
+use crate::config::{Config, Reload};
+use crate::gateway::Gateway;
+use crate::gateway::rules::{self, Rules};
+use crate::telemetry::admin::Admin;
+use crate::telemetry::labels::ReloadResult;
+use crate::upstream::key::UpstreamKey;
+
+/// What a reload changes.
+pub(super) struct Reloader {
+    gateway: Arc<Gateway>,
+    admin: Arc<Admin>,
+    config: Arc<Mutex<Config>>,
+    source: Source,
+}
+
+impl Reloader {
+    pub(super) fn new(gateway: &Arc<Gateway>, admin: &Arc<Admin>, config: &Arc<Mutex<Config>>, source: Source) -> Self {
+        Self { gateway: gateway.clone(), admin: admin.clone(), config: config.clone(), source }
+    }
+
+    /// Reloads at each SIGHUP, and whenever the file or the key's file changes.
+    pub(super) async fn watch(self) {
+        let files = self.files().await;
+        let mut watch = match Watch::new(files).await {
+            Ok(watch) => watch,
+            Err(error) => return warn!(%error, "the configuration is not watched: a change needs a restart"),
+        };
+        loop {
+            let cause = watch.changed().await;
+            let result = match self.reload(&cause).await {
+                Ok(()) => ReloadResult::Ok,
+                Err(faults) => {
+                    error!(%faults, "the configuration was not reloaded: what runs is unchanged");
+                    ReloadResult::Error
+                }
+            };
+            self.gateway.telemetry.metrics.config_reloads.inc(result);
+            watch.follow(self.files().await).await;
+        }
+    }
+
+    async fn reload(&self, cause: &Cause) -> Result<(), String> {
+        let source = self.source.clone();
+        let new = spawn_blocking(move || source.load()).await.map_err(|_| "reading it failed".to_owned())??;
+        let mut running = self.config.lock().await;
+        let Reload { config, changed, restart } = running.reload(new).map_err(|faults| faults.to_string())?;
+        // Everything that can fail comes before the first change.
+        let upstream = config.upstream.clone();
+        let read = move || UpstreamKey::read(&upstream, |name| std::env::var(name).ok());
+        let key = spawn_blocking(read).await.map_err(|_| "reading the key failed".to_owned())?;
+        let key = key.map_err(|fault| fault.to_string())?;
+        let rules = Rules::new(&config)?;
+        let gateway = &self.gateway;
+        for schema in [&rules.validation.generations, &rules.validation.edits] {
+            gateway.telemetry.metrics.fields.know(schema.params().iter().map(String::as_str));
+        }
+        if key.id() != gateway.upstream.key().id() {
+            info!(key = key.id(), "new requests carry another upstream key");
+            gateway.upstream.replace_key(key);
+        }
+        gateway.limits.reload(&config.limits);
+        gateway.dedup.ledger().reload(rules::bounds(&config));
+        gateway.telemetry.log.set_level(config.log.level);
+        self.admin.set_allowed_hosts(config.server.allowed_hosts.clone());
+        gateway.rules.store(Arc::new(rules));
+        gateway.telemetry.metrics.restart_needed(&restart);
+        if !restart.is_empty() {
+            warn!(keys = restart.join(", "), "these keys wait for a restart");
+        }
+        let signalled = *cause == Cause::Signal;
+        info!(changed = changed.join(", "), signalled, hash = config.hash(), "the configuration was reloaded");
+        *running = config;
+        Ok(())
+    }
+
+    async fn files(&self) -> Vec<PathBuf> {
+        let key_file = self.config.lock().await.upstream.key_file.clone();
+        self.source.file.iter().cloned().chain(key_file).collect()
+    }
+}
