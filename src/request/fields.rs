@@ -249,7 +249,7 @@ impl<'a> Reader<'a> {
             for keyword in ["allOf", "anyOf", "oneOf"] {
                 open.extend(schema.get(keyword).and_then(Value::as_array).into_iter().flatten());
             }
-            open.extend(["if", "then", "else"].iter().filter_map(|keyword| schema.get(*keyword)));
+            open.extend(["if", "then", "else", "not"].iter().filter_map(|keyword| schema.get(*keyword)));
             let dependent = schema.get("dependentSchemas").and_then(Value::as_object);
             open.extend(dependent.into_iter().flat_map(Map::values));
             match schema.get("$ref").and_then(Value::as_str).map(|reference| self.resolve(reference)) {

@@ -15,6 +15,8 @@
     reason = "a test that meets something unexpected is meant to stop, and nothing here is shipped"
 )]
 
+mod support;
+mod submissions;
 mod dependencies;
 mod examples;
 mod promtool;
