@@ -16,7 +16,7 @@ use crate::clock::Time;
 use crate::error::{Doubt, Error};
 use crate::jobs::attempt::Order;
 use crate::jobs::book::Ask;
-use crate::jobs::dedup::{Part, Place};
+use crate::jobs::dedup::{Delivery, Part, Place};
 use crate::jobs::entry::{Asker, AttemptId, Created, RETRY_AFTER_DOUBT};
 use crate::jobs::ledger::Request;
 use crate::jobs::settings::{By, Scope};
@@ -172,17 +172,20 @@ impl Worker {
                     return Ok(self.hit(&created, until, record));
                 }
                 Place::Waiting { mut waiter, attempt, part } => {
+                    // Held from here on, so that a client that leaves while it waits leaves its job to be adopted.
+                    let owed = gateway.dedup.delivery(&request.ask, attempt, part);
                     let joined = Joined::begin(part, order.count.as_ref());
                     let begun = tokio::time::Instant::now();
                     let outcome = waiter.outcome(rules.queue_patience, rules.patience).await;
                     if outcome.as_ref().is_some_and(|outcome| outcome.is_void()) {
                         joined.forget();
+                        settled(owed);
                         continue;
                     }
                     drop(joined);
                     record.upstream(None, begun.elapsed());
                     let waited = Waited { attempt, part, ask: &request.ask };
-                    return self.landed(outcome.as_deref(), &waited, record).await;
+                    return self.landed(outcome.as_deref(), &waited, owed, record).await;
                 }
             }
         }
@@ -212,10 +215,10 @@ impl Worker {
         &self,
         outcome: Option<&Outcome>,
         waited: &Waited<'_>,
+        delivery: Option<Delivery>,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
         let gateway = &self.gateway;
-        let delivery = gateway.dedup.delivery(waited.ask, waited.attempt);
         let told = |outcome| if waited.part == Part::Leader { outcome } else { SubmissionOutcome::Join };
         match outcome {
             Some(Outcome::Created { request_id, answer }) => {
@@ -329,7 +332,7 @@ impl Drop for Joined<'_> {
 }
 
 /// There is no job that could be lost on the way to the client.
-fn settled(delivery: Option<crate::jobs::dedup::Delivery>) {
+fn settled(delivery: Option<Delivery>) {
     if let Some(delivery) = delivery {
         delivery.taken();
     }

@@ -170,8 +170,14 @@ impl Dedup {
     }
 
     /// An answer that must reach its client, or be adopted by the next equal submission (M15).
-    pub fn delivery(self: &Arc<Self>, ask: &Ask, attempt: AttemptId) -> Option<Delivery> {
-        ask.base.map(|_| Delivery { dedup: self.clone(), fingerprint: ask.fingerprint, attempt, taken: false })
+    /// An attempt's own submission owes it; one that joined has adopted it already.
+    pub fn delivery(self: &Arc<Self>, ask: &Ask, attempt: AttemptId, part: Part) -> Option<Delivery> {
+        ask.base.filter(|_| part == Part::Leader).map(|_| Delivery {
+            dedup: self.clone(),
+            fingerprint: ask.fingerprint,
+            attempt,
+            taken: false,
+        })
     }
 
     /// Drops what time has ended.
