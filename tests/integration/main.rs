@@ -18,6 +18,9 @@
 
 mod support;
 mod submissions;
+mod money;
+mod outcomes;
+mod leaving;
 mod dependencies;
 mod examples;
 mod promtool;

@@ -2,11 +2,13 @@
 //! assert, and end it, which checks what must hold after every test (`HARDENING.md` §0).
 
 mod answer;
+mod door;
 mod invariants;
 mod sink;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
+use std::task::Poll;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -22,6 +24,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 pub use answer::Answer;
+pub use door::Door;
 pub use sink::Sink;
 
 /// Where submissions go.
@@ -260,4 +263,19 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "it never came to this: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Lets futures run side by side, all of them to their end.
+pub async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        for (future, output) in running.iter_mut().filter(|(_, output)| output.is_none()) {
+            if let Poll::Ready(value) = future.as_mut().poll(context) {
+                *output = Some(value);
+            }
+        }
+        if running.iter().all(|(_, output)| output.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
 }
