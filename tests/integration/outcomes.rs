@@ -224,3 +224,255 @@ async fn f11_broken_http_leaves_the_outcome_unknown() {
     row(&scene, &garbage, BROKEN, Held).await;
     scene.end().await;
 }
+
+/// Where the upstream's connection ends, and what is known then.
+const CUTS: [(CutAt, bool); 8] = [
+    (CutAt::BeforeRead, false),
+    (CutAt::Request(30), false),
+    (CutAt::AfterHeader, false),
+    (CutAt::Request(450), false),
+    (CutAt::BeforeAnswer, false),
+    (CutAt::BeforeAnswer, true),
+    (CutAt::Within(25), true),
+    (CutAt::BeforeEnd, true),
+];
+
+/// A scene in which silence is short, and what follows it long.
+async fn impatient() -> Scene {
+    Scene::with(|config, _| {
+        config.upstream.submit_timeout = Duration::from_millis(300);
+        config.upstream.late_answer = Duration::from_millis(300);
+    })
+    .await
+}
+
+#[tokio::test]
+async fn f05_f07_f10_a_cut_anywhere_is_one_post_at_most_and_leaves_the_outcome_unknown() {
+    let scene = Scene::start().await;
+    scene.allow_buying_again();
+    for how in [How::Fin, How::Reset] {
+        for (at, accepted) in CUTS {
+            let what = format!("{at:?} {how:?} {accepted}");
+            // Long enough for a cut in the midst of the body.
+            let prompt = format!("{what} {}", "a candle ".repeat(100));
+            let before = scene.upstream.counts();
+            scene.upstream.next_submission(Fault::Cut { at, how, accepted });
+            let answer = scene.submit(&prompt).await;
+            assert_eq!(answer.refusal(), (502, "outcome_unknown".to_owned()), "{what}");
+            assert_eq!(answer.header("proxy-status"), "reelgate; error=http_response_incomplete", "{what}");
+            check_wait(&answer);
+            let again = scene.submit(&prompt).await;
+            assert_eq!(again.refusal(), (409, "outcome_unknown".to_owned()), "{what}");
+            check_wait(&again);
+            let counts = scene.upstream.counts();
+            assert_eq!(counts.connections, before.connections + 1, "{what}");
+            assert_eq!(counts.cut, before.cut + 1, "{what}");
+            assert!(counts.posts <= before.posts + 1, "{what}");
+            // A wish overrides the hold, and buys one more.
+            let wished = scene.submit_with(&prompt, &[("cache-control", "no-cache")]).await;
+            assert_eq!(wished.cache_status(), "reelgate; fwd=request; stored", "{what}");
+            assert_eq!(scene.submit(&prompt).await.request_id(), wished.request_id(), "{what}");
+            assert_eq!(scene.upstream.posts(), counts.posts + 1, "{what}");
+        }
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn f05_f08_silence_anywhere_is_one_post_at_most_and_leaves_the_outcome_unknown() {
+    let scene = impatient().await;
+    for (number, (at, accepted)) in CUTS.into_iter().enumerate() {
+        let what = format!("{at:?} {accepted}");
+        let prompt = format!("{what} {}", "a candle ".repeat(100));
+        let before = scene.upstream.connections();
+        scene.upstream.next_submission(Fault::Cut { at, how: How::Stall, accepted });
+        let answer = scene.submit(&prompt).await;
+        assert_eq!(answer.refusal(), (504, "outcome_unknown".to_owned()), "{what}");
+        check_wait(&answer);
+        scene.metric_becomes("entries{state=\"unknown\"}", (number + 1) as f64).await;
+        let again = scene.submit(&prompt).await;
+        assert_eq!(again.refusal(), (409, "outcome_unknown".to_owned()), "{what}");
+        assert_eq!(scene.upstream.connections(), before + 1, "{what}");
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn f05_a_connection_that_ends_before_anything_is_read_is_told_as_what_is_certain() {
+    let scene = Scene::start().await;
+    for how in [How::Fin, How::Reset] {
+        for round in 0..10 {
+            let prompt = format!("{how:?} {round}");
+            let before = scene.upstream.posts();
+            scene.upstream.next_connection(how);
+            let answer = scene.submit(&prompt).await;
+            assert_eq!((answer.status, scene.upstream.posts()), (502, before), "{prompt}");
+            let again = scene.submit(&prompt).await;
+            // Whether a byte was written before the end was seen is a race; what is told must fit what follows.
+            match answer.code().as_str() {
+                "upstream_unreachable" => assert_eq!(again.status, 200, "{prompt}"),
+                "outcome_unknown" => assert_eq!(again.status, 409, "{prompt}"),
+                code => panic!("{prompt}: {code}"),
+            }
+        }
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn f05_an_answer_that_came_whole_counts_whatever_happens_to_its_connection() {
+    let scene = Scene::start().await;
+    for how in [How::Fin, How::Stall] {
+        row(&scene, &Fault::Cut { at: CutAt::AfterAnswer, how, accepted: true }, Job, Hit).await;
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn f01_a_refused_connection_is_not_sent_and_gives_everything_back() {
+    let mut door = Door::closed();
+    let scene = Scene::with(|config, _| {
+        config.upstream.url = door.origin();
+        config.limits.total.generations = Some(Rate { count: 1, per: Duration::from_secs(60) });
+    })
+    .await;
+    for _ in 0..3 {
+        let answer = scene.submit("A candle.").await;
+        assert_eq!(answer.refusal(), (502, "upstream_unreachable".to_owned()));
+        assert_eq!(answer.header("proxy-status"), "reelgate; error=connection_refused");
+        assert_eq!(answer.header("retry-after"), "2");
+        assert_eq!(answer.header("x-should-retry"), "");
+        assert_eq!(scene.metric("entries{state=\"claimed\"}").await, 0.0);
+    }
+    door.open(scene.upstream.address());
+    assert_eq!(scene.submit("A candle.").await.cache_status(), "reelgate; fwd=miss; stored");
+    assert_eq!(scene.submit("A lamp.").await.refusal(), (429, "rate_limited".to_owned()));
+    assert_eq!(scene.upstream.posts(), 1);
+    assert_eq!(scene.metric("submissions_total{outcome=\"not_sent\"}").await, 3.0);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn f02_a_connection_that_never_comes_is_not_sent() {
+    let mut door = Door::blocked().await;
+    let scene = Scene::with(|config, _| {
+        config.upstream.url = door.origin();
+        config.upstream.connect_timeout = Duration::from_millis(300);
+        config.limits.total.generations = Some(Rate { count: 1, per: Duration::from_secs(60) });
+    })
+    .await;
+    let answer = scene.submit("A candle.").await;
+    assert_eq!(answer.refusal(), (504, "upstream_timeout".to_owned()));
+    assert_eq!(answer.header("proxy-status"), "reelgate; error=connection_timeout");
+    door.open(scene.upstream.address());
+    assert_eq!(scene.submit("A candle.").await.cache_status(), "reelgate; fwd=miss; stored");
+    assert_eq!(scene.upstream.posts(), 1);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn f08_a_twin_joins_what_is_still_awaited_and_the_late_answer_is_a_hit() {
+    let scene = Scene::with(|config, _| config.upstream.submit_timeout = Duration::from_millis(300)).await;
+    scene.upstream.next_submission(Fault::Delay(Duration::from_secs(3)));
+    let first = scene.submit("A candle.").await;
+    assert_eq!(first.refusal(), (504, "outcome_unknown".to_owned()));
+    check_wait(&first);
+    let twin = scene.submit("A candle.").await;
+    assert_eq!(twin.refusal(), (504, "outcome_unknown".to_owned()));
+    check_wait(&twin);
+    scene.metric_becomes("entries{state=\"accepted\"}", 1.0).await;
+    let late = scene.submit("A candle.").await;
+    assert_eq!(late.request_id(), scene.upstream.accepted()[0].request_id);
+    assert!(late.cache_status().starts_with("reelgate; hit"));
+    assert_eq!(scene.upstream.posts(), 1);
+    assert_eq!(scene.metric("submissions_total{outcome=\"join\"}").await, 1.0);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn m12_an_answer_after_the_last_moment_still_turns_the_hold_into_a_hit() {
+    let scene = impatient().await;
+    scene.upstream.next_submission(Fault::Delay(Duration::from_secs(3)));
+    assert_eq!(scene.submit("A candle.").await.refusal(), (504, "outcome_unknown".to_owned()));
+    scene.metric_becomes("entries{state=\"unknown\"}", 1.0).await;
+    assert_eq!(scene.submit("A candle.").await.refusal(), (409, "outcome_unknown".to_owned()));
+    scene.metric_becomes("entries{state=\"accepted\"}", 1.0).await;
+    assert_eq!(scene.submit("A candle.").await.request_id(), scene.upstream.accepted()[0].request_id);
+    assert_eq!(scene.upstream.posts(), 1);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn m12_a_late_refusal_frees_the_prompt() {
+    let scene = impatient().await;
+    let refusal = Fault::status(422, Form::xai("invalid-argument"));
+    scene.upstream.next_submission(Fault::All(vec![refusal, Fault::Delay(Duration::from_secs(2))]));
+    assert_eq!(scene.submit("A candle.").await.refusal(), (504, "outcome_unknown".to_owned()));
+    scene.metric_becomes("entries{state=\"unknown\"}", 1.0).await;
+    scene.metric_becomes("entries{state=\"unknown\"}", 0.0).await;
+    assert_eq!(scene.submit("A candle.").await.cache_status(), "reelgate; fwd=miss; stored");
+    assert_eq!(scene.upstream.posts(), 2);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn f09_an_answer_byte_by_byte_is_bounded_as_a_whole() {
+    let scene = impatient().await;
+    scene.upstream.next_submission(Fault::Trickle { bytes: 1, every: Duration::from_millis(20) });
+    let begun = Instant::now();
+    assert_eq!(scene.submit("A candle.").await.refusal(), (504, "outcome_unknown".to_owned()));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    scene.metric_becomes("entries{state=\"accepted\"}", 1.0).await;
+    scene.submit("A candle.").await.request_id();
+    assert_eq!(scene.upstream.posts(), 1);
+    scene.end().await;
+}
+
+/// How long an unknown outcome holds in the tests of its end.
+const HOLD: Duration = Duration::from_secs(2);
+
+/// Asks again and again, each time as `user` says, until it is not held. Says how long that took from `since`.
+async fn until_free(scene: &Scene, since: Instant, user: impl Fn(usize) -> String) -> (Duration, Answer) {
+    for number in 0.. {
+        let body = json!({"prompt": "A candle.", "user": user(number)});
+        let answer = scene.post(GENERATIONS, &body, &[]).await;
+        if answer.status != 409 {
+            return (since.elapsed(), answer);
+        }
+        assert!(since.elapsed() < HOLD * 4, "the hold never ends");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    unreachable!()
+}
+
+async fn held_scene() -> (Scene, Instant) {
+    let scene = Scene::with(|config, _| config.dedup.unknown_hold = HOLD).await;
+    scene.upstream.next_submission(Fault::cut(CutAt::BeforeAnswer, How::Fin));
+    let body = json!({"prompt": "A candle.", "user": "ann"});
+    let begun = Instant::now();
+    assert_eq!(scene.post(GENERATIONS, &body, &[]).await.refusal(), (502, "outcome_unknown".to_owned()));
+    (scene, begun)
+}
+
+#[tokio::test]
+async fn m14_to_those_who_never_asked_the_prompt_is_free_when_the_hold_ends() {
+    let (scene, begun) = held_scene().await;
+    let (waited, answer) = until_free(&scene, begun, |number| format!("user-{number}")).await;
+    assert_eq!(answer.cache_status(), "reelgate; fwd=miss; stored");
+    assert!(waited >= HOLD && waited < HOLD * 2, "{waited:?}");
+    // What is accepted for one is a hit for all, for the refused too.
+    let body = json!({"prompt": "A candle.", "user": "ann"});
+    assert_eq!(scene.post(GENERATIONS, &body, &[]).await.request_id(), answer.request_id());
+    assert_eq!(scene.upstream.posts(), 2);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn m14_a_caller_refused_in_the_last_moments_stays_refused_to_the_hard_end() {
+    let (scene, begun) = held_scene().await;
+    let (waited, answer) = until_free(&scene, begun, |_| "ann".to_owned()).await;
+    assert_eq!(answer.cache_status(), "reelgate; fwd=miss; stored");
+    assert!(waited >= HOLD * 2, "{waited:?}");
+    assert_eq!(scene.upstream.posts(), 2);
+    scene.end().await;
+}
