@@ -1,8 +1,6 @@
 //! The way of a submission: read, understood, named, and then a hit, a place beside a twin, or an attempt of its own
 //! (`DESIGN.md` §3).
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use hyper::Response;
 use hyper::http::request::Parts;
@@ -67,7 +65,7 @@ impl Worker {
         *standing = gateway.limits.before_body(client.who()).map_err(|refusal| limited(&refusal, standing))?;
         submission::check_media(&head.headers)?;
         let wishes = Wishes::read(&head.headers)?;
-        let body = Arc::new(body::read(upload, &rules.body, &gateway.memory).await?);
+        let body = body::read(upload, &rules.body, &gateway.memory).await?;
         record.bytes_in(u64::try_from(body.bytes.len()).unwrap_or(u64::MAX));
         let understood = self.understand(operation, wishes, &client, body.bytes.clone(), rules).await?;
         let client = gateway.clients.named(client, understood.submission.user.clone());
@@ -80,7 +78,7 @@ impl Worker {
             None => {
                 let order = Order {
                     operation,
-                    body,
+                    body: body.into_bytes(),
                     passed: Passed::of(&head.headers, head.version, gateway.upstream.via()),
                     request_id: record.request_id().into(),
                     count: record.count().cloned(),

@@ -101,6 +101,19 @@ pub struct Held {
     pub permit: Reservation,
 }
 
+impl Held {
+    /// The body as bytes that keep its share until the last of them is dropped: once it is sent, for a body on its way.
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Reads a body whole.
 ///
 /// # Errors
