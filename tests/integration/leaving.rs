@@ -284,7 +284,7 @@ async fn m5_the_twins_of_an_attempt_that_was_not_sent_fail_together() {
         config.upstream.connect_timeout = Duration::from_secs(2);
     })
     .await;
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let answers = all((0..30).map(|_| scene.submit("A candle."))).await;
     for answer in &answers {
         assert_eq!(answer.refusal(), (504, "upstream_timeout".to_owned()));

@@ -1,11 +1,12 @@
 //! What became of a submission, seen from outside: the upstream's answers and faults by their outcome, and the state that
 //! each leaves behind (`MONEY.md` M12, M14, M17, M18, `HARDENING.md` F-01 to F-18).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reelgate::admission::settings::Rate;
 use reelgate::simulator::{CutAt, Fault, Form, How, Malformed, Odd};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::support::{Answer, Door, GENERATIONS, Scene};
 

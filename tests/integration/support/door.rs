@@ -54,7 +54,10 @@ impl Door {
     pub fn open(&mut self, upstream: SocketAddr) {
         let listener = match self.state.take() {
             Some(State::Closed(socket)) => socket.listen(1024).unwrap(),
-            Some(State::Blocked(listener, _)) => listener,
+            Some(State::Blocked(listener, waiting)) => {
+                drop(waiting);
+                listener
+            }
             Some(State::Open(_)) | None => panic!("it is open already"),
         };
         self.state = Some(State::Open(tokio::spawn(async move {
