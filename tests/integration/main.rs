@@ -18,6 +18,10 @@
 
 mod support;
 mod submissions;
+mod refusals;
+mod order;
+mod validation;
+mod browsers;
 mod dependencies;
 mod examples;
 mod promtool;

@@ -2,6 +2,7 @@
 //! assert, and end it, which checks what must hold after every test (`HARDENING.md` §0).
 
 mod answer;
+mod folder;
 mod invariants;
 mod sink;
 
@@ -21,7 +22,8 @@ use reelgate::upstream::key::UpstreamKey;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-pub use answer::Answer;
+pub use answer::{Answer, code_of};
+pub use folder::Folder;
 pub use sink::Sink;
 
 /// Where submissions go.
@@ -155,6 +157,14 @@ impl Scene {
         _ = tokio::time::timeout(SOON, stream.read_to_end(&mut answer)).await.expect("the gateway did not close");
         self.see(&answer);
         answer
+    }
+
+    /// Sends a submission with these header lines (each with its line end) and this text behind the header, as they
+    /// are, and reads until the gateway closes.
+    pub async fn raw_submission(&self, lines: &str, rest: &str) -> String {
+        self.note_submissions(1);
+        let head = format!("POST {GENERATIONS} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{lines}\r\n");
+        String::from_utf8(self.raw(format!("{head}{rest}").as_bytes()).await).expect("the answer is text")
     }
 
     /// What a page of the admin listener says.
