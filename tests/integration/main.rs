@@ -22,6 +22,7 @@ mod refusals;
 mod order;
 mod validation;
 mod browsers;
+mod limits;
 mod dependencies;
 mod examples;
 mod promtool;

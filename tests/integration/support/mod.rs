@@ -6,8 +6,10 @@ mod folder;
 mod invariants;
 mod sink;
 
+use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
+use std::task::Poll;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -261,6 +263,23 @@ fn random() -> [u8; 40] {
     let mut bytes = [0; 40];
     aws_lc_rs::rand::fill(&mut bytes).unwrap();
     bytes
+}
+
+/// Runs all of them at once and gives what each gives, in their order.
+pub async fn together<F: Future>(all: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = all.into_iter().map(|each| (Box::pin(each), None)).collect();
+    poll_fn(|context| {
+        let mut are_done = true;
+        for (each, output) in running.iter_mut().filter(|(_, output)| output.is_none()) {
+            match each.as_mut().poll(context) {
+                Poll::Ready(ready) => *output = Some(ready),
+                Poll::Pending => are_done = false,
+            }
+        }
+        if are_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
 }
 
 /// Waits for something that is only seen by looking.
