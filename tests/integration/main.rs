@@ -23,6 +23,7 @@ mod order;
 mod validation;
 mod browsers;
 mod limits;
+mod process;
 mod dependencies;
 mod examples;
 mod promtool;

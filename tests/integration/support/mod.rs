@@ -4,6 +4,7 @@
 mod answer;
 mod folder;
 mod invariants;
+pub mod process;
 mod sink;
 
 use std::future::poll_fn;
@@ -26,6 +27,7 @@ use tokio::net::TcpStream;
 
 pub use answer::{Answer, code_of};
 pub use folder::Folder;
+pub use invariants::key_is_absent;
 pub use sink::Sink;
 
 /// Where submissions go.
@@ -63,7 +65,7 @@ impl Scene {
 
     /// A scene with something else than the defaults.
     pub async fn with(change: impl FnOnce(&mut Config, &mut Options)) -> Self {
-        let key: String = random().iter().map(|byte| char::from(b'a' + byte % 26)).collect();
+        let key = random_key();
         let mut options = Options {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             key: Some(key.clone()),
@@ -256,6 +258,11 @@ pub fn value(text: &str, series: &str) -> f64 {
     let name = format!("reelgate_{series} ");
     let line = text.lines().find_map(|line| line.strip_prefix(&name));
     line.unwrap_or_else(|| panic!("no series {series}")).trim().parse().unwrap()
+}
+
+/// An upstream key that nobody else has.
+pub fn random_key() -> String {
+    random().iter().map(|byte| char::from(b'a' + byte % 26)).collect()
 }
 
 /// 40 random bytes.
