@@ -24,6 +24,7 @@ mod validation;
 mod browsers;
 mod limits;
 mod process;
+mod reload;
 mod dependencies;
 mod examples;
 mod promtool;

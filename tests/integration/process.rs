@@ -1,13 +1,14 @@
 //! The program itself: what its users start, how it ends, and with which status (`DESIGN.md` §2; F-40, F-46, T-36).
 
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::Method;
 use reelgate::simulator::{Fault, Options};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::support::process::{Program, Served};
 use super::support::{Folder, GENERATIONS, SOON, ask, eventually, key_is_absent, random_key, together};

@@ -56,8 +56,12 @@ impl Program {
 
     /// Waits until it has written this.
     pub async fn says(&self, text: &str) {
-        let what = format!("the program says {text:?}");
-        eventually(&what, async || self.output().contains(text)).await;
+        let deadline = tokio::time::Instant::now() + SOON;
+        while !self.output().contains(text) {
+            let now = tokio::time::Instant::now();
+            assert!(now < deadline, "it did not say {text:?}: {}", self.output());
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits until it serves: its public and its admin address.
