@@ -1,8 +1,6 @@
 //! The way of a submission: read, understood, named, and then a hit, a place beside a twin, or an attempt of its own
 //! (`DESIGN.md` §3).
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use hyper::Response;
 use hyper::http::request::Parts;
@@ -67,9 +65,9 @@ impl Worker {
         *standing = gateway.limits.before_body(client.who()).map_err(|refusal| limited(&refusal, standing))?;
         submission::check_media(&head.headers)?;
         let wishes = Wishes::read(&head.headers)?;
-        let body = Arc::new(body::read(upload, &rules.body, &gateway.memory).await?);
-        record.bytes_in(u64::try_from(body.bytes.len()).unwrap_or(u64::MAX));
-        let understood = self.understand(operation, wishes, &client, body.bytes.clone(), rules).await?;
+        let body = body::read(upload, &rules.body, &gateway.memory).await?;
+        record.bytes_in(u64::try_from(body.len()).unwrap_or(u64::MAX));
+        let understood = self.understand(operation, wishes, &client, body.clone(), rules).await?;
         let client = gateway.clients.named(client, understood.submission.user.clone());
         self.note(&understood.submission, &understood.names, record);
         let mut answer = match self.hot(&understood, &client, rules, standing)? {

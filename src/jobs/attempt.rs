@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -18,7 +19,6 @@ use crate::jobs::ledger::{Ledger, LedgerError};
 use crate::jobs::records::Job;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::{Operation, RequestId};
-use crate::server::body::Held;
 use crate::telemetry::labels::{Degraded, SubmissionOutcome, UpstreamOperation, UpstreamOutcome};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::submission_count::SubmissionCount;
@@ -34,8 +34,8 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Order {
     /// Where.
     pub operation: Operation,
-    /// The body as it came; its memory is held until it is sent.
-    pub body: Arc<Held>,
+    /// The body as it came; its memory is given back when it is sent, because the answer may be long in coming.
+    pub body: Bytes,
     /// What of the client's headers goes along.
     pub passed: Passed,
     /// The client's request id, for the log.
@@ -153,8 +153,9 @@ impl Attempt {
     async fn fly(&mut self, connection: PaidConnection) {
         let sent = Instant::now();
         self.flight.sent(sent);
-        let Order { operation, body, passed, .. } = self.order.clone();
-        let mut call = Box::pin(async move { connection.send(operation, &passed, body.bytes.clone()).await });
+        let (operation, passed) = (self.order.operation, self.order.passed.clone());
+        let body = std::mem::take(&mut self.order.body);
+        let mut call = Box::pin(async move { connection.send(operation, &passed, body).await });
         let answer = tokio::select! {
             answer = &mut call => Some(answer),
             () = tokio::time::sleep_until(sent + self.terms.late_answer) => None,
