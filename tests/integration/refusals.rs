@@ -357,7 +357,6 @@ async fn f17_504_outcome_unknown_and_upstream_timeout() {
     let scene = Scene::with(|config, _| {
         config.upstream.submit_timeout = Duration::from_millis(200);
         config.upstream.late_answer = Duration::from_millis(300);
-        config.dedup.unknown_hold = Duration::from_millis(600);
         config.upstream.poll_timeout = Duration::from_millis(200);
     })
     .await;
@@ -370,6 +369,23 @@ async fn f17_504_outcome_unknown_and_upstream_timeout() {
     let answer = scene.poll("abc").await;
     refused(&answer, 504, "upstream_timeout");
     assert!(answer.header("x-should-retry").is_empty());
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn lim9_a_silent_upstream_keeps_no_body_in_memory() {
+    let scene = Scene::with(|config, _| {
+        config.upstream.submit_timeout = Duration::from_millis(100);
+        config.upstream.late_answer = Duration::from_millis(200);
+    })
+    .await;
+    scene.upstream.next_submission(Fault::Stall);
+    let long = json!({"prompt": "a".repeat(4000), "image": {"url": format!("https://a.example/{}", "b".repeat(4000))}});
+    refused(&scene.post(GENERATIONS, &long, &[]).await, 504, "outcome_unknown");
+    scene.metric_becomes("upstream_requests_total{operation=\"submit\",outcome=\"unknown\"}", 1.0).await;
+    scene.metric_becomes("body_memory_bytes", 0.0).await;
+    assert_eq!(scene.upstream.counts().open, 1, "a late answer is still waited for, as long as the hold lasts");
+    scene.submit("another").await.request_id();
     scene.end().await;
 }
 
