@@ -372,6 +372,36 @@ async fn f17_504_outcome_unknown_and_upstream_timeout() {
     scene.end().await;
 }
 
+/// A listener whose queue is full: the system leaves a further connection unanswered.
+fn unreachable_listener() -> (std::net::TcpListener, Vec<std::net::TcpStream>) {
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    listen(&socket, 0).unwrap();
+    let listener = std::net::TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+    let waiting = std::iter::from_fn(connect).collect();
+    (listener, waiting)
+}
+
+#[tokio::test]
+async fn f10_504_upstream_timeout_without_a_connection_is_certainly_not_sent() {
+    let (listener, _waiting) = unreachable_listener();
+    let scene = Scene::with(|config, _| {
+        config.upstream.url = format!("http://{}", listener.local_addr().unwrap());
+        config.upstream.connect_timeout = Duration::from_millis(200);
+    })
+    .await;
+    for _ in 0..2 {
+        let answer = scene.submit("a").await;
+        refused(&answer, 504, "upstream_timeout");
+        assert!(answer.header("x-should-retry").is_empty(), "nothing was sent: asking again is right");
+    }
+    assert_eq!(scene.metric("submissions_total{outcome=\"not_sent\"}").await, 2.0);
+    scene.end().await;
+}
+
 #[tokio::test]
 async fn lim9_a_silent_upstream_keeps_no_body_in_memory() {
     let scene = Scene::with(|config, _| {

@@ -148,6 +148,7 @@ async fn inv1_a_new_key_in_the_key_file_is_used_by_what_comes_after_it() {
     served.submit("b").await.request_id();
     // A key that cannot be one is not taken.
     folder.write("key", "two words\n");
+    served.program.signal(Signal::HUP);
     reloads(&served, "error", 1.0).await;
     served.submit("c").await.request_id();
     let received = served.upstream.received();
