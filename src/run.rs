@@ -56,8 +56,8 @@ pub enum StartError {
     #[error("server.listen: {0}")]
     Listen(io::Error),
     /// The admin listener.
-    #[error("admin.listen: {0}")]
-    Admin(io::Error),
+    #[error("admin.listen: {0}: {1}")]
+    Admin(SocketAddr, io::Error),
     /// A part that could not be made from the configuration.
     #[error("{0}")]
     Part(String),
@@ -92,8 +92,9 @@ impl Running {
         let ending = Ending::default();
         let gateway = build::gateway(&config, key, telemetry, ending.clone()).map_err(StartError::Part)?;
         let admin = Arc::new(Admin::new(&gateway.telemetry, config.server.allowed_hosts.clone()));
-        let admin_listener = TcpListener::bind(config.admin.listen).await.map_err(StartError::Admin)?;
-        let admin_address = admin_listener.local_addr().map_err(StartError::Admin)?;
+        let unusable = |error| StartError::Admin(config.admin.listen, error);
+        let admin_listener = TcpListener::bind(config.admin.listen).await.map_err(unusable)?;
+        let admin_address = admin_listener.local_addr().map_err(unusable)?;
         let workers = match config.server.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,

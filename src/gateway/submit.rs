@@ -66,8 +66,8 @@ impl Worker {
         submission::check_media(&head.headers)?;
         let wishes = Wishes::read(&head.headers)?;
         let body = body::read(upload, &rules.body, &gateway.memory).await?;
-        record.bytes_in(u64::try_from(body.bytes.len()).unwrap_or(u64::MAX));
-        let understood = self.understand(operation, wishes, &client, body.bytes.clone(), rules).await?;
+        record.bytes_in(u64::try_from(body.len()).unwrap_or(u64::MAX));
+        let understood = self.understand(operation, wishes, &client, body.clone(), rules).await?;
         let client = gateway.clients.named(client, understood.submission.user.clone());
         self.note(&understood.submission, &understood.names, record);
         let mut answer = match self.hot(&understood, &client, rules, standing)? {
@@ -78,7 +78,7 @@ impl Worker {
             None => {
                 let order = Order {
                     operation,
-                    body: body.into_bytes(),
+                    body,
                     passed: Passed::of(&head.headers, head.version, gateway.upstream.via()),
                     request_id: record.request_id().into(),
                     count: record.count().cloned(),

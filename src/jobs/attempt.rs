@@ -34,7 +34,7 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Order {
     /// Where.
     pub operation: Operation,
-    /// The body as it came; its memory is held until it is sent.
+    /// The body as it came; its memory is given back when it is sent, because the answer may be long in coming.
     pub body: Bytes,
     /// What of the client's headers goes along.
     pub passed: Passed,
@@ -154,7 +154,6 @@ impl Attempt {
         let sent = Instant::now();
         self.flight.sent(sent);
         let (operation, passed) = (self.order.operation, self.order.passed.clone());
-        // Given away, so that its memory is free once it is sent, however long the answer takes.
         let body = std::mem::take(&mut self.order.body);
         let mut call = Box::pin(async move { connection.send(operation, &passed, body).await });
         let answer = tokio::select! {

@@ -92,20 +92,10 @@ impl Limits {
     }
 }
 
-/// A complete body, which keeps its share of [`BodyMemory`] until it is dropped.
-#[derive(Debug)]
-pub struct Held {
-    /// The body.
-    pub bytes: Bytes,
-    /// Its share.
-    pub permit: Reservation,
-}
-
-impl Held {
-    /// The body as bytes that keep its share until the last of them is dropped: once it is sent, for a body on its way.
-    pub fn into_bytes(self) -> Bytes {
-        Bytes::from_owner(self)
-    }
+/// A complete body and its share of [`BodyMemory`], which is given back with the body's last clone or slice.
+struct Held {
+    bytes: Bytes,
+    _permit: Reservation,
 }
 
 impl AsRef<[u8]> for Held {
@@ -114,12 +104,12 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// Reads a body whole.
+/// Reads a body whole. It keeps its share of `memory` as long as any of it is in memory.
 ///
 /// # Errors
 /// [`Error::BodyTooLarge`], [`Error::Overloaded`] when there is no memory for it, [`Error::RequestTimeout`],
 /// [`Error::Aborted`] when the client left or cut it short, [`Error::BadRequest`] when its chunks are malformed.
-pub async fn read(upload: Upload, limits: &Limits, memory: &BodyMemory) -> Result<Held, Error> {
+pub async fn read(upload: Upload, limits: &Limits, memory: &BodyMemory) -> Result<Bytes, Error> {
     let too_large = Error::BodyTooLarge { limit: limits.max_body };
     let announced = upload.size_hint().exact();
     if announced.is_some_and(|length| length > limits.max_body) {
@@ -193,9 +183,9 @@ impl Gathered {
         Ok(())
     }
 
-    fn finish(self) -> Held {
+    fn finish(self) -> Bytes {
         let bytes = if self.joined.is_empty() { self.single } else { self.joined.freeze() };
-        Held { bytes, permit: self.permit }
+        Bytes::from_owner(Held { bytes, _permit: self.permit })
     }
 }
 

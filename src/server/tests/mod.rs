@@ -116,7 +116,7 @@ impl Handler for Trivial {
         self.0.events.send(Event::Began(path.clone())).unwrap();
         match path.as_str() {
             "/read" => match body::read(request.into_body(), &self.0.limits, &self.0.memory).await {
-                Ok(held) => text(StatusCode::OK, format!("{} bytes", held.bytes.len())),
+                Ok(body) => text(StatusCode::OK, format!("{} bytes", body.len())),
                 Err(error) => text(error.status(), format!("{error:?}")),
             },
             "/refuse" => text(StatusCode::FORBIDDEN, "refused".to_owned()),

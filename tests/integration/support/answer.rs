@@ -69,3 +69,12 @@ impl Answer {
         raw
     }
 }
+
+/// Status and `error.code` of an answer as it came over the wire.
+pub fn code_of(answer: &str) -> (u16, String) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer}"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("no JSON: {answer}"));
+    let code = body["error"]["code"].as_str().map(str::to_owned);
+    (status.expect("a status"), code.unwrap_or_else(|| panic!("no code: {answer}")))
+}

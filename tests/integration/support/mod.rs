@@ -3,9 +3,12 @@
 
 mod answer;
 mod door;
+mod folder;
 mod invariants;
+pub mod process;
 mod sink;
 
+use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::task::Poll;
@@ -23,8 +26,10 @@ use reelgate::upstream::key::UpstreamKey;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-pub use answer::Answer;
+pub use answer::{Answer, code_of};
 pub use door::Door;
+pub use folder::Folder;
+pub use invariants::key_is_absent;
 pub use sink::Sink;
 
 /// Where submissions go.
@@ -62,7 +67,7 @@ impl Scene {
 
     /// A scene with something else than the defaults.
     pub async fn with(change: impl FnOnce(&mut Config, &mut Options)) -> Self {
-        let key: String = random().iter().map(|byte| char::from(b'a' + byte % 26)).collect();
+        let key = random_key();
         let mut options = Options {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             key: Some(key.clone()),
@@ -160,6 +165,14 @@ impl Scene {
         answer
     }
 
+    /// Sends a submission with these header lines (each with its line end) and this text behind the header, as they
+    /// are, and reads until the gateway closes.
+    pub async fn raw_submission(&self, lines: &str, rest: &str) -> String {
+        self.note_submissions(1);
+        let head = format!("POST {GENERATIONS} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{lines}\r\n");
+        String::from_utf8(self.raw(format!("{head}{rest}").as_bytes()).await).expect("the answer is text")
+    }
+
     /// What a page of the admin listener says.
     pub async fn admin(&self, path: &str) -> Answer {
         let answer = ask(self.gateway().admin_address(), Method::GET, path, &[], "").await;
@@ -249,11 +262,33 @@ pub fn value(text: &str, series: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no series {series}")).trim().parse().unwrap()
 }
 
+/// An upstream key that nobody else has.
+pub fn random_key() -> String {
+    random().iter().map(|byte| char::from(b'a' + byte % 26)).collect()
+}
+
 /// 40 random bytes.
 fn random() -> [u8; 40] {
     let mut bytes = [0; 40];
     aws_lc_rs::rand::fill(&mut bytes).unwrap();
     bytes
+}
+
+/// Runs all of them at once and gives what each gives, in their order.
+pub async fn together<F: Future>(all: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = all.into_iter().map(|each| (Box::pin(each), None)).collect();
+    poll_fn(|context| {
+        let mut are_done = true;
+        for (each, output) in running.iter_mut().filter(|(_, output)| output.is_none()) {
+            match each.as_mut().poll(context) {
+                Poll::Ready(ready) => *output = Some(ready),
+                Poll::Pending => are_done = false,
+            }
+        }
+        if are_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
 }
 
 /// Waits for something that is only seen by looking.

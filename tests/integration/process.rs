@@ -1,0 +1,222 @@
+//! The program itself: what its users start, how it ends, and with which status (`DESIGN.md` §2; F-40, F-46, T-36).
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use hyper::Method;
+use reelgate::simulator::{Fault, Options};
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::support::process::{Program, Served};
+use super::support::{Folder, GENERATIONS, SOON, ask, eventually, key_is_absent, random_key, together};
+
+fn options(key: &str) -> Options {
+    Options { key: Some(key.to_owned()), job_duration: Duration::from_millis(300), ..Options::default() }
+}
+
+#[tokio::test]
+async fn inv1_serve_without_a_file_does_the_main_job_and_tells_nobody_the_key() {
+    let key = random_key();
+    let served = Served::start(&key, options(&key), &[], &[]).await;
+    let first = served.submit("a candle").await;
+    let id = first.request_id();
+    assert_eq!(first.cache_status(), "reelgate; fwd=miss; stored");
+    assert_eq!(served.submit("a candle").await.request_id(), id);
+    eventually("the job is done", async || served.poll(&id).await.text().contains("\"done\"")).await;
+    let done = served.poll(&id).await;
+    assert!(done.text().contains(".mp4"), "{}", done.text());
+    let metrics = served.admin("/metrics").await;
+    assert_eq!(served.metric("submissions_total{outcome=\"hit\"}").await, 1.0);
+    assert_eq!(served.upstream.posts(), 1);
+    let received = served.upstream.received();
+    let head = String::from_utf8_lossy(&received[0].head).to_ascii_lowercase();
+    assert!(head.contains(&format!("authorization: bearer {key}")), "the key was not sent upstream");
+
+    key_is_absent(&key, "the command line", served.program.command_line().as_bytes());
+    for answer in [&first, &done, &metrics] {
+        key_is_absent(&key, "an answer", &answer.raw());
+    }
+    let output = served.end().await;
+    key_is_absent(&key, "the output", output.as_bytes());
+    assert!(output.contains("\"ledger.kind: ") || output.contains("forgets at a restart"), "it warns: {output}");
+    assert!(!output.contains("a candle"), "prompts are not logged: {output}");
+}
+
+#[tokio::test]
+async fn f46_without_a_key_it_ends_with_2_and_one_line_that_names_the_variable() {
+    for environment in [&[][..], &[("COMETAPI_KEY", "")], &[("COMETAPI_KEY", "two words")]] {
+        let (status, output) = Program::run(&["serve"], environment).await;
+        assert_eq!((status, output.lines().count()), (2, 1), "{output}");
+        assert!(output.contains("COMETAPI_KEY") && !output.contains("two words"), "{output}");
+    }
+    let other = [("COMETAPI_KEY", "real"), ("REELGATE_UPSTREAM__KEY_ENV", "VIDEO_KEY")];
+    let (status, output) = Program::run(&["serve"], &other).await;
+    assert!(status == 2 && output.contains("VIDEO_KEY"), "{output}");
+}
+
+#[tokio::test]
+async fn f46_a_bad_configuration_ends_with_2_and_all_its_faults() {
+    let folder = Folder::new();
+    let bad = "[server]\nlisen = \"127.0.0.1:0\"\nmax_body = \"lots\"\n[limits.user]\ngenerations = \"0/minute\"\n";
+    let file = folder.write("reelgate.toml", bad);
+    let file = file.to_str().unwrap();
+    for command in ["check", "serve"] {
+        let environment = [("COMETAPI_KEY", "real"), ("REELGATE_DEDUP__BY", "magic")];
+        let (status, output) = Program::run(&[command, "--config", file], &environment).await;
+        assert_eq!(status, 2, "{output}");
+        for part in ["lisen", "listen", "server.max_body", "limits.user.generations", "REELGATE_DEDUP__BY"] {
+            assert!(output.contains(part), "{command}: {part} in {output}");
+        }
+    }
+    let missing = folder.path("missing.toml");
+    let (status, output) = Program::run(&["check", "--config", missing.to_str().unwrap()], &[]).await;
+    assert!(status == 2 && output.contains("missing.toml") && output.lines().count() == 1, "{output}");
+    let (status, output) = Program::run(&["serve"], &[("COMETAPI_KEY", "k"), ("REELGATE_SERVER__LISEN", "x")]).await;
+    assert!(status == 2 && output.contains("REELGATE_SERVER__LISEN"), "{output}");
+}
+
+#[tokio::test]
+async fn check_passes_a_sound_configuration_with_0_and_needs_no_key() {
+    let folder = Folder::new();
+    let file = folder.write("reelgate.toml", "[limits.user]\ngenerations = \"3/minute\"\n");
+    let (status, output) = Program::run(&["check", "--config", file.to_str().unwrap()], &[]).await;
+    assert!(status == 0 && output.contains("reelgate.toml: ok"), "{output}");
+}
+
+#[tokio::test]
+async fn t36_open_to_everybody_on_a_public_address_refuses_to_start() {
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        let environment = [("COMETAPI_KEY", "real"), ("REELGATE_SERVER__LISTEN", address)];
+        let (status, output) = Program::run(&["serve"], &environment).await;
+        assert!(status == 2 && output.contains("access.allow_public"), "{address}: {output}");
+    }
+    let key = random_key();
+    let allowed = [("REELGATE_SERVER__LISTEN", "0.0.0.0:0"), ("REELGATE_ACCESS__ALLOW_PUBLIC", "true")];
+    let served = Served::start(&key, options(&key), &[], &allowed).await;
+    let output = served.end().await;
+    assert!(output.contains("everyone who reaches server.listen spends"), "it warns at each start: {output}");
+}
+
+#[tokio::test]
+async fn f46_a_port_in_use_ends_it_with_1_at_once_and_the_address_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (key, other) in [("SERVER", "ADMIN"), ("ADMIN", "SERVER")] {
+        let (taken, free) = (format!("REELGATE_{key}__LISTEN"), format!("REELGATE_{other}__LISTEN"));
+        let environment = [("COMETAPI_KEY", "real"), (taken.as_str(), address.as_str()), (&free, "127.0.0.1:0")];
+        let begun = Instant::now();
+        let (status, output) = Program::run(&["serve"], &environment).await;
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        let line = output.lines().last().unwrap();
+        assert!(status == 1 && line.contains(&address), "{output}");
+        assert!(line.contains(&format!("{}.listen", key.to_ascii_lowercase())), "{output}");
+    }
+}
+
+#[tokio::test]
+async fn the_demo_prints_what_to_try_and_it_works_without_the_real_key() {
+    let key = random_key();
+    let arguments = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--job-seconds", "0"];
+    let mut program = Program::start(&arguments, &[("COMETAPI_KEY", &key)]);
+    let (address, admin) = program.serving().await;
+    program.says("Ctrl-C").await;
+    let output = program.output();
+    assert!(
+        output.contains(&format!("http://{address}/grok/v1")) && output.contains(&format!("http://{admin}/metrics"))
+    );
+    let curl = output.split_once("curl -i ").unwrap().1;
+    assert!(curl.starts_with(&format!("http://{address}{GENERATIONS} ")), "{output}");
+    let header = curl.split('\'').nth(1).unwrap().split_once(": ").unwrap();
+    let body = curl.split('\'').nth(3).unwrap();
+    let created = ask(address, Method::POST, GENERATIONS, &[header], body).await;
+    let path = format!("/grok/v1/videos/{}", created.request_id());
+    let done = async || ask(address, Method::GET, &path, &[], "").await.text().contains("\"done\"");
+    eventually("the demo's job is done", done).await;
+    let seen = output.split_once("what upstream has seen http://").unwrap().1;
+    let upstream = seen.split('/').next().unwrap().parse().unwrap();
+    let seen = ask(upstream, Method::GET, "/simulator/", &[], "").await;
+    key_is_absent(&key, "what the demo sent and wrote", &[seen.raw(), program.output().into_bytes()].concat());
+    program.signal(Signal::INT);
+    assert_eq!(program.ended().await.code(), Some(0));
+    let (status, output) = Program::run(&["demo", "--listen", "0.0.0.0:0"], &[]).await;
+    assert!(status == 2 && output.contains("loopback"), "{output}");
+}
+
+#[tokio::test]
+async fn health_ends_with_0_or_1() {
+    let key = random_key();
+    let served = Served::start(&key, options(&key), &[], &[]).await;
+    let admin = served.admin.to_string();
+    let (status, output) = Program::run(&["health", "--admin", &admin], &[]).await;
+    assert!(status == 0 && output.contains("degraded"), "{output}");
+    let (status, _) = Program::run(&["health"], &[("REELGATE_ADMIN__LISTEN", &admin)]).await;
+    assert_eq!(status, 0);
+    served.end().await;
+    let (status, output) = Program::run(&["health", "--admin", &admin], &[]).await;
+    assert!(status == 1 && output.contains(&admin), "{output}");
+}
+
+#[tokio::test]
+async fn f40_an_idle_process_ends_at_once_also_under_open_connections() {
+    let key = random_key();
+    let mut served = Served::start(&key, options(&key), &[], &[]).await;
+    let mut idle = TcpStream::connect(served.address).await.unwrap();
+    idle.write_all(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert!(idle.read(&mut [0; 64]).await.unwrap() > 0);
+    let begun = Instant::now();
+    served.program.signal(Signal::TERM);
+    assert_eq!(served.program.ended().await.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn f40_a_drain_answers_what_is_in_flight_and_serves_what_costs_nothing() {
+    let key = random_key();
+    let no_limit = [("REELGATE_LIMITS__USER__GENERATIONS", "off")];
+    let mut served = Served::start(&key, options(&key), &[], &no_limit).await;
+    let known = served.submit("known").await.request_id();
+    served.upstream.always_submission(Some(Fault::Delay(Duration::from_secs(3))));
+    let prompts: Vec<String> = (0..20).map(|number| format!("slow {number}")).collect();
+    let during = async {
+        assert!(served.upstream.wait_until(|counts| counts.posts == 21, SOON).await);
+        served.program.signal(Signal::TERM);
+        eventually("it says that it drains", async || served.admin("/readyz").await.status == 503).await;
+        let refused = served.submit("new").await;
+        assert_eq!(refused.refusal(), (503, "draining".to_owned()));
+        assert_eq!((refused.header("retry-after"), refused.header("connection")), ("1", "close"));
+        assert_eq!(served.submit("known").await.request_id(), known, "a hit is served");
+        let poll = served.poll(&known).await;
+        assert_eq!((poll.status, poll.header("connection")), (200, "close"));
+        served.submit("slow 7").await.request_id()
+    };
+    let (answers, joined) = tokio::join!(together(prompts.iter().map(|prompt| served.submit(prompt))), during);
+    let ids: Vec<String> = answers.iter().map(|answer| answer.request_id()).collect();
+    assert_eq!(ids[7], joined, "a twin joins");
+    assert_eq!(served.program.ended().await.code(), Some(0), "{}", served.program.output());
+    assert_eq!((served.upstream.posts(), served.upstream.counts().accepted), (21, 21));
+    key_is_absent(&key, "the output", served.program.output().as_bytes());
+}
+
+#[tokio::test]
+async fn f40_a_second_signal_hurries_and_what_is_in_flight_is_unknown() {
+    let key = random_key();
+    let mut served = Served::start(&key, options(&key), &[], &[]).await;
+    served.upstream.always_submission(Some(Fault::Stall));
+    let mut client = TcpStream::connect(served.address).await.unwrap();
+    let body = r#"{"prompt":"stalled"}"#;
+    let head = format!("POST {GENERATIONS} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: ");
+    client.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
+    assert!(served.upstream.wait_until(|counts| counts.posts == 1, SOON).await);
+    served.program.signal(Signal::TERM);
+    served.program.says("draining").await;
+    assert_eq!(served.metric("submissions_total{outcome=\"unknown\"}").await, 0.0);
+    served.program.signal(Signal::TERM);
+    assert_eq!(served.program.ended().await.code(), Some(0));
+    served.program.says("the outcome of a submission is unknown").await;
+    let mut answer = String::new();
+    _ = client.read_to_string(&mut answer).await;
+    assert!(!answer.contains(" 200 "), "{answer}");
+}

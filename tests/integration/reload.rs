@@ -1,0 +1,166 @@
+//! A new configuration while it runs: on SIGHUP and by a change of the file, whole or not at all, and what is
+//! remembered stays (F-70).
+
+use std::path::Path;
+use std::time::Duration;
+
+use reelgate::simulator::Options;
+use rustix::process::Signal;
+
+use super::support::process::Served;
+use super::support::{Answer, Folder, eventually, key_is_absent, random_key};
+
+const FILE: &str = "reelgate.toml";
+
+/// The program with a configuration file of this text.
+async fn served(folder: &Folder, key: &str, text: &str) -> Served {
+    let file = folder.write(FILE, text);
+    let options = Options { key: Some(key.to_owned()), job_duration: Duration::from_millis(100), ..Options::default() };
+    Served::start(key, options, &["--config", file.to_str().unwrap()], &[]).await
+}
+
+fn generations(rate: &str) -> String {
+    format!("[limits.user]\ngenerations = \"{rate}\"\n")
+}
+
+fn is_limited(answer: &Answer) -> bool {
+    match answer.status {
+        200 => false,
+        _ => {
+            assert_eq!(answer.refusal(), (429, "rate_limited".to_owned()));
+            true
+        }
+    }
+}
+
+/// Waits until so many reloads ended so.
+async fn reloads(served: &Served, result: &str, count: f64) {
+    let series = format!("config_reloads_total{{result=\"{result}\"}}");
+    eventually(&series, async || served.metric(&series).await >= count).await;
+}
+
+#[tokio::test]
+async fn a_hangup_applies_new_limits_and_keeps_what_was_counted() {
+    let (folder, key) = (Folder::new(), random_key());
+    let served = served(&folder, &key, &generations("off")).await;
+    let id = served.submit("a").await.request_id();
+    assert!(!is_limited(&served.submit("b").await));
+    folder.write(FILE, &generations("1/day"));
+    served.program.signal(Signal::HUP);
+    reloads(&served, "ok", 1.0).await;
+    served.program.says("limits.user.generations").await;
+    assert!(!is_limited(&served.submit("c").await));
+    assert!(is_limited(&served.submit("d").await));
+    assert_eq!(served.submit("a").await.request_id(), id, "entries survive");
+
+    // What was used stays used, whatever else changes.
+    folder.write(FILE, &(generations("1/day") + "requests = \"1000/day\"\n"));
+    served.program.signal(Signal::HUP);
+    reloads(&served, "ok", 2.0).await;
+    assert!(is_limited(&served.submit("d").await));
+    assert_eq!(served.metric("submissions_total{outcome=\"created\"}").await, 3.0, "counts survive");
+    assert_eq!(served.upstream.posts(), 3);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_change_of_the_file_is_noticed_without_a_signal() {
+    let (folder, key) = (Folder::new(), random_key());
+    let served = served(&folder, &key, &generations("off")).await;
+    folder.write(FILE, "[validation]\nunknown_fields = \"refuse\"\n");
+    reloads(&served, "ok", 1.0).await;
+    let body = "{\"prompt\":\"a\",\"camera\":1}";
+    let headers = [("content-type", "application/json")];
+    let answer = super::support::ask(served.address, hyper::Method::POST, super::support::GENERATIONS, &headers, body);
+    assert_eq!(answer.await.refusal(), (422, "invalid_request".to_owned()));
+    served.end().await;
+}
+
+#[tokio::test]
+async fn f70_a_bad_file_changes_nothing_and_is_logged_and_counted() {
+    let (folder, key) = (Folder::new(), random_key());
+    let served = served(&folder, &key, &generations("1/day")).await;
+    assert!(!is_limited(&served.submit("a").await));
+    let long = "# a comment\n".repeat(1 << 20);
+    let schema = folder.write("schema.json", "{\"type\": 12}");
+    let own = |path: &Path| format!("[validation]\ngenerations = \"{}\"\n", path.display());
+    // Each would lift the limit, if any part of it were applied.
+    let mut count = 0.0;
+    for (bad, said) in [
+        ("[limits.user\ngenerations = \"off\"\n".to_owned(), "reelgate.toml:1"),
+        (generations("off") + "generatoins = 1\n", "generatoins"),
+        (generations("0/minute"), "limits.user.generations"),
+        (long, "longer than 1 MiB"),
+        (generations("off") + "[upstream]\nkey_file = \"/nowhere/key\"\n", "upstream.key_file: cannot be read"),
+        (generations("off") + &own(&schema), "validation.generations"),
+        (generations("off") + "[server]\nmax_body = \"1 GiB\"\n", "server.body_memory"),
+        ("[limits.user]\ngenerations = \"of".to_owned(), "reelgate.toml:2"),
+    ] {
+        folder.write(FILE, &bad);
+        served.program.signal(Signal::HUP);
+        count += 1.0;
+        reloads(&served, "error", count).await;
+        served.program.says(said).await;
+        assert!(is_limited(&served.submit("b").await), "{said}");
+        assert_eq!(served.metric("config_reloads_total{result=\"ok\"}").await, 0.0, "{said}");
+    }
+    std::fs::remove_file(folder.path(FILE)).unwrap();
+    served.program.signal(Signal::HUP);
+    reloads(&served, "error", count + 1.0).await;
+    assert!(is_limited(&served.submit("b").await));
+    folder.write(FILE, &generations("off"));
+    served.program.signal(Signal::HUP);
+    reloads(&served, "ok", 1.0).await;
+    assert!(!is_limited(&served.submit("b").await));
+    let output = served.end().await;
+    assert!(output.contains("what runs is unchanged"), "{output}");
+}
+
+#[tokio::test]
+async fn a_key_that_needs_a_restart_is_named_and_the_rest_is_applied() {
+    let (folder, key) = (Folder::new(), random_key());
+    let served = served(&folder, &key, &generations("off")).await;
+    folder.write(FILE, &(generations("1/day") + "[server]\nconnections = 500\nconnections_per_address = 100\n"));
+    served.program.signal(Signal::HUP);
+    reloads(&served, "ok", 1.0).await;
+    for name in ["server.connections", "server.connections_per_address"] {
+        assert_eq!(served.metric(&format!("config_restart_needed{{key=\"{name}\"}}")).await, 1.0);
+    }
+    served.program.says("these keys wait for a restart").await;
+    assert!(!is_limited(&served.submit("a").await));
+    assert!(is_limited(&served.submit("b").await));
+    folder.write(FILE, &generations("1/day"));
+    served.program.signal(Signal::HUP);
+    reloads(&served, "ok", 2.0).await;
+    assert!(!served.admin("/metrics").await.text().contains("config_restart_needed{"), "what was taken back");
+    served.end().await;
+}
+
+#[tokio::test]
+async fn inv1_a_new_key_in_the_key_file_is_used_by_what_comes_after_it() {
+    let (folder, old, new) = (Folder::new(), random_key(), random_key());
+    let file = folder.write("key", &format!("{old}\n"));
+    let environment = [("COMETAPI_KEY", ""), ("REELGATE_UPSTREAM__KEY_FILE", file.to_str().unwrap())];
+    let served = Served::start("", Options::default(), &[], &environment).await;
+    served.submit("a").await.request_id();
+    folder.write("key", &format!("{new}\n"));
+    reloads(&served, "ok", 1.0).await;
+    served.submit("b").await.request_id();
+    // A key that cannot be one is not taken.
+    folder.write("key", "two words\n");
+    served.program.signal(Signal::HUP);
+    reloads(&served, "error", 1.0).await;
+    served.submit("c").await.request_id();
+    let received = served.upstream.received();
+    let keys: Vec<bool> = [&old, &new, &new]
+        .iter()
+        .zip(&received)
+        .map(|(key, received)| String::from_utf8_lossy(&received.head).contains(&format!("Bearer {key}\r\n")))
+        .collect();
+    assert_eq!(keys, [true; 3]);
+    let output = served.end().await;
+    for key in [&old, &new] {
+        key_is_absent(key, "the output", output.as_bytes());
+    }
+    assert!(!output.contains("two words"), "{output}");
+}
