@@ -226,14 +226,20 @@ impl Entry {
         if let Some((_, at)) = self.wish.as_mut().filter(|(wisher, _)| *wisher == caller) {
             *at = now;
         }
-        let State::Unknown(until) = self.state else { return };
-        let in_the_last_moments = now < until && until.since(now) <= RETRY_AFTER_DOUBT;
-        if !in_the_last_moments {
-            return;
-        }
+        // Before the hold has begun nobody knows where its last moments will be.
+        let until = match self.state {
+            State::Unknown(until) if now < until && until.since(now) <= RETRY_AFTER_DOUBT => Some(until),
+            State::Sending => None,
+            _ => return,
+        };
         if let Some((_, at)) = self.refused.iter_mut().find(|(refused, _)| *refused == caller) {
             *at = now;
-        } else if self.refused.len() < MAX_REFUSED {
+            return;
+        }
+        if let Some(until) = until {
+            self.refused.retain(|(_, at)| *at + RETRY_AFTER_DOUBT > until);
+        }
+        if self.refused.len() < MAX_REFUSED {
             self.refused.push((caller, now));
         }
     }

@@ -193,3 +193,6 @@ impl Flights {
         self.by_attempt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

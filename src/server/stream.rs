@@ -87,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         let this = self.get_mut();
         match Pin::new(&mut this.socket).poll_write(context, bytes) {
             Poll::Pending => this.poll_stalled(context),
-            written => {
+            written @ Poll::Ready(_) => {
                 this.stalled = None;
                 written
             }
@@ -133,7 +133,7 @@ mod tests {
         let slow = tokio::spawn(async move {
             let mut read = [0; 100];
             for _ in 0..4 {
-                tokio::time::sleep(TIMEOUT - Duration::from_secs(1)).await;
+                sleep(TIMEOUT - Duration::from_secs(1)).await;
                 client.read_exact(&mut read).await.unwrap();
             }
             client

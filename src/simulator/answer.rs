@@ -20,27 +20,27 @@ pub(super) struct Answer {
 
 impl Answer {
     /// An answer without a body.
-    pub fn empty(status: u16) -> Answer {
+    pub(super) fn empty(status: u16) -> Answer {
         Answer { status, headers: Vec::new(), body: Bytes::new() }
     }
 
     /// An answer with a body.
-    pub fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Answer {
+    pub(super) fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Answer {
         Answer { status, headers: Vec::new(), body: body.into() }.header("content-type", content_type)
     }
 
     /// An answer with a JSON body.
-    pub fn json(status: u16, body: &Value) -> Answer {
+    pub(super) fn json(status: u16, body: &Value) -> Answer {
         Answer::new(status, "application/json", body.to_string())
     }
 
     /// A page.
-    pub fn html(status: u16) -> Answer {
+    pub(super) fn html(status: u16) -> Answer {
         Answer::new(status, "text/html; charset=utf-8", PAGE)
     }
 
     /// An error in one of the forms that clients meet.
-    pub fn error(status: u16, form: &Form) -> Answer {
+    pub(super) fn error(status: u16, form: &Form) -> Answer {
         let message = format!("simulated answer with status {status} (request id: 20261122-simulated)");
         match form {
             Form::Comet(code) => Answer::json(
@@ -56,7 +56,7 @@ impl Answer {
     }
 
     /// A 2xx that is not what it should be. `id` is the id of the job, where the oddity shows one.
-    pub fn odd(odd: &Odd, id: &str) -> Answer {
+    pub(super) fn odd(odd: &Odd, id: &str) -> Answer {
         let body = match odd {
             Odd::NoBody => return Answer::new(200, "application/json", Bytes::new()),
             Odd::Html => return Answer::html(200),
@@ -82,7 +82,7 @@ impl Answer {
     }
 
     /// An answer that holds `key` in two header fields and in its body, and where in the body the key's middle is.
-    pub fn key_echo(status: u16, key: &str) -> (Answer, usize) {
+    pub(super) fn key_echo(status: u16, key: &str) -> (Answer, usize) {
         let message = format!("Incorrect API key provided: {key}. Find your key in the console.");
         let answer = Answer::json(
             status,
@@ -95,26 +95,26 @@ impl Answer {
     }
 
     /// The same with one more header field.
-    pub fn header(mut self, name: &str, value: &str) -> Answer {
+    pub(super) fn header(mut self, name: &str, value: &str) -> Answer {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
     /// The same, its body filled up with spaces to that length.
-    pub fn padded(self, length: usize) -> Answer {
+    pub(super) fn padded(self, length: usize) -> Answer {
         let mut body = self.body.to_vec();
         body.resize(length.clamp(body.len(), body.len().max(MAX_PADDED)), b' ');
         Answer { body: body.into(), ..self }
     }
 
     /// The same with a gzip body.
-    pub fn encoded(self) -> Answer {
+    pub(super) fn encoded(self) -> Answer {
         let body = super::gzip::encode(&self.body);
         Answer { body: body.into(), ..self }.header("content-encoding", "gzip")
     }
 
     /// The pieces in which the answer is written. A HEAD gets no body.
-    pub fn pieces(&self, framing: Framing, to_head: bool) -> Vec<Bytes> {
+    pub(super) fn pieces(&self, framing: Framing, to_head: bool) -> Vec<Bytes> {
         let mut start = self.head();
         match framing {
             // RFC 9110 section 8.6: no length with 1xx and 204.
@@ -137,7 +137,7 @@ impl Answer {
     }
 
     /// The answer in broken HTTP. Whether the connection must end behind it stands beside the bytes.
-    pub fn malformed(&self, malformed: Malformed) -> (Bytes, bool) {
+    pub(super) fn malformed(&self, malformed: Malformed) -> (Bytes, bool) {
         let body = &self.body;
         let length = body.len();
         let mut bytes = self.head();

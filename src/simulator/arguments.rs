@@ -86,7 +86,10 @@ pub async fn run(arguments: SimulateArguments) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let simulator = Simulator::start(arguments.options()).await?;
     let origin = simulator.origin();
-    println!("simulated upstream: {origin}/grok/v1 (control: {origin}/simulator/)");
+    #[expect(clippy::print_stdout, reason = "a command's answer to whoever called it")]
+    {
+        println!("simulated upstream: {origin}/grok/v1 (control: {origin}/simulator/)");
+    }
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

@@ -106,6 +106,7 @@ impl Simulator {
         let address = listener.local_addr()?;
         let origin = options.public_origin.clone().unwrap_or_else(|| origin(address));
         let state = Arc::new(State::new(options, origin));
+        #[expect(clippy::disallowed_methods, reason = "its handle is kept, and aborted at the end")]
         let accepting = tokio::spawn(accept(listener, Arc::clone(&state)));
         Ok(Simulator { address, state, accepting })
     }

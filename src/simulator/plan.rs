@@ -73,7 +73,7 @@ pub(super) enum Framing {
 
 impl Plan {
     /// The plan that carries out `faults`, the later ones over the earlier ones.
-    pub fn of<'a>(faults: impl IntoIterator<Item = &'a Fault>) -> Plan {
+    pub(super) fn of<'a>(faults: impl IntoIterator<Item = &'a Fault>) -> Plan {
         let mut plan = Plan::default();
         for fault in faults {
             plan.add(fault);
@@ -82,7 +82,7 @@ impl Plan {
     }
 
     /// Whether a submission with this plan makes a job.
-    pub fn makes_job(&self) -> bool {
+    pub(super) fn makes_job(&self) -> bool {
         let answered = match &self.content {
             Content::Usual | Content::Malformed(_) => true,
             Content::Odd(odd) => matches!(odd, Odd::Wrapped | Odd::Accepted | Odd::ErrorWithId | Odd::Marked),
@@ -92,7 +92,7 @@ impl Plan {
     }
 
     /// Adds what `fault` says, over what was said before.
-    pub fn add(&mut self, fault: &Fault) {
+    pub(super) fn add(&mut self, fault: &Fault) {
         match fault {
             Fault::All(faults) => faults.iter().for_each(|fault| self.add(fault)),
             Fault::Delay(delay) => self.delay = *delay,

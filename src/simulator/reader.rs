@@ -60,12 +60,12 @@ pub(super) struct Reader<S> {
 
 impl Head {
     /// The value of the first field of that name, which is given in lower case.
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(super) fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// Whether a body follows.
-    pub fn has_body(&self) -> bool {
+    pub(super) fn has_body(&self) -> bool {
         self.body != BodyLength::Known(0)
     }
 
@@ -123,17 +123,17 @@ impl Head {
 
 impl<S: AsyncRead + Unpin> Reader<S> {
     /// Reads from `stream`.
-    pub fn new(stream: S) -> Self {
+    pub(super) fn new(stream: S) -> Self {
         Self { stream, buffer: BytesMut::new(), total: 0 }
     }
 
     /// What has been read and belongs to nothing yet.
-    pub fn rest(&self) -> &[u8] {
+    pub(super) fn rest(&self) -> &[u8] {
         &self.buffer
     }
 
     /// The next request's head.
-    pub async fn head(&mut self) -> Result<Head, Stop> {
+    pub(super) async fn head(&mut self) -> Result<Head, Stop> {
         loop {
             if !self.buffer.is_empty()
                 && let Some((head, length)) = Head::parse(&self.buffer)?
@@ -146,7 +146,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
     }
 
     /// The body that follows `head`. Not more than `limit` bytes are read; what was read before a stop is in `body`.
-    pub async fn body(&mut self, head: &Head, limit: usize, body: &mut BytesMut) -> Result<(), Stop> {
+    pub(super) async fn body(&mut self, head: &Head, limit: usize, body: &mut BytesMut) -> Result<(), Stop> {
         match head.body {
             BodyLength::Known(length) => self.exactly(length, limit, body).await,
             BodyLength::Chunked => self.chunks(limit, body).await,

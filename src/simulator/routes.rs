@@ -40,7 +40,7 @@ pub(super) enum Reply {
 
 impl<'a> Route<'a> {
     /// The route of a request.
-    pub fn of(head: &'a Head) -> Self {
+    pub(super) fn of(head: &'a Head) -> Self {
         let path = head.path.as_str();
         if path == "/simulator" || path.starts_with("/simulator/") {
             return Self::Control;
@@ -57,7 +57,7 @@ impl<'a> Route<'a> {
     }
 
     /// Which faults apply.
-    pub fn kind(self) -> Option<Kind> {
+    pub(super) fn kind(self) -> Option<Kind> {
         match self {
             Self::Submission => Some(Kind::Submission),
             Self::Poll(_) => Some(Kind::Poll),

@@ -118,38 +118,38 @@ pub(super) struct Script {
 
 impl State {
     /// Nothing has happened yet.
-    pub fn new(options: Options, origin: String) -> Self {
+    pub(super) fn new(options: Options, origin: String) -> Self {
         Self { options, origin, counts: watch::Sender::default(), answers: AtomicU64::new(0), memory: Mutex::default() }
     }
 
     /// Locks the memory. Never held across an await.
-    pub fn memory(&self) -> MutexGuard<'_, Memory> {
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What happened so far.
-    pub fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         *self.counts.borrow()
     }
 
     /// The same, to wait on.
-    pub fn watch(&self) -> watch::Receiver<Counts> {
+    pub(super) fn watch(&self) -> watch::Receiver<Counts> {
         self.counts.subscribe()
     }
 
     /// Counts something.
-    pub fn count(&self, change: impl FnOnce(&mut Counts)) {
+    pub(super) fn count(&self, change: impl FnOnce(&mut Counts)) {
         self.counts.send_modify(change);
     }
 
     /// The number of the next answer, from 1.
-    pub fn next_answer(&self) -> u64 {
+    pub(super) fn next_answer(&self) -> u64 {
         self.answers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// What to do with the next request of that kind: what was queued, else what always holds, else what the dice
     /// say.
-    pub fn plan(&self, kind: Kind) -> Plan {
+    pub(super) fn plan(&self, kind: Kind) -> Plan {
         let mut memory = self.memory();
         let script = match kind {
             Kind::Submission => &mut memory.submissions,
@@ -169,7 +169,7 @@ impl State {
     }
 
     /// Remembers a request.
-    pub fn record(&self, received: Received) {
+    pub(super) fn record(&self, received: Received) {
         let mut memory = self.memory();
         memory.received_bytes = memory.received_bytes.saturating_add(received.size());
         memory.received.push_back(received);
@@ -182,7 +182,7 @@ impl State {
     }
 
     /// Remembers a job.
-    pub fn keep(&self, job: Job) {
+    pub(super) fn keep(&self, job: Job) {
         let mut memory = self.memory();
         memory.order.push_back(job.request_id.clone());
         memory.jobs.insert(job.request_id.clone(), job);
@@ -196,7 +196,7 @@ impl State {
     }
 
     /// Forgets everything but the open connections and the dice.
-    pub fn forget(&self) {
+    pub(super) fn forget(&self) {
         let mut memory = self.memory();
         let draws = memory.draws;
         *memory = Memory { draws, ..Memory::default() };

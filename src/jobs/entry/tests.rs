@@ -104,6 +104,17 @@ fn m14_who_was_refused_in_the_last_minute_stays_refused_for_a_minute_and_nobody_
 }
 
 #[test]
+fn m14_the_first_callers_own_504_counts_as_a_refusal() {
+    let short = Windows { hold: Duration::from_secs(30), ..WINDOWS };
+    let mut sent = entry(State::Sending);
+    sent.doubt([1; 16], at(1035));
+    sent.state = State::Unknown(at(1066));
+    assert!(matches!(sent.look(plain(1), at(1095), &short), Look::Held(_)), "60 s after its 504");
+    assert_eq!(sent.look(plain(1), at(1096), &short), Look::Free);
+    assert_eq!(sent.look(plain(2), at(1066), &short), Look::Free);
+}
+
+#[test]
 fn m14_sixteen_callers_are_remembered_and_twice_the_hold_is_the_end() {
     let mut held = entry(State::Unknown(at(1600)));
     for caller in 0..20 {

@@ -35,8 +35,8 @@ impl Hot {
         self.cache.invalidate(fingerprint);
     }
 
-    /// How many there are.
-    pub fn len(&self) -> u64 {
+    /// How many entries there are.
+    pub fn count(&self) -> u64 {
         self.cache.run_pending_tasks();
         self.cache.entry_count()
     }

@@ -168,7 +168,7 @@ impl Ledger for MemoryLedger {
     }
 
     fn hot_entries(&self) -> u64 {
-        self.hot.len()
+        self.hot.count()
     }
 
     fn reload(&self, bounds: Bounds) {

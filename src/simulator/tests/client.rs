@@ -20,21 +20,21 @@ pub(super) struct Seen {
 }
 
 impl Client {
-    pub async fn connect(simulator: &Simulator) -> Client {
+    pub(super) async fn connect(simulator: &Simulator) -> Client {
         Client(TcpStream::connect(simulator.address()).await.unwrap())
     }
 
-    pub async fn send(&mut self, text: &str) {
+    pub(super) async fn send(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
     /// Asks and reads an answer that has a length.
-    pub async fn ask(&mut self, text: &str) -> Seen {
+    pub(super) async fn ask(&mut self, text: &str) -> Seen {
         self.send(text).await;
         self.answer(text.starts_with("HEAD")).await
     }
 
-    pub async fn answer(&mut self, to_head: bool) -> Seen {
+    pub(super) async fn answer(&mut self, to_head: bool) -> Seen {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(timeout(BOUND, self.0.read_u8()).await.unwrap().unwrap());
@@ -48,7 +48,7 @@ impl Client {
     }
 
     /// All bytes up to the end of the connection, and whether that end was orderly.
-    pub async fn rest(&mut self) -> (Vec<u8>, bool) {
+    pub(super) async fn rest(&mut self) -> (Vec<u8>, bool) {
         let mut bytes = Vec::new();
         let end = timeout(BOUND, self.0.read_to_end(&mut bytes)).await.expect("the connection did not end");
         (bytes, end.is_ok())
@@ -56,11 +56,11 @@ impl Client {
 }
 
 impl Seen {
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
 
-    pub fn id(&self) -> String {
+    pub(super) fn id(&self) -> String {
         self.json()["request_id"].as_str().unwrap().to_owned()
     }
 }

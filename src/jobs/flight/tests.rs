@@ -1,0 +1,95 @@
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::upstream::outcome::NotSent;
+
+const QUEUE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(35);
+
+fn attempt() -> AttemptId {
+    AttemptId::from_bytes([1; 16])
+}
+
+fn outcome() -> Arc<Outcome> {
+    Arc::new(Outcome::NotSent(NotSent::Left))
+}
+
+async fn is_abandoned(flight: &Flight) -> bool {
+    timeout(Duration::from_millis(1), flight.abandoned()).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn m6_an_attempt_that_all_have_left_before_the_send_is_not_sent() {
+    let flights = Flights::default();
+    let (flight, leader) = flights.open(attempt());
+    let joiner = flights.join(attempt(), 10).unwrap();
+    drop(leader);
+    assert!(!is_abandoned(&flight).await, "one still waits");
+    drop(joiner);
+    assert!(is_abandoned(&flight).await);
+    assert!(!flight.depart());
+    let mut late = flights.join(attempt(), 10).unwrap();
+    assert!(!flight.depart(), "who comes too late does not revive it");
+    flight.land(outcome(), Time::from_millis(0));
+    assert!(late.outcome(QUEUE, PATIENCE).await.unwrap().is_void(), "but is told that it made nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn m6_the_departure_itself_notices_that_all_have_left() {
+    let (flight, leader) = Flights::default().open(attempt());
+    drop(leader);
+    assert!(!flight.depart());
+}
+
+#[tokio::test(start_paused = true)]
+async fn m6_once_it_has_departed_leaving_ends_nothing() {
+    let (flight, leader) = Flights::default().open(attempt());
+    assert!(flight.depart());
+    drop(leader);
+    assert!(!is_abandoned(&flight).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_is_counted_from_the_send_or_the_arrival_whichever_is_later() {
+    let flights = Flights::default();
+    let (flight, mut leader) = flights.open(attempt());
+    let begun = Instant::now();
+    let waiting = tokio::spawn(async move { (leader.outcome(QUEUE, PATIENCE).await.is_none(), begun.elapsed()) });
+    sleep(Duration::from_secs(5)).await;
+    flight.sent(Instant::now());
+    sleep(Duration::from_secs(10)).await;
+    let mut joiner = flights.join(attempt(), 10).unwrap();
+    assert!(joiner.outcome(QUEUE, PATIENCE).await.is_none());
+    assert_eq!(begun.elapsed(), Duration::from_secs(50));
+    assert_eq!(waiting.await.unwrap(), (true, Duration::from_secs(40)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_before_the_send_is_bounded_too() {
+    let (_flight, mut leader) = Flights::default().open(attempt());
+    let begun = Instant::now();
+    assert!(leader.outcome(QUEUE, PATIENCE).await.is_none());
+    assert_eq!(begun.elapsed(), QUEUE);
+}
+
+#[tokio::test]
+async fn m5_a_twin_that_comes_as_it_lands_shares_its_outcome_for_ten_seconds() {
+    let flights = Flights::default();
+    let (flight, _leader) = flights.open(attempt());
+    flight.land(outcome(), Time::from_millis(1_000));
+    flights.sweep(Time::from_millis(10_999));
+    let mut twin = flights.join(attempt(), 10).unwrap();
+    assert!(twin.outcome(QUEUE, PATIENCE).await.is_some());
+    flights.sweep(Time::from_millis(11_000));
+    assert_eq!(flights.join(attempt(), 10).unwrap_err(), NoPlace::Gone);
+}
+
+#[tokio::test]
+async fn lim9_the_places_beside_an_attempt_are_bounded_and_given_back() {
+    let flights = Flights::default();
+    let (_flight, _leader) = flights.open(attempt());
+    let second = flights.join(attempt(), 2).unwrap();
+    assert_eq!(flights.join(attempt(), 2).unwrap_err(), NoPlace::Full);
+    drop(second);
+    assert!(flights.join(attempt(), 2).is_ok());
+}
