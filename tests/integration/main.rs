@@ -18,6 +18,7 @@
 
 mod support;
 mod submissions;
+mod seen;
 mod dependencies;
 mod examples;
 mod promtool;
