@@ -105,6 +105,8 @@ async fn a_client_that_leaves_has_its_line_too() {
 #[tokio::test]
 async fn t71_no_prompt_user_or_url_is_in_the_log_or_the_metrics() {
     let scene = Scene::with(|config, _| config.log.level = Level::Debug).await;
+    // The events of the whole process too; the marker is this test's alone.
+    scene.gateway().gateway().telemetry.log.install().unwrap();
     let marker = "zyxmarkerzyx";
     let image = format!("https://{marker}.example/a.png?{marker}");
     for duration in [json!(5), json!(99), json!(marker)] {
