@@ -97,13 +97,16 @@ impl Refusal {
         names.extend(match self.status {
             409 => &["Retry-After", "X-Should-Retry"][..],
             415 => &["Accept", "Accept-Encoding"],
-            429 | 503 => &["Retry-After"],
+            429 | 500 | 503 => &["Retry-After"],
             502 | 504 if of_submission => &["Retry-After", "X-Should-Retry", "Proxy-Status"],
             502 | 504 => &["Retry-After", "Proxy-Status"],
             508 => &["Proxy-Status"],
             _ => &[],
         });
-        names.extend(self.passes.then_some("Reelgate-Upstream-Request-Id"));
+        if self.passes {
+            names.push("Reelgate-Upstream-Request-Id");
+            names.extend(of_submission.then_some("Reelgate-Warning"));
+        }
         let headers: Map<String, Value> =
             names.into_iter().map(|name| (name.to_owned(), reference("headers", name))).collect();
         let ours = json!({"allOf": [

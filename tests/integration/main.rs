@@ -19,6 +19,7 @@
 mod support;
 mod submissions;
 mod seen;
+mod description;
 mod dependencies;
 mod examples;
 mod promtool;
