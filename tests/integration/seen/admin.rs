@@ -94,7 +94,7 @@ async fn t72_the_public_listener_shows_nothing_of_it() {
 async fn a_draining_gateway_is_alive_and_not_ready_until_what_was_paid_has_come() {
     let options = Options { key: Some("the-upstream-key-of-this-test".to_owned()), ..Options::default() };
     let upstream = Simulator::start(options).await.unwrap();
-    upstream.next_submission(Fault::Delay(Duration::from_millis(1500)));
+    upstream.next_submission(Fault::Delay(Duration::from_millis(2500)));
     let mut config = Config::default();
     config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     config.admin.listen = config.server.listen;
