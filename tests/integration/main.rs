@@ -28,6 +28,8 @@ mod browsers;
 mod limits;
 mod process;
 mod reload;
+mod seen;
+mod description;
 mod dependencies;
 mod examples;
 mod promtool;
