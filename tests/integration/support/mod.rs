@@ -303,7 +303,7 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 /// Lets futures run side by side, all of them to their end.
 pub async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|context| {
+    poll_fn(|context| {
         for (future, output) in running.iter_mut().filter(|(_, output)| output.is_none()) {
             if let Poll::Ready(value) = future.as_mut().poll(context) {
                 *output = Some(value);
