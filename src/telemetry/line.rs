@@ -2,6 +2,7 @@
 //! line without a raw control character, and no value is longer than a bound (`HARDENING.md` T-71).
 
 use std::fmt::{self, Display, Write as _};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::settings::Level;
@@ -68,6 +69,37 @@ impl Line {
         }
     }
 
+    /// Adds a field of a text that is at hand: most are plain, and cost a copy.
+    pub(super) fn text(&mut self, name: &'static str, value: &str) {
+        if self.style == Style::Json && value.len() <= MAX_VALUE && value.bytes().all(is_plain) {
+            self.name(name);
+            self.text.push('"');
+            self.text.push_str(value);
+            self.text.push('"');
+        } else {
+            self.field(name, value);
+        }
+    }
+
+    /// Adds a field of an address.
+    pub(super) fn address(&mut self, name: &'static str, address: IpAddr) {
+        let IpAddr::V4(address) = address else { return self.field(name, &address) };
+        let mut text = String::with_capacity(15);
+        for (place, octet) in address.octets().into_iter().enumerate() {
+            if place > 0 {
+                text.push('.');
+            }
+            push_number(&mut text, octet.into());
+        }
+        self.text(name, &text);
+    }
+
+    /// Adds a field of a number.
+    pub(super) fn number(&mut self, name: &'static str, value: u64) {
+        self.name(name);
+        push_number(&mut self.text, value);
+    }
+
     /// Adds a field whose text is a JSON value already: a number, true or false.
     pub(super) fn literal(&mut self, name: &'static str, value: impl Display) {
         self.name(name);
@@ -78,8 +110,7 @@ impl Line {
     pub(super) fn milliseconds(&mut self, name: &'static str, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         self.name(name);
-        let whole = micros / 1_000;
-        push_digits(&mut self.text, whole, 10_u64.pow(whole.checked_ilog10().unwrap_or_default()));
+        push_number(&mut self.text, micros / 1_000);
         self.text.push('.');
         push_digits(&mut self.text, micros % 1_000, 100);
     }
@@ -197,6 +228,11 @@ fn push_time(text: &mut String, since_epoch: Duration) {
     text.push('.');
     push_digits(text, since_epoch.subsec_millis().into(), 100);
     text.push('Z');
+}
+
+/// Appends a number.
+fn push_number(text: &mut String, number: u64) {
+    push_digits(text, number, 10_u64.pow(number.checked_ilog10().unwrap_or_default()));
 }
 
 /// Appends the decimal digits of a number from the place `first` on; the formatter of the standard library costs ten
