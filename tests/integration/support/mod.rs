@@ -5,6 +5,7 @@ mod answer;
 mod door;
 mod folder;
 mod invariants;
+mod line;
 pub mod process;
 mod sink;
 
@@ -30,6 +31,7 @@ pub use answer::{Answer, code_of};
 pub use door::Door;
 pub use folder::Folder;
 pub use invariants::key_is_absent;
+pub use line::{Line, Open};
 pub use sink::Sink;
 
 /// Where submissions go.

@@ -1,0 +1,1 @@
+//! `polls.shape = "flat"`: the wrapper is taken off for clients that only know xAI's form.
