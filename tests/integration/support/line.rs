@@ -45,6 +45,17 @@ impl Line {
 
     /// Sends a request and waits for the answer's header.
     pub async fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Open {
+        self.try_ask(method, path, headers, body).await.expect("the connection broke before an answer")
+    }
+
+    /// The same, where the answer may break before its header is whole.
+    pub async fn try_ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Open, hyper::Error> {
         let is_http2 = matches!(self.sender, Sender::Http2(_));
         let uri = if is_http2 { format!("http://{}{path}", self.address) } else { path.to_owned() };
         let mut request = Request::builder().method(method).uri(uri);
@@ -68,8 +79,7 @@ impl Line {
                 }
             }
         };
-        let answer = tokio::time::timeout(SOON * 2, answer).await.expect("no answer in time");
-        Open(answer.expect("the connection broke before an answer"))
+        tokio::time::timeout(SOON * 2, answer).await.expect("no answer in time").map(Open)
     }
 }
 
