@@ -270,10 +270,9 @@ async fn a_head_is_asked_as_a_get_and_read_all_the_same() {
     for name in ["content-type", "content-length", "x-content-type-options"] {
         assert_eq!(head.header(name), get.header(name), "{name}");
     }
-    scene.upstream.next_poll(Fault::All(vec![
-        Fault::End(End::failed("internal_error", "boom")),
-        Fault::Chunked { bytes: 5 },
-    ]));
+    scene
+        .upstream
+        .next_poll(Fault::All(vec![Fault::End(End::failed("internal_error", "boom")), Fault::Chunked { bytes: 5 }]));
     let head = scene.ask(Method::HEAD, &path(&id), &[], "").await;
     assert_eq!((head.status, head.text().as_str()), (200, ""));
     assert!(!is_hit(&scene, "a", &id).await, "its end was read");

@@ -35,7 +35,10 @@ async fn the_wrapper_is_taken_off_in_every_state() {
     let never = poll_with(&scene, &id, Fault::Pending(Pending::Progress)).await;
     assert_eq!(flat_body(&never), json!({"status": "pending", "progress": 99, "model": "grok-imagine-video"}));
     let done = flat_body(&poll_with(&scene, &id, Fault::End(End::Done)).await);
-    assert_eq!((&done["status"], &done["progress"], &done["video"]["duration"]), (&json!("done"), &json!(100), &json!(8)));
+    assert_eq!(
+        (&done["status"], &done["progress"], &done["video"]["duration"]),
+        (&json!("done"), &json!(100), &json!(8))
+    );
     assert!(done["video"]["url"].as_str().unwrap().ends_with(&format!("{id}.mp4")), "{done}");
     assert!(is_hit(&scene, "a", &id).await);
 
@@ -46,7 +49,10 @@ async fn the_wrapper_is_taken_off_in_every_state() {
     }
 
     let failed = flat_body(&poll_with(&scene, &id, Fault::End(End::failed("internal_error", "boom"))).await);
-    assert_eq!((&failed["status"], &failed["error"]), (&json!("failed"), &json!({"code": "internal_error", "message": "boom"})));
+    assert_eq!(
+        (&failed["status"], &failed["error"]),
+        (&json!("failed"), &json!({"code": "internal_error", "message": "boom"}))
+    );
     assert!(failed.get("video").is_none(), "clients choke on a video without a url: {failed}");
     assert!(!is_hit(&scene, "a", &id).await, "the entry ends in this shape too");
 

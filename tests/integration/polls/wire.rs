@@ -37,7 +37,8 @@ async fn f1a_inv8_a_cut_poll_never_looks_complete() {
     let scene = one_worker().await;
     let id = scene.submit("a").await.request_id();
     let body = length_of_a_failure(&scene, &id).await;
-    let places = (1..body).step_by(body / 7).map(CutAt::Within).chain((body..body + HEAD).step_by(20).map(CutAt::Within));
+    let places =
+        (1..body).step_by(body / 7).map(CutAt::Within).chain((body..body + HEAD).step_by(20).map(CutAt::Within));
     for at in places.chain([CutAt::BeforeEnd]) {
         for how in [How::Fin, How::Reset] {
             for framing in [None, Some(Fault::Chunked { bytes: 11 })] {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper::{HeaderMap, Request, Response};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -93,16 +93,6 @@ impl Drop for Line {
 pub struct Open(Response<Incoming>);
 
 impl Open {
-    /// Its status.
-    pub fn status(&self) -> u16 {
-        self.0.status().as_u16()
-    }
-
-    /// Its headers.
-    pub fn headers(&self) -> &HeaderMap {
-        self.0.headers()
-    }
-
     /// The next piece of the body; `None` at a clean end.
     pub async fn piece(&mut self) -> Option<Result<Bytes, hyper::Error>> {
         let frame = tokio::time::timeout(SOON, self.0.body_mut().frame()).await.expect("no piece in time")?;
