@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::gateway::answer::Body;
 use crate::gateway::rules::Rules;
 use crate::jobs::dedup::Dedup;
-use crate::request::client::{Client, Clients};
+use crate::request::client::Clients;
 use crate::request::fingerprint::FingerprintKey;
 use crate::request::route::Route;
 use crate::server::body::{BodyMemory, Upload};
@@ -86,8 +86,9 @@ impl Worker {
             Ok(caller) => caller,
             Err(error) => return (Caller::default(), Err(error)),
         };
-        let client = self.client(peer, record);
-        let answer = self.route(head, upload, client, &caller, rules, record).await;
+        // In mode `open` everyone is one team; what a client sends as Authorization is not looked at, and goes no further.
+        record.team(self.gateway.clients.team());
+        let answer = self.route(head, upload, peer, &caller, rules, record).await;
         (caller, answer)
     }
 
@@ -105,14 +106,17 @@ impl Worker {
         &self,
         head: Parts,
         upload: Upload,
-        client: Client,
+        peer: Peer,
         caller: &Caller,
         rules: &Rules,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
         let _guard = self.gateway.in_flight.enter().ok_or(Error::Overloaded { what: "server.requests_in_flight" })?;
         match Route::find(&head.method, head.uri.path(), head.uri.query())? {
-            Route::Submit(operation) => Box::pin(self.submit(operation, head, upload, client, rules, record)).await,
+            Route::Submit(operation) => {
+                let client = self.gateway.clients.identify(peer.address.ip());
+                Box::pin(self.submit(operation, head, upload, client, rules, record)).await
+            }
             Route::Poll { id, head: header_only } => {
                 let passed = Passed::of(&head.headers, head.version, self.gateway.upstream.via());
                 self.poll(&id, header_only, &passed, rules, record).await
@@ -120,13 +124,6 @@ impl Worker {
             Route::Preflight { allow } => Ok(caller.options(&head.headers, allow)?.map(|()| Body::Empty)),
             Route::OpenApi { .. } => Ok(answer::document(rules.openapi.clone())),
         }
-    }
-
-    /// Who asks. In mode `open` what the client sends as Authorization is not looked at, and goes no further.
-    fn client(&self, peer: Peer, record: &mut Record) -> Client {
-        let client = self.gateway.clients.identify(peer.address.ip());
-        record.team(&client.team);
-        client
     }
 }
 

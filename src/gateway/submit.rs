@@ -128,7 +128,9 @@ impl Worker {
     fn note(&self, submission: &Submission, names: &Names, record: &mut Record) {
         record.fingerprint(names.fingerprint.short());
         let fields = &self.gateway.telemetry.metrics.fields;
-        submission.deprecated.iter().for_each(|name| fields.deprecated(name));
+        for warning in &submission.deprecated {
+            fields.deprecated(warning.split(':').next().unwrap_or_default());
+        }
         submission.faults.iter().for_each(|fault| fields.invalid(&fault.param, fault.code));
     }
 

@@ -27,6 +27,11 @@ impl Clients {
         Ok(Self { secret, open, open_key })
     }
 
+    /// The team of everyone in mode `open`.
+    pub const fn team(&self) -> &Arc<str> {
+        &self.open
+    }
+
     /// The client behind a connection in mode `open`: everyone is the team `open`. Its `user` is known only once the
     /// body is read; without one, each address has a bucket of its own among the users.
     pub fn identify(&self, address: IpAddr) -> Client {

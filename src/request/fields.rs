@@ -112,12 +112,26 @@ impl Fields {
     /// What to say about the deprecated fields that a body holds.
     pub(super) fn deprecated(&self, body: &Value) -> Vec<String> {
         let mut warnings = Vec::new();
+        if !self.may_hold_deprecated(body) {
+            return warnings;
+        }
         self.walk(0, body, &mut Path::default(), &mut |path, name, level| {
             if let Some(text) = level.properties.get(name).and_then(|property| property.deprecated.as_deref()) {
                 warnings.push(format!("{}: {text}", path.with(name)));
             }
         });
         warnings
+    }
+
+    /// Whether a walk through the body could find one: nearly never, and asked of every submission.
+    fn may_hold_deprecated(&self, body: &Value) -> bool {
+        let mut levels = self.levels.iter().map(|level| &level.properties);
+        let outermost = levels.next();
+        let is_deprecated = |property: &Property| property.deprecated.is_some();
+        let in_the_body = outermost.is_some_and(|properties| {
+            properties.iter().any(|(name, property)| is_deprecated(property) && body.get(&**name).is_some())
+        });
+        in_the_body || levels.any(|properties| properties.values().any(is_deprecated))
     }
 
     /// The paths of all named fields, `keyframes[].image.url`, sorted.

@@ -26,9 +26,8 @@ impl Fingerprint {
 
     /// The first 12 hex digits, as logs show it.
     pub fn short(&self) -> String {
-        let mut text = self.to_string();
-        text.truncate(12);
-        text
+        let nibbles = self.0.iter().take(6).flat_map(|byte| [byte >> 4, byte & 0x0f]);
+        nibbles.map(|nibble| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 })).collect()
     }
 }
 
@@ -93,7 +92,7 @@ impl FingerprintKey {
         body: &Value,
         url_ignore: &[String],
     ) -> Fingerprint {
-        let mut canonical = Canonical { hasher: self.hasher(VERSION), url_ignore };
+        let mut canonical = self.canonical(VERSION, url_ignore);
         canonical.text(operation.name());
         canonical.text(sharing.origin);
         for part in [sharing.team, sharing.user, sharing.variation, sharing.key] {
@@ -101,23 +100,24 @@ impl FingerprintKey {
         }
         canonical.optional(sharing.unique);
         canonical.body(body);
-        Fingerprint(*canonical.hasher.finalize().as_bytes())
+        Fingerprint(*canonical.hashed().finalize().as_bytes())
     }
 
     /// A short keyed digest of some parts, for a purpose: equal only for equal parts.
     pub fn digest(&self, purpose: &str, parts: &[&str]) -> [u8; 16] {
-        let mut canonical = Canonical { hasher: self.hasher(purpose.as_bytes()), url_ignore: &[] };
+        let mut canonical = self.canonical(purpose.as_bytes(), &[]);
         parts.iter().for_each(|part| canonical.text(part));
         let mut digest = [0; 16];
-        canonical.hasher.finalize_xof().fill(&mut digest);
+        canonical.hashed().finalize_xof().fill(&mut digest);
         digest
     }
 
-    fn hasher(&self, purpose: &[u8]) -> blake3::Hasher {
-        let mut hasher = blake3::Hasher::new_keyed(self.0.expose_secret());
-        hasher.update(&length(purpose.len()));
-        hasher.update(purpose);
-        hasher
+    fn canonical<'a>(&self, purpose: &[u8], url_ignore: &'a [String]) -> Canonical<'a> {
+        let hasher = blake3::Hasher::new_keyed(self.0.expose_secret());
+        let mut canonical = Canonical { hasher, gathered: Vec::with_capacity(GATHERED), url_ignore };
+        canonical.write(&length(purpose.len()));
+        canonical.write(purpose);
+        canonical
     }
 }
 
@@ -131,10 +131,29 @@ impl fmt::Debug for FingerprintKey {
 /// the content; the fields of an object in the order of their names.
 struct Canonical<'a> {
     hasher: blake3::Hasher,
+    /// What is still to be hashed: many small pieces cost the hasher more than their bytes do.
+    gathered: Vec<u8>,
     url_ignore: &'a [String],
 }
 
 impl Canonical<'_> {
+    fn write(&mut self, bytes: &[u8]) {
+        if self.gathered.len() + bytes.len() > GATHERED {
+            self.hasher.update(&self.gathered);
+            self.gathered.clear();
+        }
+        if bytes.len() > GATHERED {
+            self.hasher.update(bytes);
+        } else {
+            self.gathered.extend_from_slice(bytes);
+        }
+    }
+
+    fn hashed(mut self) -> blake3::Hasher {
+        self.hasher.update(&self.gathered);
+        self.hasher
+    }
+
     fn body(&mut self, body: &Value) {
         let Value::Object(fields) = body else { return self.value(body) };
         let counted = fields.len() - usize::from(fields.contains_key("user"));
@@ -161,9 +180,9 @@ impl Canonical<'_> {
 
     fn value(&mut self, value: &Value) {
         match value {
-            Value::Null => _ = self.hasher.update(b"n"),
-            Value::Bool(true) => _ = self.hasher.update(b"t"),
-            Value::Bool(false) => _ = self.hasher.update(b"f"),
+            Value::Null => self.write(b"n"),
+            Value::Bool(true) => self.write(b"t"),
+            Value::Bool(false) => self.write(b"f"),
             Value::Number(number) => self.number(number),
             Value::String(text) => self.text(text),
             Value::Array(elements) => {
@@ -184,8 +203,14 @@ impl Canonical<'_> {
     fn number(&mut self, number: &Number) {
         let whole = number.as_i128().or_else(|| number.as_f64().and_then(whole));
         match whole {
-            Some(whole) => _ = self.hasher.update(b"i").update(&whole.to_le_bytes()),
-            None => _ = self.hasher.update(b"d").update(&number.as_f64().unwrap_or_default().to_bits().to_le_bytes()),
+            Some(whole) => {
+                self.write(b"i");
+                self.write(&whole.to_le_bytes());
+            }
+            None => {
+                self.write(b"d");
+                self.write(&number.as_f64().unwrap_or_default().to_bits().to_le_bytes());
+            }
         }
     }
 
@@ -195,7 +220,9 @@ impl Canonical<'_> {
         match url.split_once(',') {
             Some((head, data)) if is_data => {
                 self.open(b's', url.len());
-                self.hasher.update(head.to_ascii_lowercase().as_bytes()).update(b",").update(data.as_bytes());
+                self.write(head.to_ascii_lowercase().as_bytes());
+                self.write(b",");
+                self.write(data.as_bytes());
             }
             _ if self.url_ignore.is_empty() => self.text(url),
             _ => self.text(&without_parameters(url, self.url_ignore)),
@@ -204,21 +231,22 @@ impl Canonical<'_> {
 
     fn text(&mut self, text: &str) {
         self.open(b's', text.len());
-        self.hasher.update(text.as_bytes());
+        self.write(text.as_bytes());
     }
 
     fn optional(&mut self, part: Option<&[u8]>) {
         match part {
-            None => _ = self.hasher.update(b"-"),
+            None => self.write(b"-"),
             Some(part) => {
                 self.open(b'+', part.len());
-                self.hasher.update(part);
+                self.write(part);
             }
         }
     }
 
     fn open(&mut self, tag: u8, count: usize) {
-        self.hasher.update(&[tag]).update(&length(count));
+        self.write(&[tag]);
+        self.write(&length(count));
     }
 }
 
@@ -260,6 +288,8 @@ fn length(count: usize) -> [u8; 8] {
     u64::try_from(count).unwrap_or(u64::MAX).to_le_bytes()
 }
 
+/// How much is gathered for the hasher, in bytes: a body without an image, usually.
+const GATHERED: usize = 1024;
 /// Changes with every change of what counts, so that an old ledger's fingerprints cannot be mistaken for new ones.
 const VERSION: &[u8] = b"reelgate fingerprint 1";
 

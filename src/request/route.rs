@@ -63,7 +63,7 @@ impl RequestId {
 
     /// The path upstream: a constant and the checked id, nothing else.
     pub fn path(&self) -> String {
-        format!("{VIDEOS}{}", self.0)
+        [VIDEOS, &self.0].concat()
     }
 }
 

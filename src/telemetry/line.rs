@@ -2,6 +2,7 @@
 //! line without a raw control character, and no value is longer than a bound (`HARDENING.md` T-71).
 
 use std::fmt::{self, Display, Write as _};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::settings::Level;
@@ -53,18 +54,50 @@ impl Line {
     /// Adds a field of text.
     pub(super) fn field(&mut self, name: &'static str, value: &(impl Display + ?Sized)) {
         self.name(name);
-        let start = self.text.len();
         if self.style == Style::Json {
             self.text.push('"');
+            self.escape(value);
+            self.text.push('"');
+            return;
         }
+        let start = self.text.len();
         self.escape(value);
         let bare = self.text.get(start..).is_some_and(|value| !value.is_empty() && value.bytes().all(is_bare));
-        if self.style == Style::Json {
-            self.text.push('"');
-        } else if !bare {
+        if !bare {
             self.text.insert(start, '"');
             self.text.push('"');
         }
+    }
+
+    /// Adds a field of a text that is at hand: most are plain, and cost a copy.
+    pub(super) fn text(&mut self, name: &'static str, value: &str) {
+        if self.style == Style::Json && value.len() <= MAX_VALUE && value.bytes().all(is_plain) {
+            self.name(name);
+            self.text.push('"');
+            self.text.push_str(value);
+            self.text.push('"');
+        } else {
+            self.field(name, value);
+        }
+    }
+
+    /// Adds a field of an address.
+    pub(super) fn address(&mut self, name: &'static str, address: IpAddr) {
+        let IpAddr::V4(address) = address else { return self.field(name, &address) };
+        let mut text = String::with_capacity(15);
+        for (place, octet) in address.octets().into_iter().enumerate() {
+            if place > 0 {
+                text.push('.');
+            }
+            push_number(&mut text, octet.into());
+        }
+        self.text(name, &text);
+    }
+
+    /// Adds a field of a number.
+    pub(super) fn number(&mut self, name: &'static str, value: u64) {
+        self.name(name);
+        push_number(&mut self.text, value);
     }
 
     /// Adds a field whose text is a JSON value already: a number, true or false.
@@ -75,8 +108,11 @@ impl Line {
 
     /// Adds a duration, in milliseconds.
     pub(super) fn milliseconds(&mut self, name: &'static str, duration: Duration) {
-        let micros = duration.as_micros();
-        self.literal(name, format_args!("{}.{:03}", micros / 1_000, micros % 1_000));
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.name(name);
+        push_number(&mut self.text, micros / 1_000);
+        self.text.push('.');
+        push_digits(&mut self.text, micros % 1_000, 100);
     }
 
     /// The finished line, with its newline.
@@ -183,14 +219,31 @@ const fn is_unseen(character: char) -> bool {
 fn push_time(text: &mut String, since_epoch: Duration) {
     let seconds = since_epoch.as_secs();
     let (year, month, day) = civil(seconds / 86_400);
-    let _ = write!(
-        text,
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        seconds / 3_600 % 24,
-        seconds / 60 % 60,
-        seconds % 60,
-        since_epoch.subsec_millis(),
-    );
+    let of_day = [seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60];
+    push_digits(text, year, 1_000);
+    for (mark, number) in ['-', '-', 'T', ':', ':'].into_iter().zip([month, day].into_iter().chain(of_day)) {
+        text.push(mark);
+        push_digits(text, number, 10);
+    }
+    text.push('.');
+    push_digits(text, since_epoch.subsec_millis().into(), 100);
+    text.push('Z');
+}
+
+/// Appends a number.
+fn push_number(text: &mut String, number: u64) {
+    push_digits(text, number, 10_u64.pow(number.checked_ilog10().unwrap_or_default()));
+}
+
+/// Appends the decimal digits of a number from the place `first` on; the formatter of the standard library costs ten
+/// times as much, and every request writes a time.
+fn push_digits(text: &mut String, number: u64, first: u64) {
+    let mut place = first;
+    while place > 0 {
+        let digit = u8::try_from(number / place % 10).unwrap_or_default();
+        text.push(char::from(b'0' + digit));
+        place /= 10;
+    }
 }
 
 /// Year, month and day of a day since 1970-01-01. Years are counted from March, so that the leap day ends one.

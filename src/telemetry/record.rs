@@ -183,34 +183,34 @@ impl Record {
             return;
         }
         let mut line = log.line(level, "request");
-        line.field("request_id", self.request_id());
-        line.field("client.address", &self.client);
+        line.text("request_id", self.request_id());
+        line.address("client.address", self.client);
         if let Some(team) = &self.team {
-            line.field("team", team);
+            line.text("team", team);
         }
-        line.field("route", self.route.name());
-        line.field("method", &self.method);
-        line.literal("status", status.as_u16());
+        line.text("route", self.route.name());
+        line.text("method", self.method.as_str());
+        line.number("status", status.as_u16().into());
         if let Some(outcome) = self.outcome {
-            line.field("outcome", outcome.name());
+            line.text("outcome", outcome.name());
         }
         if let Some(fingerprint) = &self.fingerprint {
-            line.field("fingerprint", fingerprint);
+            line.text("fingerprint", fingerprint);
         }
         if let Some(job) = &self.job {
-            line.field("job", job);
+            line.text("job", job.as_str());
         }
         line.milliseconds("duration_ms", duration);
         if let Some((status, duration)) = self.upstream {
             if let Some(status) = status {
-                line.literal("upstream_status", status.as_u16());
+                line.number("upstream_status", status.as_u16().into());
             }
             line.milliseconds("upstream_ms", duration);
         }
-        line.literal("bytes_in", self.bytes_in);
-        line.literal("bytes_out", self.bytes_out);
+        line.number("bytes_in", self.bytes_in);
+        line.number("bytes_out", self.bytes_out);
         if let Some(error) = self.error {
-            line.field("error", error);
+            line.text("error", error);
         }
         if let Some(cause) = &self.cause {
             line.field("cause", cause);
