@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use hyper::Method;
-use reelgate::simulator::{CutAt, Fault, How, Shape};
+use reelgate::simulator::{CutAt, End, Fault, How, Shape};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, GENERATIONS, Line, Scene, ask, eventually, together};
@@ -120,6 +120,25 @@ async fn f22_a_stream_that_is_reset_does_not_hurt_the_others_of_its_connection()
         answer.body.iter().for_each(|body| assert!(serde_json::from_slice::<Value>(body).is_ok()));
     }
     assert_eq!(line.ask("GET", &path, &[], "").await.whole().await.status, 200, "the connection goes on");
+    drop(line);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn f1a_a_stream_that_is_reset_within_a_poll_still_ends_the_entry() {
+    let scene = Scene::start().await;
+    scene.allow_buying_again();
+    let id = scene.submit("a").await.request_id();
+    scene.upstream.next_poll(Fault::All(vec![
+        Fault::End(End::failed("internal_error", "boom")),
+        Fault::Trickle { bytes: 8, every: std::time::Duration::from_millis(10) },
+    ]));
+    let mut line = Line::http2(scene.gateway().address()).await;
+    let mut answer = line.ask("GET", &format!("/grok/v1/videos/{id}"), &[], "").await;
+    answer.piece().await.unwrap().unwrap();
+    drop(answer);
+    scene.metric_becomes("jobs_total{outcome=\"failed\"}", 1.0).await;
+    assert_ne!(scene.submit("a").await.request_id(), id);
     drop(line);
     scene.end().await;
 }

@@ -99,6 +99,52 @@ async fn m32_a_key_in_an_answer_that_is_unwrapped_or_only_headed_is_masked_too()
     scene.end().await;
 }
 
+/// Polls on a connection of its own and gives the answer's bytes.
+async fn raw_poll(scene: &Scene, id: &str) -> String {
+    let poll = format!("GET /grok/v1/videos/{id} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    String::from_utf8(scene.raw(poll.as_bytes()).await).unwrap()
+}
+
+#[tokio::test]
+async fn inv1_a_key_in_a_reason_phrase_or_in_trailers_ends_here() {
+    let scene = talkative().await;
+    let id = scene.submit("a").await.request_id();
+    let key = scene.key.clone();
+    let phrase = format!("HTTP/1.1 403 {key}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}");
+    let trailers = format!(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\n{{}}\r\n0\r\nX-Sum: {key}\r\n\r\n"
+    );
+    let interim =
+        format!("HTTP/1.1 103 {key}\r\nLink: <{key}>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{{}}");
+    for (bytes, status) in [(&phrase, "403 Forbidden"), (&trailers, "200 OK"), (&interim, "200 OK")] {
+        scene.upstream.next_poll(Fault::Garbage(bytes.clone().into_bytes()));
+        let answer = raw_poll(&scene, &id).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{status}");
+        assert!(!answer.to_ascii_lowercase().contains("x-sum"), "R-05: {answer}");
+    }
+    scene.upstream.next_submission(Fault::Garbage(phrase.into_bytes()));
+    let body = r#"{"prompt":"b"}"#;
+    let lines = format!("Content-Length: {}\r\nConnection: close\r\n", body.len());
+    let answer = scene.raw_submission(&lines, body).await;
+    assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"));
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn m32_an_encoded_error_may_hide_the_key_and_is_replaced() {
+    let scene = talkative().await;
+    for (number, status) in [400, 403, 500, 503].into_iter().enumerate() {
+        let echo = Fault::All(vec![Fault::KeyEcho { status }, Fault::Encoded]);
+        scene.upstream.next_submission(echo.clone());
+        let answer = scene.submit(&format!("prompt {number}")).await;
+        assert_eq!(answer.header("content-encoding"), "", "{status}");
+        assert!(!answer.code().is_empty() && answer.status >= 500, "{status}: {}", answer.status);
+        scene.upstream.next_poll(echo);
+        assert_eq!(scene.poll("x").await.refusal(), (502, "upstream_invalid_answer".to_owned()), "{status}");
+    }
+    scene.end().await;
+}
+
 #[tokio::test]
 async fn t02_over_http2_the_key_is_masked_as_well() {
     let scene = talkative().await;
