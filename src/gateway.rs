@@ -5,6 +5,7 @@ pub mod answer;
 mod poll;
 pub mod rules;
 mod submit;
+mod understand;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -80,7 +81,7 @@ impl Worker {
     }
 
     /// What is asked, checked in the order in which it could hurt (`HARDENING.md` §7).
-    async fn answer(&self, request: Request<Upload>, peer: Peer, rules: &Rules, record: &mut Record) -> Answered {
+    async fn answer(&self, request: Request<Upload>, peer: Peer, rules: &Arc<Rules>, record: &mut Record) -> Answered {
         let (head, upload) = request.into_parts();
         let caller = match self.caller(&head, rules) {
             Ok(caller) => caller,
@@ -108,7 +109,7 @@ impl Worker {
         upload: Upload,
         peer: Peer,
         caller: &Caller,
-        rules: &Rules,
+        rules: &Arc<Rules>,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
         let _guard = self.gateway.in_flight.enter().ok_or(Error::Overloaded { what: "server.requests_in_flight" })?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::understand::Known;
 use crate::config::Config;
 use crate::jobs::attempt::Terms;
 use crate::jobs::book::Bounds;
@@ -32,7 +33,7 @@ pub struct Rules {
     /// How long a body may be, and may take.
     pub body: Limits,
     /// What a body must look like.
-    pub validation: Arc<Validation>,
+    pub validation: Validation,
     /// `/openapi.json`.
     pub openapi: Bytes,
     /// What makes two submissions one.
@@ -40,9 +41,9 @@ pub struct Rules {
     /// Among whom.
     pub scope: Scope,
     /// Query parameters of media URLs that do not count.
-    pub url_ignore: Arc<[String]>,
+    pub url_ignore: Vec<String>,
     /// The upstream's origin, as fingerprints know it.
-    pub origin: Arc<str>,
+    pub origin: String,
     /// How an attempt goes about it.
     pub terms: Terms,
     /// How long a client waits for its attempt to be sent.
@@ -51,6 +52,8 @@ pub struct Rules {
     pub patience: Duration,
     /// The form of polls' answers.
     pub shape: Shape,
+    /// Bodies that were understood by these rules.
+    pub(super) known: Known,
 }
 
 impl Rules {
@@ -71,12 +74,12 @@ impl Rules {
             hosts: Hosts::new(&config.server),
             cors: Cors::new(&config.server),
             body: Limits::new(&config.server),
-            validation: Arc::new(validation),
+            validation,
             openapi,
             by: dedup.by,
             scope: dedup.scope,
-            url_ignore: dedup.url_ignore.clone().into(),
-            origin: config.upstream.url.as_str().into(),
+            url_ignore: dedup.url_ignore.clone(),
+            origin: config.upstream.url.clone(),
             terms: Terms {
                 late_answer: config.upstream.late_answer,
                 hold: dedup.unknown_hold,
@@ -87,6 +90,7 @@ impl Rules {
             queue_patience: config.upstream.connect_timeout + Duration::from_secs(5),
             patience: config.upstream.submit_timeout,
             shape: config.polls.shape,
+            known: Known::default(),
         })
     }
 }

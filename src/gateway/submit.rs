@@ -1,13 +1,15 @@
 //! The way of a submission: read, understood, named, and then a hit, a place beside a twin, or an attempt of its own
 //! (`DESIGN.md` §3).
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use hyper::Response;
 use hyper::http::request::Parts;
 
 use super::Worker;
 use super::answer::{self, Body, Served};
 use super::rules::Rules;
+use super::understand::Understood;
 use crate::admission::headers::Standing;
 use crate::admission::rate::Refusal;
 use crate::clock::Time;
@@ -19,9 +21,8 @@ use crate::jobs::entry::{Asker, AttemptId, Created, RETRY_AFTER_DOUBT};
 use crate::jobs::ledger::Request;
 use crate::jobs::settings::{By, Scope};
 use crate::request::client::Client;
-use crate::request::fingerprint::{Fingerprint, Sharing};
 use crate::request::route::Operation;
-use crate::request::submission::{self, Submission, Wishes};
+use crate::request::submission::{self, Wishes};
 use crate::server::body::{self, Upload};
 use crate::telemetry::labels::SubmissionOutcome;
 use crate::telemetry::record::Record;
@@ -37,7 +38,7 @@ impl Worker {
         head: Parts,
         upload: Upload,
         client: Client,
-        rules: &Rules,
+        rules: &Arc<Rules>,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
         let mut standing = Standing::default();
@@ -57,7 +58,7 @@ impl Worker {
         head: &Parts,
         upload: Upload,
         client: Client,
-        rules: &Rules,
+        rules: &Arc<Rules>,
         record: &mut Record,
         standing: &mut Standing,
     ) -> Result<Response<Body>, Error> {
@@ -67,9 +68,9 @@ impl Worker {
         let wishes = Wishes::read(&head.headers)?;
         let body = body::read(upload, &rules.body, &gateway.memory).await?;
         record.bytes_in(u64::try_from(body.len()).unwrap_or(u64::MAX));
-        let understood = self.understand(operation, wishes, &client, body.clone(), rules).await?;
-        let client = gateway.clients.named(client, understood.submission.user.clone());
-        self.note(&understood.submission, &understood.names, record);
+        let understood = self.understand(operation, wishes, &client, &body, rules).await?;
+        let client = gateway.clients.named(client, understood.user.clone());
+        self.note(&understood, record);
         let mut answer = match self.hot(&understood, &client, rules, standing)? {
             Some((created, until)) => {
                 record.outcome(SubmissionOutcome::Hit);
@@ -86,52 +87,17 @@ impl Worker {
                 self.place(&understood, &client, &order, rules, record, standing).await?
             }
         };
-        answer::warn(answer.headers_mut(), &understood.submission.deprecated);
+        answer::warn(answer.headers_mut(), &understood.deprecated);
         Ok(answer)
     }
 
-    /// Parses, validates and fingerprints a body. A long one is looked at apart from the worker's connections.
-    async fn understand(
-        &self,
-        operation: Operation,
-        wishes: Wishes,
-        client: &Client,
-        body: Bytes,
-        rules: &Rules,
-    ) -> Result<Understood, Error> {
-        let (gateway, team) = (self.gateway.clone(), client.team.clone());
-        let (validation, origin, url_ignore) =
-            (rules.validation.clone(), rules.origin.clone(), rules.url_ignore.clone());
-        let (by, scope) = (rules.by, rules.scope);
-        let is_long = body.len() > LONG;
-        let understand = move || {
-            let submission = Submission::parse(operation, wishes, &body, &validation)?;
-            let names = {
-                let user = submission.user.as_deref().unwrap_or_default();
-                let sharing = Sharing {
-                    origin: &origin,
-                    team: (scope != Scope::Global).then_some(&*team),
-                    user: (scope == Scope::User).then_some(user),
-                    variation: submission.wishes.variation.as_deref(),
-                    ..Sharing::default()
-                };
-                let name = |sharing: &Sharing<'_>| {
-                    gateway.fingerprints.fingerprint(sharing, operation, &submission.fields, &url_ignore)
-                };
-                Names::of(by, &sharing, submission.wishes.idempotency_key.as_deref(), name)?
-            };
-            Ok(Understood { submission, names })
-        };
-        if is_long { tokio::task::spawn_blocking(understand).await.map_err(|_| Error::Internal)? } else { understand() }
-    }
-
-    fn note(&self, submission: &Submission, names: &Names, record: &mut Record) {
-        record.fingerprint(names.fingerprint.short());
+    fn note(&self, understood: &Understood, record: &mut Record) {
+        record.fingerprint(understood.names.fingerprint.short());
         let fields = &self.gateway.telemetry.metrics.fields;
-        for warning in &submission.deprecated {
+        for warning in &understood.deprecated {
             fields.deprecated(warning.split(':').next().unwrap_or_default());
         }
-        submission.faults.iter().for_each(|fault| fields.invalid(&fault.param, fault.code));
+        understood.faults.iter().for_each(|fault| fields.invalid(&fault.param, fault.code));
     }
 
     /// A hit that needs no lock: nothing was wished for, and the prompt is hot. It takes `requests` only.
@@ -139,10 +105,10 @@ impl Worker {
         &self,
         understood: &Understood,
         client: &Client,
-        rules: &Rules,
+        rules: &Arc<Rules>,
         standing: &mut Standing,
     ) -> Result<Option<(Created, Time)>, Error> {
-        let wishes = &understood.submission.wishes;
+        let wishes = &understood.wishes;
         if rules.by != By::Prompt || wishes.no_cache || wishes.idempotency_key.is_some() {
             return Ok(None);
         }
@@ -158,7 +124,7 @@ impl Worker {
         understood: &Understood,
         client: &Client,
         order: &Order,
-        rules: &Rules,
+        rules: &Arc<Rules>,
         record: &mut Record,
         standing: &mut Standing,
     ) -> Result<Response<Body>, Error> {
@@ -194,17 +160,17 @@ impl Worker {
 
     /// The submission as the ledger sees it.
     fn request(&self, understood: &Understood, client: &Client, rules: &Rules) -> Result<Request, Error> {
-        let Understood { submission, names } = understood;
+        let Understood { wishes, names, .. } = understood;
         let gateway = &*self.gateway;
-        let user = submission.user.as_deref().filter(|_| rules.scope == Scope::User).unwrap_or_default();
-        let key = submission.wishes.idempotency_key.as_deref();
+        let user = understood.user.as_deref().filter(|_| rules.scope == Scope::User).unwrap_or_default();
+        let key = wishes.idempotency_key.as_deref();
         let ask = Ask {
             fingerprint: names.fingerprint,
             body: names.body,
             base: names.base,
             attempt: random_attempt()?,
             team: client.team.clone(),
-            asker: Asker { caller: gateway.clients.caller(client).0, no_cache: submission.wishes.no_cache },
+            asker: Asker { caller: gateway.clients.caller(client).0, no_cache: wishes.no_cache },
             key: key.map(|key| gateway.fingerprints.digest("idempotency key", &[&client.team, user, key])),
         };
         Ok(Request { ask, who: *client.who(), charged: false, closed: None })
@@ -267,42 +233,6 @@ impl Worker {
     }
 }
 
-/// A submission, and its names.
-struct Understood {
-    submission: Submission,
-    names: Names,
-}
-
-/// Under which names a submission shares.
-struct Names {
-    /// With its twins.
-    fingerprint: Fingerprint,
-    /// What an idempotency key is bound to.
-    body: Fingerprint,
-    /// Where only keys share: what a keyless one has in common with its equals (M15).
-    base: Option<Fingerprint>,
-}
-
-impl Names {
-    fn of(
-        by: By,
-        sharing: &Sharing<'_>,
-        key: Option<&str>,
-        name: impl Fn(&Sharing<'_>) -> Fingerprint,
-    ) -> Result<Self, Error> {
-        let body = name(sharing);
-        let (fingerprint, base) = match (by, key) {
-            (By::Prompt, _) => (body, None),
-            (By::IdempotencyKey | By::Off, Some(key)) => (name(&Sharing { key: Some(key), ..*sharing }), None),
-            (By::IdempotencyKey | By::Off, None) => {
-                let unique = name(&Sharing { unique: Some(&random()?), ..*sharing });
-                (unique, (by == By::IdempotencyKey).then_some(body))
-            }
-        };
-        Ok(Self { fingerprint, body, base })
-    }
-}
-
 /// What a submission has waited for.
 struct Waited<'a> {
     attempt: AttemptId,
@@ -353,13 +283,11 @@ fn random_attempt() -> Result<AttemptId, Error> {
     random().map(AttemptId::from_bytes)
 }
 
-fn random() -> Result<[u8; 16], Error> {
+pub(super) fn random() -> Result<[u8; 16], Error> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Internal)?;
     Ok(bytes)
 }
 
-/// From this length on, in bytes, a body is understood on a thread of its own.
-const LONG: usize = 256 << 10;
 /// How often a submission asks for admission, if what it waited for comes to nothing each time.
 const MOST_ADMISSIONS: usize = 8;

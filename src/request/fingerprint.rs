@@ -103,6 +103,16 @@ impl FingerprintKey {
         Fingerprint(*canonical.hashed().finalize().as_bytes())
     }
 
+    /// The name of some bytes, part by part: equal only for equal parts.
+    pub fn of_bytes(&self, parts: &[&[u8]]) -> Fingerprint {
+        let mut canonical = self.canonical(b"bytes", &[]);
+        for part in parts {
+            canonical.open(b'b', part.len());
+            canonical.write(part);
+        }
+        Fingerprint(*canonical.hashed().finalize().as_bytes())
+    }
+
     /// A short keyed digest of some parts, for a purpose: equal only for equal parts.
     pub fn digest(&self, purpose: &str, parts: &[&str]) -> [u8; 16] {
         let mut canonical = self.canonical(purpose.as_bytes(), &[]);

@@ -11,7 +11,7 @@ use super::record::{Passage, Record};
 /// An answer's body with the record of its request inside.
 pub struct Recorded<B> {
     pub(super) body: B,
-    pub(super) record: Option<Record>,
+    pub(super) record: Option<Box<Record>>,
 }
 
 impl<B> Recorded<B> {

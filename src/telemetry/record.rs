@@ -53,11 +53,11 @@ pub(super) enum Passage {
 }
 
 impl Record {
-    /// Begins the record of a request that has just been read.
-    pub fn begin<B>(telemetry: &Arc<Telemetry>, peer: SocketAddr, request: &Request<B>) -> Self {
+    /// Begins the record of a request that has just been read. It is boxed, because it moves with the answer.
+    pub fn begin<B>(telemetry: &Arc<Telemetry>, peer: SocketAddr, request: &Request<B>) -> Box<Self> {
         let route = RouteLabel::of(request.method(), request.uri().path());
         telemetry.metrics.requests_in_flight.inc();
-        Self {
+        Box::new(Self {
             telemetry: Arc::clone(telemetry),
             begun: Instant::now(),
             client: peer.ip(),
@@ -76,7 +76,7 @@ impl Record {
             bytes_in: 0,
             bytes_out: 0,
             body: Passage::Open,
-        }
+        })
     }
 
     /// The request's id, as its answer and its log line state it.
@@ -148,7 +148,7 @@ impl Record {
     }
 
     /// Puts the record into the answer, to be written when its body ends, and the request's id into its header.
-    pub fn follow<B: Body>(mut self, mut answer: Response<B>) -> Response<Recorded<B>> {
+    pub fn follow<B: Body>(mut self: Box<Self>, mut answer: Response<B>) -> Response<Recorded<B>> {
         self.status = Some(answer.status());
         answer.headers_mut().insert(X_REQUEST_ID, self.request_id.clone());
         // hyper drops the bodies of these without reading them.

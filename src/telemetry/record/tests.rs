@@ -59,7 +59,7 @@ impl Fixture {
         Self::at(Level::Info)
     }
 
-    fn begin(&self, method: &str, path: &str) -> Record {
+    fn begin(&self, method: &str, path: &str) -> Box<Record> {
         let request = Request::builder().method(method).uri(path).header("x-request-id", "mine-1").body(()).unwrap();
         Record::begin(&self.telemetry, "192.0.2.7:5000".parse().unwrap(), &request)
     }

@@ -1,0 +1,129 @@
+//! What a body says, and under which names it shares: parsed, validated and fingerprinted once for the same bytes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use super::rules::Rules;
+use super::submit::random;
+use super::{Gateway, Worker};
+use crate::error::{Error, Fault};
+use crate::jobs::settings::{By, Scope};
+use crate::request::client::Client;
+use crate::request::fingerprint::{Fingerprint, Sharing};
+use crate::request::route::Operation;
+use crate::request::submission::{Submission, Wishes};
+
+/// A submission as far as the next stages need it.
+#[derive(Debug)]
+pub(super) struct Understood {
+    /// The body's `user`.
+    pub(super) user: Option<String>,
+    /// What its headers ask for.
+    pub(super) wishes: Wishes,
+    /// What to tell about deprecated fields.
+    pub(super) deprecated: Vec<String>,
+    /// Faults that `validation.mode = "warn"` lets pass.
+    pub(super) faults: Vec<Fault>,
+    /// Its names.
+    pub(super) names: Names,
+}
+
+/// Under which names a submission shares.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names {
+    /// With its twins.
+    pub(super) fingerprint: Fingerprint,
+    /// What an idempotency key is bound to.
+    pub(super) body: Fingerprint,
+    /// Where only keys share: what a keyless one has in common with its equals (M15).
+    pub(super) base: Option<Fingerprint>,
+}
+
+/// Bodies that were understood under these rules, by a keyed hash of their bytes: clients repeat themselves to the
+/// byte. It holds names and no prompt, and a reload begins a new one.
+#[derive(Debug)]
+pub(super) struct Known(Cache<Fingerprint, Arc<Understood>>);
+
+impl Default for Known {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(REMEMBERED).eviction_policy(EvictionPolicy::lru()).build())
+    }
+}
+
+impl Worker {
+    /// Parses, validates and fingerprints a body. A long one is looked at apart from the worker's connections.
+    pub(super) async fn understand(
+        &self,
+        operation: Operation,
+        wishes: Wishes,
+        client: &Client,
+        body: &Bytes,
+        rules: &Arc<Rules>,
+    ) -> Result<Arc<Understood>, Error> {
+        if body.len() > LONG {
+            let (gateway, team, body, rules) = (self.gateway.clone(), client.team.clone(), body.clone(), rules.clone());
+            let read = move || read(&gateway, operation, wishes, &team, &body, &rules).map(Arc::new);
+            return tokio::task::spawn_blocking(read).await.map_err(|_| Error::Internal)?;
+        }
+        if rules.by != By::Prompt || wishes != Wishes::default() {
+            return read(&self.gateway, operation, wishes, &client.team, body, rules).map(Arc::new);
+        }
+        let bytes = self.gateway.fingerprints.of_bytes(&[operation.name().as_bytes(), client.team.as_bytes(), body]);
+        if let Some(known) = rules.known.0.get(&bytes) {
+            return Ok(known);
+        }
+        let understood = Arc::new(read(&self.gateway, operation, wishes, &client.team, body, rules)?);
+        rules.known.0.insert(bytes, understood.clone());
+        Ok(understood)
+    }
+}
+
+fn read(
+    gateway: &Gateway,
+    operation: Operation,
+    wishes: Wishes,
+    team: &str,
+    body: &Bytes,
+    rules: &Rules,
+) -> Result<Understood, Error> {
+    let Submission { fields, user, wishes, deprecated, faults, .. } =
+        Submission::parse(operation, wishes, body, &rules.validation)?;
+    let sharing = Sharing {
+        origin: &rules.origin,
+        team: (rules.scope != Scope::Global).then_some(team),
+        user: (rules.scope == Scope::User).then_some(user.as_deref().unwrap_or_default()),
+        variation: wishes.variation.as_deref(),
+        ..Sharing::default()
+    };
+    let name = |sharing: &Sharing<'_>| gateway.fingerprints.fingerprint(sharing, operation, &fields, &rules.url_ignore);
+    let names = Names::of(rules.by, &sharing, wishes.idempotency_key.as_deref(), name)?;
+    Ok(Understood { user, wishes, deprecated, faults, names })
+}
+
+impl Names {
+    fn of(
+        by: By,
+        sharing: &Sharing<'_>,
+        key: Option<&str>,
+        name: impl Fn(&Sharing<'_>) -> Fingerprint,
+    ) -> Result<Self, Error> {
+        let body = name(sharing);
+        let (fingerprint, base) = match (by, key) {
+            (By::Prompt, _) => (body, None),
+            (By::IdempotencyKey | By::Off, Some(key)) => (name(&Sharing { key: Some(key), ..*sharing }), None),
+            (By::IdempotencyKey | By::Off, None) => {
+                let unique = name(&Sharing { unique: Some(&random()?), ..*sharing });
+                (unique, (by == By::IdempotencyKey).then_some(body))
+            }
+        };
+        Ok(Self { fingerprint, body, base })
+    }
+}
+
+/// From this length on, in bytes, a body is understood on a thread of its own.
+const LONG: usize = 256 << 10;
+/// How many bodies are remembered.
+const REMEMBERED: u64 = 10_000;
