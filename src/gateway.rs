@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hyper::http::request::Parts;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 
 use crate::admission::rate::Limits;
 use crate::clock::Clock;
@@ -137,6 +137,7 @@ impl Handler for Worker {
     /// Records, answers, and turns every error into an answer: nothing fails beyond this point.
     async fn handle(self: Rc<Self>, request: Request<Upload>, peer: Peer) -> Response<Self::Body> {
         let mut record = Record::begin(&self.gateway.telemetry, peer.address, &request);
+        let is_head = request.method() == Method::HEAD;
         let rules = self.gateway.rules.load_full();
         let (caller, result) = self.answer(request, peer, &rules, &mut record).await;
         let mut answer = result.unwrap_or_else(|error| {
@@ -144,6 +145,9 @@ impl Handler for Worker {
             answer::refusal(&error)
         });
         caller.grant(answer.headers_mut());
+        if is_head {
+            answer::behead(&mut answer);
+        }
         record.follow(answer)
     }
 

@@ -6,8 +6,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use hyper::{Response, StatusCode};
 
 use crate::error::Error;
@@ -172,6 +174,14 @@ pub fn document(body: Bytes) -> Response<Body> {
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(NOSNIFF.0, NOSNIFF.1);
     answer
+}
+
+/// Leaves of an answer to a HEAD what a HEAD is told (RFC 9110 §9.3.2). For HTTP/1 hyper does so too, for HTTP/2 not.
+pub fn behead(answer: &mut Response<Body>) {
+    let body = std::mem::replace(answer.body_mut(), Body::Empty);
+    if let (Some(length @ 1..), false) = (body.size_hint().exact(), answer.headers().contains_key(CONTENT_LENGTH)) {
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
 }
 
 /// A request that was never read: hyper's own refusals have no body, and neither has this.

@@ -84,10 +84,7 @@ impl<H: Handler> Connections<H> {
         }
     }
 
-    async fn serve_http1<S>(self: Rc<Self>, socket: S, peer: Peer) -> Result<(), Closed>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
+    async fn serve_http1(self: Rc<Self>, socket: TcpStream, peer: Peer) -> Result<(), Closed> {
         let stream = Stream::new(socket, self.write_timeout);
         let has_begun = Rc::new(Cell::new(false));
         let service = service_fn({
@@ -106,14 +103,14 @@ impl<H: Handler> Connections<H> {
         // A connection that comes while we close is served once: `Connection: close` stands in its answer.
         let is_last_call = self.drain.phase() >= Phase::Closing;
         let builder = if is_last_call { &self.http1_once } else { &self.http1 };
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut first_header = Some(Box::pin(sleep(self.first_header_timeout)));
         let mut closing = pin!(self.drain.reached(Phase::Closing));
         let mut is_winding_down = is_last_call;
-        poll_fn(|context| {
+        let ended = poll_fn(|context| {
             loop {
-                if let Poll::Ready(ended) = connection.as_mut().poll(context) {
-                    return Poll::Ready(Closed::outcome(ended, Closed::Header));
+                if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
+                    return Poll::Ready(Ok(ended));
                 }
                 if has_begun.get() {
                     first_header = None;
@@ -125,10 +122,16 @@ impl<H: Handler> Connections<H> {
                     return Poll::Pending;
                 }
                 is_winding_down = true;
-                connection.as_mut().graceful_shutdown();
+                Pin::new(&mut connection).graceful_shutdown();
             }
         })
-        .await
+        .await?;
+        if ended.as_ref().is_err_and(hyper::Error::is_user) {
+            // Where the end of the connection marks the end of the body (HTTP/1.0), an orderly one would make what was
+            // cut look complete.
+            connection.into_parts().io.into_inner().reset();
+        }
+        Closed::outcome(ended, Closed::Header)
     }
 
     pub(super) async fn serve_http2<S>(self: Rc<Self>, socket: S, peer: Peer) -> Result<(), Closed>

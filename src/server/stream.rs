@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 /// A socket with a write timeout and a gentle end.
@@ -47,6 +48,14 @@ impl<S> Stream<S> {
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
         ready!(stalled.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, WriteTimeout)))
+    }
+}
+
+impl Stream<TcpStream> {
+    /// Closes the socket by a reset, so that nobody takes its end for the end of an answer.
+    pub(super) fn reset(self) {
+        // If it fails, the socket has been reset already.
+        let _ = self.socket.set_zero_linger();
     }
 }
 

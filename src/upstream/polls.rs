@@ -68,6 +68,8 @@ impl Polls {
             _ => {}
         }
         headers::answer(&mut parts.headers, key.pattern());
+        // hyper would pass on the upstream's own reason phrase, which nobody reads but which may hold the key.
+        parts.extensions.clear();
         let mut body = PolledBody { incoming, connection: Some(connection), home: self.clone(), key, encoded };
         body.settle();
         Ok(Response::from_parts(parts, body))

@@ -5,8 +5,10 @@ mod answer;
 mod door;
 mod folder;
 mod invariants;
+mod line;
 pub mod process;
 mod sink;
+mod tls_front;
 
 use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,7 +32,9 @@ pub use answer::{Answer, code_of};
 pub use door::Door;
 pub use folder::Folder;
 pub use invariants::key_is_absent;
+pub use line::Line;
 pub use sink::Sink;
+pub use tls_front::{Authority, TlsFront};
 
 /// Where submissions go.
 pub const GENERATIONS: &str = "/grok/v1/videos/generations";
