@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Door, GENERATIONS, SOON, Scene, all};
+use crate::support::{Door, GENERATIONS, SOON, Scene, together};
 
 const ONE_A_MINUTE: Option<Rate> = Some(Rate { count: 1, per: Duration::from_secs(60) });
 const BODY: &str = r#"{"prompt":"A candle."}"#;
@@ -188,7 +188,7 @@ async fn t69_when_the_first_of_fifty_leaves_the_others_are_served_by_one_post() 
     scene.upstream.next_submission(Fault::Delay(Duration::from_secs(3)));
     let leader = submit(&scene).await;
     posts_become(&scene, 1).await;
-    let (answers, ()) = tokio::join!(all((0..50).map(|_| scene.submit("A candle."))), async {
+    let (answers, ()) = tokio::join!(together((0..50).map(|_| scene.submit("A candle."))), async {
         scene.metric_becomes("requests_in_flight", 51.0).await;
         Leave::Reset.now(leader);
         scene.metric_becomes("requests_in_flight", 50.0).await;
@@ -205,7 +205,7 @@ async fn t69_when_the_first_of_fifty_leaves_the_others_are_served_by_one_post() 
 async fn t69_when_all_leave_after_the_send_the_job_is_kept() {
     let scene = Scene::start().await;
     scene.upstream.next_submission(Fault::Delay(Duration::from_secs(3)));
-    let streams = all((0..50).map(|_| submit(&scene))).await;
+    let streams = together((0..50).map(|_| submit(&scene))).await;
     scene.metric_becomes("requests_in_flight", 50.0).await;
     posts_become(&scene, 1).await;
     for stream in streams {
@@ -225,7 +225,7 @@ async fn m6_when_all_leave_before_the_send_nothing_is_sent_and_everything_is_giv
         config.limits.total.generations = ONE_A_MINUTE;
     })
     .await;
-    let streams = all((0..20).map(|_| submit(&scene))).await;
+    let streams = together((0..20).map(|_| submit(&scene))).await;
     scene.metric_becomes("requests_in_flight", 20.0).await;
     scene.metric_becomes("entries{state=\"claimed\"}", 1.0).await;
     for stream in streams {
@@ -265,7 +265,7 @@ async fn m5_the_twins_of_a_refused_attempt_fail_together() {
     let scene = Scene::start().await;
     let refusal = Fault::status(422, Form::xai("invalid-argument"));
     scene.upstream.next_submission(Fault::All(vec![refusal, Fault::Delay(Duration::from_secs(2))]));
-    let answers = all((0..30).map(|_| scene.submit("A candle."))).await;
+    let answers = together((0..30).map(|_| scene.submit("A candle."))).await;
     for answer in &answers {
         assert_eq!((answer.status, &answer.body), (422, &answers[0].body));
     }
@@ -285,7 +285,7 @@ async fn m5_the_twins_of_an_attempt_that_was_not_sent_fail_together() {
     })
     .await;
     let begun = tokio::time::Instant::now();
-    let answers = all((0..30).map(|_| scene.submit("A candle."))).await;
+    let answers = together((0..30).map(|_| scene.submit("A candle."))).await;
     for answer in &answers {
         assert_eq!(answer.refusal(), (504, "upstream_timeout".to_owned()));
     }
@@ -300,7 +300,7 @@ async fn m5_a_twin_within_its_limits_does_not_inherit_a_refusal_by_a_limit() {
     scene.post(GENERATIONS, &of("A lamp.", "ann"), &[]).await.request_id();
     let (ann, ben) = (of("A candle.", "ann"), of("A candle.", "ben"));
     let both = [&ann, &ben, &ann, &ben].map(|body| scene.post(GENERATIONS, body, &[]));
-    for (answer, user) in all(both).await.into_iter().zip(["ann", "ben", "ann", "ben"]) {
+    for (answer, user) in together(both).await.into_iter().zip(["ann", "ben", "ann", "ben"]) {
         match user {
             "ben" => _ = answer.request_id(),
             _ if answer.status == 200 => assert_ne!(answer.cache_status(), "reelgate; fwd=miss; stored"),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{Answer, Door, EDITS, GENERATIONS, SOON, Scene, all};
+use crate::support::{Answer, Door, EDITS, GENERATIONS, SOON, Scene, together};
 
 const NO_CACHE: (&str, &str) = ("cache-control", "no-cache");
 const STORED: &str = "reelgate; fwd=miss; stored";
@@ -36,7 +36,7 @@ fn is_hit(answer: &Answer) -> bool {
 async fn t68_a_hundred_equal_submissions_at_once_are_one_post_and_one_job() {
     let scene = Scene::start().await;
     scene.upstream.next_submission(A_WHILE);
-    let answers = all((0..100).map(|_| scene.submit("A candle."))).await;
+    let answers = together((0..100).map(|_| scene.submit("A candle."))).await;
     let id = answers[0].request_id();
     assert!(answers.iter().all(|answer| answer.request_id() == id && answer.body == answers[0].body));
     let served = |status| answers.iter().filter(|answer| answer.cache_status() == status).count();
@@ -272,13 +272,13 @@ async fn keys_alone_share() -> Scene {
 async fn where_keys_alone_share_identical_bodies_are_as_many_jobs() {
     let scene = keys_alone_share().await;
     scene.upstream.always_submission(Some(Fault::Delay(Duration::from_millis(300))));
-    let answers = all((0..4).map(|_| scene.submit("A candle."))).await;
+    let answers = together((0..4).map(|_| scene.submit("A candle."))).await;
     let ids: std::collections::HashSet<_> = answers.iter().map(Answer::request_id).collect();
     assert_eq!((ids.len(), scene.upstream.posts()), (4, 4));
     let fifth = scene.submit("A candle.").await;
     assert_eq!((fifth.cache_status(), scene.upstream.posts()), (STORED, 5));
     let key = [("idempotency-key", "order-1")];
-    let keyed = all((0..4).map(|_| scene.submit_with("A candle.", &key))).await;
+    let keyed = together((0..4).map(|_| scene.submit_with("A candle.", &key))).await;
     assert!(keyed.iter().all(|answer| answer.request_id() == keyed[0].request_id()));
     assert!(!ids.contains(&keyed[0].request_id()));
     assert_eq!(scene.upstream.posts(), 6);
