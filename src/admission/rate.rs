@@ -112,6 +112,9 @@ impl Limits {
 
     fn take(&self, who: &Who, kind: Kind, scopes: &[Scope]) -> Result<(Taken, Standing), Refusal> {
         let quotas = self.quotas.load();
+        if scopes.iter().all(|&scope| quotas.get(Limit { scope, kind }).is_none()) {
+            return Ok((Taken::default(), Standing::default()));
+        }
         let now = self.now();
         let mut held = [const { None::<(Limit, Quota, Held<'_>)> }; Scope::ALL.len()];
         let mut refused: Option<(Limit, Nanos)> = None;

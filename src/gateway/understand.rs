@@ -1,5 +1,6 @@
 //! What a body says, and under which names it shares: parsed, validated and fingerprinted once for the same bytes.
 
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use super::{Gateway, Worker};
 use crate::error::{Error, Fault};
 use crate::jobs::settings::{By, Scope};
 use crate::request::client::Client;
-use crate::request::fingerprint::{Fingerprint, Sharing};
+use crate::request::fingerprint::{Fingerprint, PickBits, Sharing};
 use crate::request::route::Operation;
 use crate::request::submission::{Submission, Wishes};
 
@@ -45,11 +46,12 @@ pub(super) struct Names {
 /// Bodies that were understood under these rules, by a keyed hash of their bytes: clients repeat themselves to the
 /// byte. It holds names and no prompt, and a reload begins a new one.
 #[derive(Debug)]
-pub(super) struct Known(Cache<Fingerprint, Arc<Understood>>);
+pub(super) struct Known(Cache<Fingerprint, Arc<Understood>, BuildHasherDefault<PickBits>>);
 
 impl Default for Known {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(REMEMBERED).eviction_policy(EvictionPolicy::lru()).build())
+        let cache = Cache::builder().max_capacity(REMEMBERED).eviction_policy(EvictionPolicy::lru());
+        Self(cache.build_with_hasher(BuildHasherDefault::default()))
     }
 }
 

@@ -69,6 +69,15 @@ impl Line {
         }
     }
 
+    /// Adds a field of a word of ours, which needs no escape.
+    pub(super) fn word(&mut self, name: &'static str, value: &'static str) {
+        self.name(name);
+        let quote = if self.style == Style::Json { "\"" } else { "" };
+        for part in [quote, value, quote] {
+            self.text.push_str(part);
+        }
+    }
+
     /// Adds a field of a text that is at hand: most are plain, and cost a copy.
     pub(super) fn text(&mut self, name: &'static str, value: &str) {
         if self.style == Style::Json && value.len() <= MAX_VALUE && value.bytes().all(is_plain) {

@@ -188,11 +188,11 @@ impl Record {
         if let Some(team) = &self.team {
             line.text("team", team);
         }
-        line.text("route", self.route.name());
+        line.word("route", self.route.name());
         line.text("method", self.method.as_str());
         line.number("status", status.as_u16().into());
         if let Some(outcome) = self.outcome {
-            line.text("outcome", outcome.name());
+            line.word("outcome", outcome.name());
         }
         if let Some(fingerprint) = &self.fingerprint {
             line.text("fingerprint", fingerprint);
@@ -210,7 +210,7 @@ impl Record {
         line.number("bytes_in", self.bytes_in);
         line.number("bytes_out", self.bytes_out);
         if let Some(error) = self.error {
-            line.text("error", error);
+            line.word("error", error);
         }
         if let Some(cause) = &self.cause {
             line.field("cause", cause);

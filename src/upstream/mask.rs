@@ -19,7 +19,7 @@ impl KeyPattern {
 
     /// Whether the key stands in these bytes.
     pub fn is_in(&self, bytes: &[u8]) -> bool {
-        self.0.as_ref().is_some_and(|finder| finder.find(bytes).is_some())
+        self.0.as_ref().is_some_and(|finder| finder.needle().len() <= bytes.len() && finder.find(bytes).is_some())
     }
 
     /// A whole body with its key masked.

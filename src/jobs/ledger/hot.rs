@@ -1,23 +1,26 @@
 //! The hot entries: hits that need no lock. The book decides what is in here, under its own lock, so that an entry
 //! that has ended is gone before its end is told; what is not in here may still be a hit.
 
+use std::hash::BuildHasherDefault;
+
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::clock::Time;
 use crate::jobs::entry::Created;
-use crate::request::fingerprint::Fingerprint;
+use crate::request::fingerprint::{Fingerprint, PickBits};
 
 /// A bounded cache of hits.
 #[derive(Debug)]
 pub struct Hot {
-    cache: Cache<Fingerprint, (Created, Time)>,
+    cache: Cache<Fingerprint, (Created, Time), BuildHasherDefault<PickBits>>,
 }
 
 impl Hot {
     /// A cache of at most `entries`. Its policy is LRU: moka's default drops new entries when it is full.
     pub fn new(entries: u64) -> Self {
-        Self { cache: Cache::builder().max_capacity(entries).eviction_policy(EvictionPolicy::lru()).build() }
+        let cache = Cache::builder().max_capacity(entries).eviction_policy(EvictionPolicy::lru());
+        Self { cache: cache.build_with_hasher(BuildHasherDefault::default()) }
     }
 
     /// The job of a fingerprint, if it is worth giving out at `now`. Times are checked here: moka's own clock is not ours.
