@@ -56,6 +56,14 @@ impl Clock {
         Self(Source::System { wall_at_start, boot_at_start: boot_time() })
     }
 
+    /// The clock of this machine, unless that shows an earlier time than `earliest`: then it goes on from there, so that
+    /// what is remembered does not live longer because a wall clock was set back (`MONEY.md` M10).
+    pub fn system_not_before(earliest: Time) -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall_at_start = wall.max(Duration::from_millis(earliest.as_millis()));
+        Self(Source::System { wall_at_start, boot_at_start: boot_time() })
+    }
+
     /// A clock that shows the milliseconds in `millis`, for tests.
     pub fn manual(millis: Arc<AtomicU64>) -> Self {
         Self(Source::Manual(millis))

@@ -26,6 +26,7 @@ use crate::server::tally::Tally;
 use crate::server::{Servers, listen};
 use crate::telemetry::Telemetry;
 use crate::telemetry::admin::{self, Admin, Phase};
+use crate::telemetry::labels::Degraded;
 use crate::upstream::key::UpstreamKey;
 
 /// Where the configuration came from, so that it can be read again.
@@ -189,6 +190,8 @@ async fn sweep(gateway: &Gateway) {
     loop {
         tokio::time::sleep(BETWEEN_SWEEPS).await;
         gateway.dedup.sweep();
+        let failing = !gateway.dedup.ledger().is_well();
+        gateway.telemetry.metrics.degraded.set(Degraded::Ledger, i64::from(failing));
         gateway.limits.sweep();
     }
 }

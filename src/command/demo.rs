@@ -35,6 +35,8 @@ pub(super) fn run(arguments: DemoArguments) -> Result<(), Failure> {
     let mut config = Config::default();
     config.server.listen = arguments.listen;
     config.admin.listen = arguments.admin;
+    config.ledger.path = std::env::temp_dir().join(format!("reelgate-demo-{}", std::process::id()));
+    let ledger = config.ledger.path.clone();
     let telemetry = telemetry(&config)?;
     runtime()?.block_on(async {
         // A key of its own: COMETAPI_KEY is not read, so nothing real can be spent or told.
@@ -54,6 +56,8 @@ pub(super) fn run(arguments: DemoArguments) -> Result<(), Failure> {
         print(&instructions(&running, &simulator));
         until_ended(running).await?;
         simulator.stop().await;
+        // Only the demo's own; what cannot be removed is left to the system's broom.
+        _ = std::fs::remove_dir_all(ledger);
         Ok(())
     })
 }

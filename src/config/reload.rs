@@ -91,6 +91,7 @@ keys_until_restart! {
     dedup.hot_entries;
     dedup.max_entries;
     ledger.kind;
+    ledger.path;
     ledger.max_jobs;
     log.format;
 }

@@ -189,6 +189,20 @@ impl Value for SocketAddr {
 }
 
 /// A path, where an empty string means none.
+impl Value for PathBuf {
+    fn expected() -> Cow<'static, str> {
+        "a path".into()
+    }
+
+    fn read(raw: &Raw<'_>) -> Option<Self> {
+        raw.path().filter(|path| !path.as_os_str().is_empty())
+    }
+
+    fn show(&self) -> String {
+        self.display().to_string()
+    }
+}
+
 impl Value for Option<PathBuf> {
     fn expected() -> Cow<'static, str> {
         "the path of a file, or \"\"".into()

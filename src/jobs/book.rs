@@ -1,13 +1,13 @@
 //! Everything the ledger knows, in memory, behind one lock: entries, idempotency keys, job records. Each method is one
 //! step of the protocol in `MONEY.md`; none waits, none reads a clock. The durable ledgers write down what it decides.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::clock::Time;
 use crate::jobs::entry::{Asker, AttemptId, Caller, Created, Entry, Fate, Look, State, Turn, Windows};
-use crate::jobs::keys::{self, KeyDigest, Keys, NewKey};
-use crate::jobs::records::{Job, Life, Records};
+use crate::jobs::keys::{self, KeyDigest, KeyRecord, Keys, NewKey};
+use crate::jobs::records::{Job, Life, Record, Records};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
@@ -89,6 +89,26 @@ pub struct Book {
     keys: Keys,
     records: Records,
     counts: [usize; 6],
+    /// What has changed since it was last written down; nothing is noted where nothing is written.
+    dirty: Option<Dirty>,
+}
+
+/// What is to be written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dirty {
+    /// Entries by their fingerprint.
+    pub entries: HashSet<Fingerprint>,
+    /// Jobs by their id.
+    pub jobs: HashSet<RequestId>,
+    /// Idempotency keys.
+    pub keys: HashSet<KeyDigest>,
+}
+
+impl Dirty {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.jobs.is_empty() && self.keys.is_empty()
+    }
 }
 
 impl Book {
@@ -164,6 +184,7 @@ impl Book {
         let lives = |entry: &Entry| entry.due(windows).is_none_or(|due| now < due);
         let twin = twins.into_iter().find(|twin| self.entries.get(twin).is_some_and(lives))?;
         self.change(twin, windows, |entry| entry.undelivered = false);
+        self.mark(twin);
         Some(twin)
     }
 
@@ -212,7 +233,13 @@ impl Book {
             }
             own
         });
-        if own == Some(true) { Ok(()) } else { Err(Superseded) }
+        if own == Some(true) {
+            self.mark(fingerprint);
+            self.keys.mark_attempt(attempt);
+            Ok(())
+        } else {
+            Err(Superseded)
+        }
     }
 
     /// The upstream gave an id. The job is recorded whatever became of the entry (M12).
@@ -226,6 +253,7 @@ impl Book {
             }
             if current { Rank::Current } else { Rank::Orphan }
         });
+        self.mark(job.fingerprint);
         let rank = rank.unwrap_or(Rank::Orphan);
         self.records.make_room(bounds.max_jobs);
         self.records.insert(job.clone(), rank == Rank::Orphan);
@@ -240,11 +268,13 @@ impl Book {
                 own.state = State::Unknown(now + windows.hold);
             }
         });
+        self.mark(fingerprint);
     }
 
     /// The attempt made nothing: what it replaced stands again.
     pub fn free(&mut self, fingerprint: Fingerprint, attempt: AttemptId, windows: &Windows) {
         self.keys.release(attempt);
+        self.mark(fingerprint);
         let Some(mut entry) = self.take(fingerprint, windows) else { return };
         if entry.attempt == attempt {
             if let Some(beneath) = entry.beneath {
@@ -270,11 +300,13 @@ impl Book {
                 own.doubt(caller, now);
             }
         });
+        self.mark(fingerprint);
     }
 
     /// The only waiter of a keyless attempt left before the last byte of its answer was taken (M15).
     pub fn undelivered(&mut self, fingerprint: Fingerprint, attempt: AttemptId, windows: &Windows) {
         self.change(fingerprint, windows, |entry| entry.undelivered |= entry.attempt == attempt);
+        self.mark(fingerprint);
     }
 
     /// The job of an id.
@@ -289,6 +321,9 @@ impl Book {
             entry.of_job(&job.id).map(|own| own.turn(turn, shown, now, windows))
         });
         let fate = fate.flatten().unwrap_or(Fate::Stays);
+        if fate != Fate::Stays {
+            self.mark(job.fingerprint);
+        }
         if fate == Fate::Ends {
             self.end_entry(job, windows);
         }
@@ -341,6 +376,76 @@ impl Book {
         self.entries.get(fingerprint)
     }
 
+    /// Notes from now on what is to be written down.
+    pub fn keep_dirty(&mut self) {
+        self.dirty = Some(Dirty::default());
+        self.keys.keep_changed();
+        self.records.keep_changed();
+    }
+
+    /// What has changed since this was asked last.
+    pub fn take_dirty(&mut self) -> Dirty {
+        let Some(dirty) = &mut self.dirty else { return Dirty::default() };
+        dirty.keys.extend(self.keys.take_changed());
+        dirty.jobs.extend(self.records.take_changed());
+        std::mem::take(dirty)
+    }
+
+    /// What could not be written down is still to be.
+    pub fn put_back_dirty(&mut self, unwritten: Dirty) {
+        if let Some(dirty) = &mut self.dirty {
+            dirty.entries.extend(unwritten.entries);
+            dirty.jobs.extend(unwritten.jobs);
+            dirty.keys.extend(unwritten.keys);
+        }
+    }
+
+    /// Whether anything is to be written down.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty.as_ref().is_some_and(|dirty| !dirty.is_empty())
+            || self.keys.has_changed()
+            || self.records.has_changed()
+    }
+
+    /// The record of a job, to be written down.
+    pub fn record(&self, id: &RequestId) -> Option<&Record> {
+        self.records.get(id)
+    }
+
+    /// The record of an idempotency key, to be written down.
+    pub fn key(&self, digest: &KeyDigest) -> Option<&KeyRecord> {
+        self.keys.record(digest)
+    }
+
+    /// Puts an entry back that was written down.
+    pub fn restore_entry(&mut self, fingerprint: Fingerprint, entry: Entry, windows: &Windows) {
+        self.put(fingerprint, entry, windows);
+    }
+
+    /// Puts a job back that was written down.
+    pub fn restore_record(&mut self, record: Record) {
+        self.records.restore(record);
+    }
+
+    /// Puts an idempotency key back that was written down, if its attempt still means something.
+    pub fn restore_key(&mut self, digest: KeyDigest, record: KeyRecord) {
+        let entry = self.entries.get_mut(&record.fingerprint).and_then(|entry| entry.of_attempt(record.attempt));
+        let fate = match (record.fate, entry) {
+            // What was in flight when the process ended is unknown if it was sent, and nothing if it was not.
+            (keys::Fate::InFlight, None) => return,
+            (keys::Fate::InFlight, Some(_)) => keys::Fate::Unknown,
+            (fate, _) => fate,
+        };
+        self.keys.restore(digest, KeyRecord { fate, ..record });
+    }
+
+    /// An entry is to be written down.
+    pub fn mark(&mut self, fingerprint: Fingerprint) {
+        if let Some(dirty) = &mut self.dirty {
+            dirty.entries.insert(fingerprint);
+        }
+    }
+
     /// Changes an entry in place and keeps the indexes true to it.
     fn change<T>(
         &mut self,
@@ -356,6 +461,7 @@ impl Book {
 
     fn remove(&mut self, fingerprint: Fingerprint, windows: &Windows) {
         self.take(fingerprint, windows);
+        self.mark(fingerprint);
     }
 
     fn put(&mut self, fingerprint: Fingerprint, entry: Entry, windows: &Windows) {

@@ -117,6 +117,7 @@ impl Dedup {
             }
             Verdict::Closed(Closed::Draining) => Err(Error::Draining),
             Verdict::Closed(Closed::Busy) => Err(Error::Overloaded { what: "upstream.submissions" }),
+            Verdict::Closed(Closed::Ledger) => Err(Error::LedgerUnavailable),
             Verdict::Full => Err(Error::Overloaded { what: "dedup.max_entries" }),
             Verdict::Claimed(_) => Err(Error::Internal),
         }
@@ -198,6 +199,9 @@ impl Dedup {
         if !waited {
             self.parts.ending.hurry.cancel();
             _ = tokio::time::timeout(LAST_WRITES, self.tasks.wait()).await;
+        }
+        if !matches!(tokio::time::timeout(LAST_WRITES, self.parts.ledger.flush()).await, Ok(Ok(()))) {
+            error!("the ledger did not take everything at the end");
         }
     }
 }

@@ -28,6 +28,11 @@ impl AttemptId {
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
+
+    /// Its bytes.
+    pub const fn into_bytes(self) -> [u8; 16] {
+        self.0
+    }
 }
 
 impl fmt::Debug for AttemptId {
@@ -110,7 +115,7 @@ pub struct Entry {
     /// The caller whose `no-cache` began it, and when that caller last heard of it (M13).
     pub wish: Option<(Caller, Time)>,
     /// Callers refused in the hold's last moments, and when (M14).
-    refused: Vec<(Caller, Time)>,
+    pub(super) refused: Vec<(Caller, Time)>,
     /// With `dedup.by = "idempotency-key"`: the fingerprint of the body alone, under which a keyless twin finds it.
     pub base: Option<Fingerprint>,
     /// Whether its only waiter left before its answer was taken (M15).

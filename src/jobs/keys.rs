@@ -1,6 +1,6 @@
 //! Idempotency keys: which attempt each began or joined, remembered for a day (`DESIGN.md` §3.1, `MONEY.md` M16).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::clock::Time;
@@ -36,7 +36,7 @@ pub struct KeyRecord {
     /// What became of it.
     pub fate: Fate,
     /// When it came first.
-    since: Time,
+    pub since: Time,
 }
 
 /// All remembered keys. Those that began or joined an attempt are kept for their day, bounded by `max`; those that
@@ -49,6 +49,10 @@ pub struct Keys {
     order: BTreeSet<(Time, KeyDigest)>,
     /// Those that merely hit, oldest first.
     hits: BTreeSet<(Time, KeyDigest)>,
+    /// Those whose durable record is to be written anew; keys that merely hit are not durable (M16).
+    changed: HashSet<KeyDigest>,
+    /// Whether anybody writes them down.
+    durable: bool,
 }
 
 impl Keys {
@@ -72,6 +76,7 @@ impl Keys {
             self.hits.insert((now, digest));
         } else {
             self.by_attempt.entry(attempt).or_default().push(digest);
+            self.mark(digest);
         }
         self.order.insert((now, digest));
         self.by_digest.insert(digest, KeyRecord { body, fingerprint, attempt, fate, since: now });
@@ -85,6 +90,7 @@ impl Keys {
             if let Some(record) = self.by_digest.get_mut(&digest) {
                 record.fate = fate.clone();
             }
+            self.mark(digest);
         }
     }
 
@@ -98,6 +104,9 @@ impl Keys {
     /// Forgets one key.
     pub fn forget(&mut self, digest: &KeyDigest) {
         let Some(record) = self.by_digest.remove(digest) else { return };
+        if !self.hits.contains(&(record.since, *digest)) {
+            self.mark(*digest);
+        }
         self.order.remove(&(record.since, *digest));
         self.hits.remove(&(record.since, *digest));
         if let Some(digests) = self.by_attempt.get_mut(&record.attempt) {
@@ -105,6 +114,48 @@ impl Keys {
             if digests.is_empty() {
                 self.by_attempt.remove(&record.attempt);
             }
+        }
+    }
+
+    /// Notes from now on which records change.
+    pub fn keep_changed(&mut self) {
+        self.durable = true;
+    }
+
+    /// Which durable records have changed since this was asked last.
+    pub fn take_changed(&mut self) -> HashSet<KeyDigest> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Whether any has.
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// The keys of an attempt become durable with it.
+    pub fn mark_attempt(&mut self, attempt: AttemptId) {
+        for digest in self.by_attempt.get(&attempt).cloned().unwrap_or_default() {
+            self.mark(digest);
+        }
+    }
+
+    /// The record of a key, however old.
+    pub fn record(&self, digest: &KeyDigest) -> Option<&KeyRecord> {
+        self.by_digest.get(digest)
+    }
+
+    /// Puts a record back that was written down.
+    pub fn restore(&mut self, digest: KeyDigest, record: KeyRecord) {
+        if record.fate == Fate::Unknown {
+            self.by_attempt.entry(record.attempt).or_default().push(digest);
+        }
+        self.order.insert((record.since, digest));
+        self.by_digest.insert(digest, record);
+    }
+
+    fn mark(&mut self, digest: KeyDigest) {
+        if self.durable {
+            self.changed.insert(digest);
         }
     }
 

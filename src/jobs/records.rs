@@ -1,7 +1,7 @@
 //! Job records: what is known of each paid job, apart from the entry that gave its id out (`MONEY.md` M12).
 //! They outlive entries by days, so that a poll, an operator or a support person finds the job of a lost answer.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -99,6 +99,10 @@ pub struct Records {
     ended: BTreeSet<(Time, RequestId)>,
     /// All, oldest first.
     made: BTreeSet<(Time, RequestId)>,
+    /// Those to be written down anew.
+    changed: HashSet<RequestId>,
+    /// Whether anybody writes them down.
+    durable: bool,
 }
 
 impl Records {
@@ -117,6 +121,7 @@ impl Records {
         if self.by_id.contains_key(&id) {
             return;
         }
+        self.mark(&id);
         self.made.insert((created, id.clone()));
         self.by_id.insert(id, Record { job, life: Life::Running, ended: None, orphan });
     }
@@ -135,7 +140,39 @@ impl Records {
         record.life = life;
         record.ended = Some(now);
         self.ended.insert((now, id.clone()));
+        self.mark(id);
         true
+    }
+
+    /// Notes from now on which records change.
+    pub fn keep_changed(&mut self) {
+        self.durable = true;
+    }
+
+    /// Which have changed since this was asked last.
+    pub fn take_changed(&mut self) -> HashSet<RequestId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Whether any has.
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Puts a record back that was written down.
+    pub fn restore(&mut self, record: Record) {
+        let (id, created) = (record.job.id.clone(), record.job.created);
+        self.made.insert((created, id.clone()));
+        if let Some(ended) = record.ended {
+            self.ended.insert((ended, id.clone()));
+        }
+        self.by_id.insert(id, record);
+    }
+
+    fn mark(&mut self, id: &RequestId) {
+        if self.durable {
+            self.changed.insert(id.clone());
+        }
     }
 
     /// Drops records past their time, at most `most` of them.
@@ -165,6 +202,7 @@ impl Records {
 
     fn remove(&mut self, id: &RequestId) {
         if let Some(record) = self.by_id.remove(id) {
+            self.mark(id);
             self.made.remove(&(record.job.created, id.clone()));
             if let Some(ended) = record.ended {
                 self.ended.remove(&(ended, id.clone()));

@@ -1,5 +1,6 @@
 //! `[dedup]`, `[ledger]` and `[polls]`: what counts as the same prompt, and how long it is remembered.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{Choice, Section, WINDOW, WINDOW_OR_NONE};
@@ -118,6 +119,8 @@ impl Default for Dedup {
 pub struct Ledger {
     /// `kind`: where entries are kept.
     pub kind: Kind,
+    /// `path`: the folder of the ledger on disk.
+    pub path: PathBuf,
     /// `max_jobs`: job records in all; the oldest ended make room.
     pub max_jobs: usize,
 }
@@ -127,6 +130,7 @@ impl Ledger {
     pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
         Self {
             kind: section.value("kind", &base.kind),
+            path: section.value("path", &base.path),
             max_jobs: section.within("max_jobs", &base.max_jobs, 1..=100_000_000),
         }
     }
@@ -135,18 +139,20 @@ impl Ledger {
 /// `ledger.kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// In a file of this process's own: a restart remembers.
+    Disk,
     /// In this process: a restart forgets.
     Memory,
 }
 
 impl Choice for Kind {
-    const CHOICES: &'static [(&'static str, Self)] = &[("memory", Self::Memory)];
-    const LATER: &'static [&'static str] = &["disk", "redis"];
+    const CHOICES: &'static [(&'static str, Self)] = &[("disk", Self::Disk), ("memory", Self::Memory)];
+    const LATER: &'static [&'static str] = &["redis"];
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self { kind: Kind::Memory, max_jobs: 1_000_000 }
+        Self { kind: Kind::Disk, path: PathBuf::from("reelgate-data"), max_jobs: 1_000_000 }
     }
 }
 

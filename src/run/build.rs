@@ -13,15 +13,17 @@ use crate::gateway::Gateway;
 use crate::gateway::rules::{self, Rules};
 use crate::jobs::attempt::{Ending, Parts};
 use crate::jobs::dedup::Dedup;
-use crate::jobs::ledger::memory::MemoryLedger;
+use crate::jobs::ledger::disk;
+use crate::jobs::ledger::local::LocalLedger;
 use crate::jobs::ledger::observed::ObservedLedger;
+use crate::jobs::settings::Kind;
 use crate::request::client::Clients;
 use crate::request::fingerprint::FingerprintKey;
 use crate::server::body::BodyMemory;
 use crate::server::in_flight::InFlight;
 use crate::server::tally::{Closed, Tally};
 use crate::telemetry::Telemetry;
-use crate::telemetry::labels::{CloseReason, EntryState};
+use crate::telemetry::labels::{CloseReason, Degraded, EntryState};
 use crate::upstream::client::Upstream;
 use crate::upstream::key::UpstreamKey;
 
@@ -36,17 +38,28 @@ pub(super) fn gateway(
     for schema in [&rules.validation.generations, &rules.validation.edits] {
         telemetry.metrics.fields.know(schema.params().iter().map(String::as_str));
     }
-    let clock = Clock::system();
-    let fingerprints = fingerprint_key(&config.dedup.key_env)?;
+    let bounds = rules::bounds(config);
+    let opened = match config.ledger.kind {
+        Kind::Memory => None,
+        Kind::Disk => Some(disk::open(&config.ledger.path, &bounds.windows).map_err(|error| error.to_string())?),
+    };
+    let clock = opened.as_ref().map_or_else(Clock::system, |opened| opened.clock.clone());
+    let (file, ledgers) = opened.map(|opened| ((opened.store, opened.book), opened.fingerprints)).unzip();
+    let fingerprints = fingerprint_key(&config.dedup.key_env, ledgers)?;
     // The same deployment has the same name in `Via`, and two in a row have two.
     let [a, b, c, d, ..] = fingerprints.digest("via", &[&config.upstream.url]);
     let pseudonym = format!("reelgate-{a:02x}{b:02x}{c:02x}{d:02x}");
     let upstream = Upstream::new(&config.upstream, key, &pseudonym).map_err(|fault| fault.to_string())?;
     let upstream = Arc::new(upstream);
     let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
-    let memory = MemoryLedger::new(limits.clone(), rules::bounds(config), config.dedup.hot_entries, clock.clone());
+    let hot_entries = config.dedup.hot_entries;
+    let ledger = match file {
+        None => LocalLedger::in_memory(limits.clone(), bounds, hot_entries, clock.clone()),
+        Some((store, book)) => LocalLedger::on_disk(store, book, limits.clone(), bounds, hot_entries, clock.clone())
+            .map_err(|error| error.to_string())?,
+    };
     let parts = Parts {
-        ledger: Arc::new(ObservedLedger::new(memory, telemetry.metrics.clone())),
+        ledger: Arc::new(ObservedLedger::new(ledger, telemetry.metrics.clone())),
         upstream: upstream.clone(),
         metrics: telemetry.metrics.clone(),
         clock: clock.clone(),
@@ -88,6 +101,7 @@ pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
                 metrics.entries.set(label, count(number as u64));
             }
         }
+        metrics.degraded.set(Degraded::Ledger, i64::from(!gateway.dedup.ledger().is_well()));
         metrics.jobs_running.set(count(running as u64));
         metrics.hot_entries.set(count(gateway.dedup.ledger().hot_entries()));
         metrics.body_memory_bytes.set(count(gateway.memory.used()));
@@ -96,10 +110,10 @@ pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
     });
 }
 
-/// The key from the environment, or one of this process (`MONEY.md` M9: the memory ledger forgets it with the rest).
-fn fingerprint_key(variable: &str) -> Result<FingerprintKey, String> {
+/// The key from the environment, else the ledger's; a ledger in memory forgets its own with the rest (`MONEY.md` M9).
+fn fingerprint_key(variable: &str, ledgers: Option<FingerprintKey>) -> Result<FingerprintKey, String> {
     if variable.is_empty() {
-        return FingerprintKey::random().map_err(str::to_owned);
+        return ledgers.map_or_else(FingerprintKey::random, Ok).map_err(str::to_owned);
     }
     let text = std::env::var(variable)
         .map_err(|_| "dedup.key_env: the variable it names is not set, or not text".to_owned())?;

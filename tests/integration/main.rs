@@ -31,6 +31,7 @@ mod browsers;
 mod limits;
 mod process;
 mod reload;
+mod restart;
 mod seen;
 mod description;
 mod dependencies;

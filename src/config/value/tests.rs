@@ -131,7 +131,7 @@ fn truths_words_and_addresses_are_exact() {
     assert_eq!(both::<By>("Prompt"), None);
     assert_eq!(toml::<By>("1"), None);
     assert_eq!(By::refusal(&Raw::Text("prompts")), "expected \"prompt\", \"idempotency-key\" or \"off\"");
-    let later = "this version does not have \"redis\" yet: it has \"memory\"";
+    let later = "this version does not have \"redis\" yet: it has \"disk\" or \"memory\"";
     assert_eq!(Kind::refusal(&Raw::Text("redis")), later);
     for (text, good) in [
         ("127.0.0.1:8080", true),

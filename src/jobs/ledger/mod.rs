@@ -2,7 +2,8 @@
 //! another implementation and not another gateway; each method is one step of the protocol in `MONEY.md`.
 
 pub mod hot;
-pub mod memory;
+pub mod disk;
+pub mod local;
 pub mod observed;
 
 use std::future::Future;
@@ -54,6 +55,8 @@ pub enum Closed {
     Draining,
     /// `upstream.submissions` are on their way.
     Busy,
+    /// The ledger cannot be written, so nothing may be bought (M8).
+    Ledger,
 }
 
 /// What a submission gets: one decision (M24, M25).
@@ -120,6 +123,12 @@ pub trait Ledger: Send + Sync {
 
     /// Drops what time has ended.
     fn sweep(&self);
+
+    /// Whether what it is told lasts.
+    fn is_well(&self) -> bool;
+
+    /// Waits until everything that was decided so far is written down.
+    fn flush(&self) -> Step<'_, ()>;
 
     /// How many entries stand in each state, and how many jobs are running.
     fn counts(&self) -> (Counts, usize);

@@ -88,6 +88,14 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
         self.ledger.sweep();
     }
 
+    fn is_well(&self) -> bool {
+        self.ledger.is_well()
+    }
+
+    fn flush(&self) -> Step<'_, ()> {
+        self.ledger.flush()
+    }
+
     fn counts(&self) -> (Counts, usize) {
         self.ledger.counts()
     }

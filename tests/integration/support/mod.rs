@@ -82,6 +82,7 @@ impl Scene {
         config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.server.workers = 2;
         config.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        config.ledger.kind = reelgate::jobs::settings::Kind::Memory;
         config.limits.user = reelgate::admission::settings::Rates::default();
         config.limits.address = config.limits.user;
         config.limits.total = config.limits.user;

@@ -135,6 +135,7 @@ impl Served {
             ("REELGATE_SERVER__LISTEN", "127.0.0.1:0"),
             ("REELGATE_ADMIN__LISTEN", "127.0.0.1:0"),
             ("REELGATE_SERVER__WORKERS", "2"),
+            ("REELGATE_LEDGER__KIND", "memory"),
         ];
         all.retain(|(name, _)| !environment.iter().any(|(other, _)| other == name));
         all.extend(environment.iter().filter(|(_, value)| !value.is_empty()));

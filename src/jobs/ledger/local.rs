@@ -1,11 +1,16 @@
-//! The ledger in this process: a restart forgets it. Every step is one short hold of one lock.
+//! The ledger of one process: every step is one short hold of one lock. In memory alone a restart forgets it; with a
+//! journal what must last is on the disk before the next step (`MONEY.md` M7).
 
+use std::future::ready;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::disk::journal::Journal;
+use super::disk::store::Store;
 use super::hot::Hot;
-use super::{Admission, Ledger, LedgerError, Request, Step, Verdict};
+use super::{Admission, Closed, Ledger, LedgerError, Request, Step, Verdict};
 use crate::admission::headers::Standing;
 use crate::admission::rate::{Limits, Taken};
 use crate::clock::{Clock, Time};
@@ -19,24 +24,48 @@ use crate::request::route::RequestId;
 const SWEPT_AT_ONCE: usize = 1000;
 
 /// See the module's page.
-pub struct MemoryLedger {
-    book: Mutex<Book>,
+pub struct LocalLedger {
+    book: Arc<Mutex<Book>>,
+    journal: Option<Journal>,
     hot: Hot,
     limits: Arc<Limits>,
     bounds: ArcSwap<Bounds>,
     clock: Clock,
 }
 
-impl MemoryLedger {
-    /// An empty ledger whose claims are admitted by `limits`.
-    pub fn new(limits: Arc<Limits>, bounds: Bounds, hot_entries: u64, clock: Clock) -> Self {
-        Self {
-            book: Mutex::default(),
-            hot: Hot::new(hot_entries),
-            limits,
-            bounds: ArcSwap::from_pointee(bounds),
-            clock,
-        }
+impl LocalLedger {
+    /// An empty ledger in memory, whose claims are admitted by `limits`.
+    pub fn in_memory(limits: Arc<Limits>, bounds: Bounds, hot_entries: u64, clock: Clock) -> Self {
+        Self::over(Arc::default(), None, limits, bounds, hot_entries, clock)
+    }
+
+    /// The ledger of an opened file.
+    ///
+    /// # Errors
+    /// If its thread cannot be started.
+    pub fn on_disk(
+        store: Store,
+        book: Book,
+        limits: Arc<Limits>,
+        bounds: Bounds,
+        hot_entries: u64,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let book = Arc::new(Mutex::new(book));
+        let journal = Journal::start(store, book.clone(), clock.clone())?;
+        Ok(Self::over(book, Some(journal), limits, bounds, hot_entries, clock))
+    }
+
+    fn over(
+        book: Arc<Mutex<Book>>,
+        journal: Option<Journal>,
+        limits: Arc<Limits>,
+        bounds: Bounds,
+        hot_entries: u64,
+        clock: Clock,
+    ) -> Self {
+        let (hot, bounds) = (Hot::new(hot_entries), ArcSwap::from_pointee(bounds));
+        Self { book, journal, hot, limits, bounds, clock }
     }
 
     /// The book. A panic while it was held cannot leave it half-changed in a way that buys anything twice: entries are
@@ -45,11 +74,31 @@ impl MemoryLedger {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One step of the book.
+    /// One step of the book; what it changed is written down with the next batch.
     fn step<'a, T: Send + 'a>(&'a self, step: impl FnOnce(&mut Book, Time, &Bounds) -> T) -> Step<'a, T> {
+        let (result, _) = self.numbered(step);
+        Box::pin(ready(Ok(result)))
+    }
+
+    /// One step of the book that has happened only when it is written down.
+    fn durable<'a, T: Send + 'a>(
+        &'a self,
+        step: impl FnOnce(&mut Book, Time, &Bounds) -> Result<T, LedgerError>,
+    ) -> Step<'a, T> {
+        let (result, change) = self.numbered(step);
+        let Some(journal) = &self.journal else { return Box::pin(ready(result)) };
+        Box::pin(async move {
+            let result = result?;
+            journal.written(change).await.map(|()| result)
+        })
+    }
+
+    fn numbered<T>(&self, step: impl FnOnce(&mut Book, Time, &Bounds) -> T) -> (T, Option<u64>) {
         let bounds = self.bounds.load();
-        let result = step(&mut self.book(), self.clock.now(), &bounds);
-        Box::pin(std::future::ready(Ok(result)))
+        let mut book = self.book();
+        let result = step(&mut book, self.clock.now(), &bounds);
+        let change = self.journal.as_ref().and_then(|journal| journal.note(&book));
+        (result, change)
     }
 
     fn decide(&self, book: &mut Book, request: &Request, standing: &mut Standing) -> Verdict {
@@ -76,6 +125,9 @@ impl MemoryLedger {
         if let Some(closed) = request.closed {
             return Verdict::Closed(closed);
         }
+        if !self.is_well() {
+            return Verdict::Closed(Closed::Ledger);
+        }
         if !book.make_room(&bounds) {
             return Verdict::Full;
         }
@@ -91,30 +143,34 @@ impl MemoryLedger {
     }
 }
 
-impl Ledger for MemoryLedger {
+impl Ledger for LocalLedger {
     fn hot(&self, fingerprint: &Fingerprint) -> Option<(Created, Time)> {
         self.hot.get(fingerprint, self.clock.now())
     }
 
     fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission> {
-        let mut standing = Standing::default();
-        let verdict = self.decide(&mut self.book(), request, &mut standing);
-        Box::pin(std::future::ready(Ok(Admission { verdict, standing })))
+        self.step(|book, _, _| {
+            let mut standing = Standing::default();
+            let verdict = self.decide(book, request, &mut standing);
+            Admission { verdict, standing }
+        })
     }
 
     fn sending(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
-        let result = self.book().sending(fingerprint, attempt, &self.bounds.load().windows);
-        Box::pin(std::future::ready(result.map_err(|Superseded| LedgerError::Superseded)))
+        self.durable(|book, _, bounds| {
+            let sending = book.sending(fingerprint, attempt, &bounds.windows);
+            sending.map_err(|Superseded| LedgerError::Superseded)
+        })
     }
 
     fn accepted(&self, job: Arc<Job>, created: Created) -> Step<'_, Rank> {
-        self.step(|book, _, bounds| {
+        self.durable(|book, _, bounds| {
             let rank = book.accepted(&job, created.clone(), bounds);
             if rank == Rank::Current {
                 let until = created.at + bounds.windows.delivery;
                 self.hot.insert(job.fingerprint, created, until);
             }
-            rank
+            Ok(rank)
         })
     }
 
@@ -155,12 +211,25 @@ impl Ledger for MemoryLedger {
 
     fn sweep(&self) {
         loop {
-            let freed = self.book().sweep(self.clock.now(), &self.bounds.load(), SWEPT_AT_ONCE);
+            let (freed, _) = self.numbered(|book, now, bounds| book.sweep(now, bounds, SWEPT_AT_ONCE));
             freed.iter().for_each(|fingerprint| self.hot.remove(fingerprint));
             if freed.len() < SWEPT_AT_ONCE {
                 return;
             }
         }
+    }
+
+    fn is_well(&self) -> bool {
+        self.journal.as_ref().is_none_or(Journal::is_well)
+    }
+
+    fn flush(&self) -> Step<'_, ()> {
+        Box::pin(async move {
+            match &self.journal {
+                None => Ok(()),
+                Some(journal) => journal.written(Some(journal.last())).await,
+            }
+        })
     }
 
     fn counts(&self) -> (Counts, usize) {

@@ -1,0 +1,303 @@
+//! How entries, jobs and idempotency keys are written down: JSON behind a version and a checksum over key, version and
+//! value, because the store does not notice flipped bits (`HARDENING.md` F-43). No prompt, no image and no key of the
+//! upstream is in it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::clock::Time;
+use crate::jobs::entry::{AttemptId, Created, Entry, State};
+use crate::jobs::keys::{Fate, KeyRecord};
+use crate::jobs::records::{Job, Life, Record};
+use crate::request::fingerprint::Fingerprint;
+use crate::request::route::RequestId;
+
+/// A value as it was found.
+#[derive(Debug)]
+pub enum Checked<T> {
+    /// As it was written.
+    Sound(T),
+    /// Not as it was written.
+    Damaged,
+}
+
+/// The bytes of a value under a key.
+pub fn seal(key: &[u8], value: &impl Serialize) -> Option<Vec<u8>> {
+    let json = serde_json::to_vec(value).ok()?;
+    let mut bytes = checksum(key, &json).to_vec();
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&json);
+    Some(bytes)
+}
+
+/// The value of some bytes under a key.
+pub fn unseal<T: de::DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Checked<T> {
+    let sound = bytes.split_at_checked(CHECKSUM).and_then(|(sum, rest)| {
+        let (version, json) = rest.split_first()?;
+        let sound = *version == VERSION && sum == checksum(key, json);
+        sound.then(|| serde_json::from_slice(json).ok()).flatten()
+    });
+    sound.map_or(Checked::Damaged, Checked::Sound)
+}
+
+fn checksum(key: &[u8], json: &[u8]) -> [u8; CHECKSUM] {
+    let mut hasher = blake3::Hasher::new();
+    hasher
+        .update(&u64::try_from(key.len()).unwrap_or(u64::MAX).to_le_bytes())
+        .update(key)
+        .update(&[VERSION])
+        .update(json);
+    let mut sum = [0; CHECKSUM];
+    hasher.finalize_xof().fill(&mut sum);
+    sum
+}
+
+/// The version of these forms.
+const VERSION: u8 = 1;
+/// The length of a checksum, in bytes.
+const CHECKSUM: usize = 8;
+
+/// Bytes as hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hex<const N: usize>(pub [u8; N]);
+
+impl<const N: usize> Serialize for Hex<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let digits: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        serializer.serialize_str(&digits)
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let digits = String::deserialize(deserializer)?;
+        let mut bytes = [0; N];
+        let fits = digits.is_ascii() && digits.len() == 2 * N;
+        for (place, byte) in bytes.iter_mut().enumerate() {
+            let pair = digits.get(2 * place..2 * place + 2).filter(|_| fits);
+            *byte = pair
+                .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+                .ok_or_else(|| de::Error::custom("not hex digits of the right length"))?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// An entry as it is written down.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EntryForm {
+    attempt: Hex<16>,
+    team: Arc<str>,
+    state: StateForm,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wish: Option<(Hex<16>, u64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<(Hex<16>, u64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base: Option<Hex<32>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    undelivered: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    beneath: Option<Box<EntryForm>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StateForm {
+    Sending,
+    Accepted(CreatedForm),
+    Done(CreatedForm, u64),
+    Rejected(CreatedForm, u64),
+    Unknown(u64),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct CreatedForm {
+    job: String,
+    answer: String,
+    at: u64,
+}
+
+impl EntryForm {
+    /// What of an entry is durable: a claim is not, so what it replaced stands for it (M7).
+    pub fn of(entry: &Entry) -> Option<Self> {
+        let state = match &entry.state {
+            State::Claimed => return entry.beneath.as_deref().and_then(Self::of),
+            State::Sending => StateForm::Sending,
+            State::Accepted(created) => StateForm::Accepted(CreatedForm::of(created)),
+            State::Done(created, until) => StateForm::Done(CreatedForm::of(created), until.as_millis()),
+            State::Rejected(created, until) => StateForm::Rejected(CreatedForm::of(created), until.as_millis()),
+            State::Unknown(until) => StateForm::Unknown(until.as_millis()),
+        };
+        Some(Self {
+            attempt: Hex(entry.attempt.into_bytes()),
+            team: entry.team.clone(),
+            state,
+            wish: entry.wish.map(|(caller, at)| (Hex(caller), at.as_millis())),
+            refused: entry.refused.iter().map(|(caller, at)| (Hex(*caller), at.as_millis())).collect(),
+            base: entry.base.map(|base| Hex(*base.as_bytes())),
+            undelivered: entry.undelivered,
+            beneath: entry.beneath.as_deref().and_then(Self::of).map(Box::new),
+        })
+    }
+
+    /// The entry again.
+    pub fn into_entry(self) -> Entry {
+        // An id that has lost its form cannot be given out: its prompt is held until it would have ended.
+        let held = |form: &CreatedForm| State::Unknown(Time::from_millis(form.at));
+        let state = match self.state {
+            StateForm::Sending => State::Sending,
+            StateForm::Accepted(form) => form.created().map_or_else(|| held(&form), State::Accepted),
+            StateForm::Done(form, until) => {
+                form.created().map_or_else(|| held(&form), |created| State::Done(created, Time::from_millis(until)))
+            }
+            StateForm::Rejected(form, until) => {
+                form.created().map_or_else(|| held(&form), |created| State::Rejected(created, Time::from_millis(until)))
+            }
+            StateForm::Unknown(until) => State::Unknown(Time::from_millis(until)),
+        };
+        Entry {
+            state,
+            wish: self.wish.map(|(caller, at)| (caller.0, Time::from_millis(at))),
+            refused: self.refused.into_iter().map(|(caller, at)| (caller.0, Time::from_millis(at))).collect(),
+            base: self.base.map(|base| Fingerprint::from_bytes(base.0)),
+            undelivered: self.undelivered,
+            beneath: self.beneath.map(|beneath| Box::new(beneath.into_entry())),
+            ..Entry::claimed(AttemptId::from_bytes(self.attempt.0), self.team)
+        }
+    }
+}
+
+impl CreatedForm {
+    fn of(created: &Created) -> Self {
+        // Only an answer that was read as JSON makes a job, so its bytes are text.
+        let answer = String::from_utf8_lossy(&created.answer).into_owned();
+        Self { job: created.job.to_string(), answer, at: created.at.as_millis() }
+    }
+
+    fn created(&self) -> Option<Created> {
+        let job = RequestId::parse(&self.job)?;
+        Some(Created { job, answer: Bytes::from(self.answer.clone()), at: Time::from_millis(self.at) })
+    }
+}
+
+/// A job as it is written down; its id is the key.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct JobForm {
+    job: String,
+    attempt: Hex<16>,
+    fingerprint: Hex<32>,
+    team: Arc<str>,
+    created: u64,
+    life: LifeForm,
+    ended: Option<u64>,
+    orphan: bool,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LifeForm {
+    Running,
+    Done,
+    Failed,
+    Expired,
+    Moderated,
+}
+
+impl JobForm {
+    /// A record's form.
+    pub fn of(record: &Record) -> Self {
+        let job = &record.job;
+        let life = match record.life {
+            Life::Running => LifeForm::Running,
+            Life::Done => LifeForm::Done,
+            Life::Failed => LifeForm::Failed,
+            Life::Expired => LifeForm::Expired,
+            Life::Moderated => LifeForm::Moderated,
+        };
+        Self {
+            job: job.id.to_string(),
+            attempt: Hex(job.attempt.into_bytes()),
+            fingerprint: Hex(*job.fingerprint.as_bytes()),
+            team: job.team.clone(),
+            created: job.created.as_millis(),
+            life,
+            ended: record.ended.map(Time::as_millis),
+            orphan: record.orphan,
+        }
+    }
+
+    /// The record again, if its id has the form of one.
+    pub fn into_record(self) -> Option<Record> {
+        let id = RequestId::parse(&self.job)?;
+        let fingerprint = Fingerprint::from_bytes(self.fingerprint.0);
+        let attempt = AttemptId::from_bytes(self.attempt.0);
+        let life = match self.life {
+            LifeForm::Running => Life::Running,
+            LifeForm::Done => Life::Done,
+            LifeForm::Failed => Life::Failed,
+            LifeForm::Expired => Life::Expired,
+            LifeForm::Moderated => Life::Moderated,
+        };
+        Some(Record {
+            job: Arc::new(Job::new(id, attempt, fingerprint, self.team, Time::from_millis(self.created))),
+            life,
+            ended: self.ended.map(Time::from_millis),
+            orphan: self.orphan,
+        })
+    }
+}
+
+/// An idempotency key as it is written down; its digest is the key.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct KeyForm {
+    body: Hex<32>,
+    fingerprint: Hex<32>,
+    attempt: Hex<16>,
+    since: u64,
+    fate: FateForm,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FateForm {
+    InFlight,
+    Created(CreatedForm),
+    Unknown,
+}
+
+impl KeyForm {
+    /// A record's form.
+    pub fn of(record: &KeyRecord) -> Self {
+        let fate = match &record.fate {
+            Fate::InFlight => FateForm::InFlight,
+            Fate::Created(created) => FateForm::Created(CreatedForm::of(created)),
+            Fate::Unknown => FateForm::Unknown,
+        };
+        Self {
+            body: Hex(*record.body.as_bytes()),
+            fingerprint: Hex(*record.fingerprint.as_bytes()),
+            attempt: Hex(record.attempt.into_bytes()),
+            since: record.since.as_millis(),
+            fate,
+        }
+    }
+
+    /// The record again.
+    pub fn into_record(self) -> KeyRecord {
+        let fate = match self.fate {
+            FateForm::InFlight => Fate::InFlight,
+            FateForm::Created(form) => form.created().map_or(Fate::Unknown, Fate::Created),
+            FateForm::Unknown => Fate::Unknown,
+        };
+        KeyRecord {
+            body: Fingerprint::from_bytes(self.body.0),
+            fingerprint: Fingerprint::from_bytes(self.fingerprint.0),
+            attempt: AttemptId::from_bytes(self.attempt.0),
+            fate,
+            since: Time::from_millis(self.since),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The one thread that writes the ledger. What changed while it wrote is the next batch, so that many submissions share
+//! one write to the disk without a timer (`MONEY.md` M7). After a failure the file is closed, opened and checked anew,
+//! and only when everything is written again is the ledger well (M8).
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use super::form::{EntryForm, JobForm, KeyForm};
+use super::store::{Batch, Store};
+use crate::clock::Clock;
+use crate::jobs::book::{Book, Dirty};
+use crate::jobs::ledger::LedgerError;
+
+/// How far the writing has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    /// All changes up to this number are on the disk.
+    upto: u64,
+    /// The last write failed, and nothing has healed it yet.
+    failing: bool,
+}
+
+/// A handle to the writer.
+pub struct Journal {
+    /// Numbers the changes; counted under the book's lock.
+    changes: Arc<AtomicU64>,
+    wake: Option<SyncSender<()>>,
+    written: watch::Receiver<Written>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Journal {
+    /// Starts the writer over an opened file.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn start(store: Store, book: Arc<Mutex<Book>>, clock: Clock) -> io::Result<Self> {
+        let (wake, woken) = sync_channel(1);
+        let (tell, written) = watch::channel(Written::default());
+        let changes = Arc::new(AtomicU64::new(0));
+        let writer = Writer { store: Some(store), book, clock, changes: changes.clone(), tell };
+        let thread = thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(&woken))?;
+        Ok(Self { changes, wake: Some(wake), written, thread: Some(thread) })
+    }
+
+    /// To be called under the book's lock after each step: numbers what changed, if anything did.
+    pub fn note(&self, book: &Book) -> Option<u64> {
+        if !book.is_dirty() {
+            return None;
+        }
+        let change = self.changes.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(wake) = &self.wake {
+            // Full means that it is awake already.
+            _ = wake.try_send(());
+        }
+        Some(change)
+    }
+
+    /// The number of the last change.
+    pub fn last(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a change is on the disk.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`] as soon as writing fails.
+    pub async fn written(&self, change: Option<u64>) -> Result<(), LedgerError> {
+        let Some(change) = change else { return Ok(()) };
+        let mut written = self.written.clone();
+        let reached = written.wait_for(|written| written.upto >= change || written.failing).await;
+        match reached {
+            Ok(written) if written.upto >= change => Ok(()),
+            Ok(_) | Err(_) => Err(LedgerError::Unavailable),
+        }
+    }
+
+    /// Whether what is written reaches the disk.
+    pub fn is_well(&self) -> bool {
+        !self.written.borrow().failing && self.written.has_changed().is_ok()
+    }
+}
+
+impl Drop for Journal {
+    /// Writes what is left.
+    fn drop(&mut self) {
+        self.wake = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            error!("the ledger's thread had failed");
+        }
+    }
+}
+
+struct Writer {
+    /// None after a failure, until it was opened again.
+    store: Option<Store>,
+    book: Arc<Mutex<Book>>,
+    clock: Clock,
+    changes: Arc<AtomicU64>,
+    tell: watch::Sender<Written>,
+}
+
+impl Writer {
+    fn run(mut self, woken: &Receiver<()>) {
+        let folder = self.store.as_ref().map(Store::folder).unwrap_or_default();
+        loop {
+            let ended = match woken.recv_timeout(HEARTBEAT) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => true,
+            };
+            self.write_all();
+            while self.store.is_none() && !ended {
+                if let Err(RecvTimeoutError::Disconnected) = woken.recv_timeout(BETWEEN_TRIES) {
+                    break;
+                }
+                match Store::open(&folder).and_then(|store| store.read().map(|_| store)) {
+                    Ok(store) => self.store = Some(store),
+                    Err(error) => error!(%error, "the ledger cannot be opened again yet"),
+                }
+                self.write_all();
+            }
+            if ended {
+                return;
+            }
+        }
+    }
+
+    /// Writes everything that changed until now, as one batch.
+    fn write_all(&mut self) {
+        let Some(store) = &self.store else { return };
+        let (dirty, upto, batch) = {
+            let mut book = self.book();
+            let dirty = book.take_dirty();
+            let upto = self.changes.load(Ordering::Relaxed);
+            let batch = self.batch(&book, &dirty);
+            (dirty, upto, batch)
+        };
+        match store.write(&batch) {
+            Ok(()) => {
+                let healed = self.tell.send_replace(Written { upto, failing: false }).failing;
+                if healed {
+                    info!("the ledger is well again");
+                }
+            }
+            Err(error) => {
+                error!(%error, "the ledger could not be written: nothing is bought until it can");
+                self.book().put_back_dirty(dirty);
+                // Nothing is certain of a file whose write failed: it is closed, and checked when it is opened again.
+                self.store = None;
+                self.tell.send_modify(|written| written.failing = true);
+            }
+        }
+    }
+
+    fn batch(&self, book: &Book, dirty: &Dirty) -> Batch {
+        Batch {
+            entries: dirty.entries.iter().map(|name| (*name, book.entry(name).and_then(EntryForm::of))).collect(),
+            jobs: dirty.jobs.iter().map(|id| (id.to_string(), book.record(id).map(JobForm::of))).collect(),
+            keys: dirty.keys.iter().map(|digest| (*digest, book.key(digest).map(KeyForm::of))).collect(),
+            heartbeat: self.clock.now(),
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How often the time is written down if nothing else is (M10).
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How long a failed ledger rests before it is opened again.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);

@@ -1,0 +1,85 @@
+//! The ledger on disk (`MONEY.md` M7–M10): what the book decides is written down by one thread, a batch at a time; what
+//! must be durable before the next step waits for its batch. All live entries are in memory; the file is read once, at
+//! the start.
+
+pub mod form;
+pub mod journal;
+pub mod store;
+
+use std::path::Path;
+
+use tracing::{error, info};
+
+use self::form::Checked;
+use self::store::{Store, StoreError};
+use crate::clock::{Clock, Time};
+use crate::jobs::book::Book;
+use crate::jobs::entry::{Entry, State, Windows};
+use crate::request::fingerprint::FingerprintKey;
+
+/// An opened ledger file and what was in it.
+pub struct Opened {
+    /// The file.
+    pub store: Store,
+    /// The book as it was, ready to go on.
+    pub book: Book,
+    /// The fingerprints' key, made when the file was (M9).
+    pub fingerprints: FingerprintKey,
+    /// The time, which does not start before the last one that was written down (M10).
+    pub clock: Clock,
+}
+
+/// Opens the ledger in `folder`, or makes one, and reads all of it.
+///
+/// # Errors
+/// [`StoreError`]; it never begins an empty ledger in place of one that cannot be read.
+pub fn open(folder: &Path, windows: &Windows) -> Result<Opened, StoreError> {
+    let store = Store::open(folder)?;
+    let contents = store.read()?;
+    let clock = Clock::system_not_before(contents.heartbeat);
+    let now = clock.now();
+    let mut book = Book::default();
+    book.keep_dirty();
+    let (mut interrupted, mut damaged) = (0, 0);
+    for (fingerprint, form) in contents.entries {
+        let entry = match form {
+            Checked::Sound(form) => form.into_entry(),
+            Checked::Damaged => {
+                damaged += 1;
+                error!(%fingerprint, "an entry of the ledger is damaged: its prompt is held as unknown");
+                Entry { state: State::Unknown(now + windows.hold), ..Entry::claimed(store::nobody(), "".into()) }
+            }
+        };
+        let (entry, changed) = after_restart(entry, now, windows);
+        interrupted += usize::from(changed);
+        book.restore_entry(fingerprint, entry, windows);
+        if changed {
+            book.mark(fingerprint);
+        }
+    }
+    contents.jobs.into_iter().filter_map(form::JobForm::into_record).for_each(|record| book.restore_record(record));
+    for (digest, form) in contents.keys {
+        book.restore_key(digest, form.into_record());
+    }
+    let (counts, running) = book.counts();
+    info!(?counts, running, interrupted, damaged, "the ledger was read");
+    Ok(Opened { store, book, fingerprints: contents.fingerprints, clock })
+}
+
+/// What was on its way when the process ended may have been paid: it is held from now on, once (M7). Whether anything
+/// changed.
+fn after_restart(mut entry: Entry, now: Time, windows: &Windows) -> (Entry, bool) {
+    let was_sending = entry.state == State::Sending;
+    if was_sending {
+        entry.state = State::Unknown(now + windows.hold);
+    }
+    let (beneath, beneath_changed) = match entry.beneath.take() {
+        Some(beneath) => {
+            let (beneath, changed) = after_restart(*beneath, now, windows);
+            (Some(Box::new(beneath)), changed)
+        }
+        None => (None, false),
+    };
+    entry.beneath = beneath;
+    (entry, was_sending || beneath_changed)
+}

@@ -1,0 +1,279 @@
+//! The file: one redb database in a folder of ours, opened by one process at a time. Every call may block; none is made
+//! on a thread that serves anybody.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use tracing::error;
+
+use super::form::{Checked, EntryForm, JobForm, KeyForm, seal, unseal};
+use crate::clock::Time;
+use crate::jobs::entry::AttemptId;
+use crate::jobs::keys::KeyDigest;
+use crate::request::fingerprint::{Fingerprint, FingerprintKey};
+
+type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+const ENTRIES: Table = TableDefinition::new("entries");
+const JOBS: Table = TableDefinition::new("jobs");
+const KEYS: Table = TableDefinition::new("keys");
+const META: Table = TableDefinition::new("meta");
+/// The version of the tables.
+const FORMAT: u32 = 1;
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it.
+    #[error("{0}: another process uses this ledger")]
+    InUse(PathBuf),
+    /// The folder or file cannot be made or opened.
+    #[error("{path}: {error}", path = .0.display(), error = .1)]
+    Io(PathBuf, io::Error),
+    /// It is no ledger, or a damaged one.
+    #[error("{path}: the ledger cannot be read: {why}", path = .0.display(), why = .1)]
+    Unreadable(PathBuf, String),
+    /// It was written by another version of this program.
+    #[error("{path}: the ledger has format {found}, this version reads {FORMAT}", path = .path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// Writing failed.
+    #[error("{0}")]
+    Write(String),
+}
+
+/// What a file held.
+pub struct Contents {
+    /// Entries.
+    pub entries: Vec<(Fingerprint, Checked<EntryForm>)>,
+    /// Jobs.
+    pub jobs: Vec<JobForm>,
+    /// Idempotency keys.
+    pub keys: Vec<(KeyDigest, KeyForm)>,
+    /// The fingerprints' key.
+    pub fingerprints: FingerprintKey,
+    /// The last time that was written down.
+    pub heartbeat: Time,
+}
+
+/// What is to be written together; `None` deletes.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Entries.
+    pub entries: Vec<(Fingerprint, Option<EntryForm>)>,
+    /// Jobs, by their id.
+    pub jobs: Vec<(String, Option<JobForm>)>,
+    /// Idempotency keys.
+    pub keys: Vec<(KeyDigest, Option<KeyForm>)>,
+    /// Now.
+    pub heartbeat: Time,
+}
+
+/// An open ledger file.
+pub struct Store {
+    database: Database,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the file in `folder`; makes both if they are not there, for this user alone (M9).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join("ledger.redb");
+        let broken = |error| StoreError::Io(path.clone(), error);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(broken)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        drop(file.map_err(broken)?);
+        let opened = guarded(&path, || Database::create(&path))?;
+        match opened {
+            Ok(database) => {
+                let store = Self { database, path };
+                store.check_format()?;
+                Ok(store)
+            }
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::InUse(path)),
+            Err(redb::DatabaseError::Storage(redb::StorageError::Io(error)))
+                if error.kind() != io::ErrorKind::InvalidData =>
+            {
+                Err(StoreError::Io(path, error))
+            }
+            Err(error) => Err(StoreError::Unreadable(path, error.to_string())),
+        }
+    }
+
+    /// Where it is, to be opened again.
+    pub fn folder(&self) -> PathBuf {
+        self.path.parent().map_or_else(PathBuf::new, Path::to_path_buf)
+    }
+
+    /// Everything in it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`], where the file itself is damaged; damaged values are told one by one.
+    pub fn read(&self) -> Result<Contents, StoreError> {
+        guarded(&self.path, || self.read_unguarded())?
+            .map_err(|error| StoreError::Unreadable(self.path.clone(), error.to_string()))
+            .and_then(|contents| contents.ok_or_else(|| self.unreadable("its fingerprint key is damaged")))
+    }
+
+    fn read_unguarded(&self) -> Result<Option<Contents>, redb::Error> {
+        let transaction = self.database.begin_read()?;
+        let mut entries = Vec::new();
+        for row in transaction.open_table(ENTRIES)?.iter()? {
+            let (key, value) = row?;
+            match key.value().try_into() {
+                Ok(fingerprint) => {
+                    entries.push((Fingerprint::from_bytes(fingerprint), unseal(key.value(), value.value())))
+                }
+                Err(_) => error!("an entry of the ledger has lost its fingerprint and is skipped"),
+            }
+        }
+        let mut jobs = Vec::new();
+        for row in transaction.open_table(JOBS)?.iter()? {
+            let (key, value) = row?;
+            match unseal(key.value(), value.value()) {
+                Checked::Sound(form) => jobs.push(form),
+                Checked::Damaged => {
+                    error!(job = %String::from_utf8_lossy(key.value()), "a job's record is damaged and is skipped")
+                }
+            }
+        }
+        let mut keys = Vec::new();
+        for row in transaction.open_table(KEYS)?.iter()? {
+            let (key, value) = row?;
+            match (key.value().try_into(), unseal(key.value(), value.value())) {
+                (Ok(digest), Checked::Sound(form)) => keys.push((digest, form)),
+                _ => error!("an idempotency key's record is damaged and is skipped"),
+            }
+        }
+        let meta = transaction.open_table(META)?;
+        let text = |name: &[u8]| -> Result<Option<String>, redb::Error> {
+            let value = meta.get(name)?;
+            Ok(value.and_then(|value| match unseal(name, value.value()) {
+                Checked::Sound(text) => Some(text),
+                Checked::Damaged => None,
+            }))
+        };
+        let heartbeat = text(b"heartbeat")?.and_then(|millis| millis.parse().ok()).unwrap_or_default();
+        let fingerprints = text(b"fingerprint key")?.and_then(|hex| FingerprintKey::from_hex(&hex).ok());
+        let heartbeat = Time::from_millis(heartbeat);
+        Ok(fingerprints.map(|fingerprints| Contents { entries, jobs, keys, fingerprints, heartbeat }))
+    }
+
+    /// Writes a batch; when this returns it is on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`]; nothing may be said of what is on the disk then.
+    pub fn write(&self, batch: &Batch) -> Result<(), StoreError> {
+        let written = guarded(&self.path, || self.write_unguarded(batch))?;
+        written.map_err(|error| StoreError::Write(error.to_string()))
+    }
+
+    fn write_unguarded(&self, batch: &Batch) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut table = transaction.open_table(ENTRIES)?;
+            for (fingerprint, form) in &batch.entries {
+                let key = fingerprint.as_bytes().as_slice();
+                put(&mut table, key, form.as_ref().and_then(|form| seal(key, form)))?;
+            }
+            let mut table = transaction.open_table(JOBS)?;
+            for (id, form) in &batch.jobs {
+                put(&mut table, id.as_bytes(), form.as_ref().and_then(|form| seal(id.as_bytes(), form)))?;
+            }
+            let mut table = transaction.open_table(KEYS)?;
+            for (digest, form) in &batch.keys {
+                put(&mut table, digest, form.as_ref().and_then(|form| seal(digest, form)))?;
+            }
+            put_text(&transaction, b"heartbeat", &batch.heartbeat.as_millis().to_string())?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// A new file gets its format and its fingerprint key; an old one must have the format that is read here.
+    fn check_format(&self) -> Result<(), StoreError> {
+        let found = guarded(&self.path, || self.format_or_begin())?;
+        match found.map_err(|error| self.unreadable(&error.to_string()))? {
+            Some(FORMAT) => Ok(()),
+            Some(found) => Err(StoreError::Format { path: self.path.clone(), found }),
+            None => Err(self.unreadable("it is no ledger of ours")),
+        }
+    }
+
+    fn format_or_begin(&self) -> Result<Option<u32>, redb::Error> {
+        let is_new = {
+            let transaction = self.database.begin_read()?;
+            transaction.list_tables()?.next().is_none()
+        };
+        if is_new {
+            let transaction = self.database.begin_write()?;
+            for table in [ENTRIES, JOBS, KEYS] {
+                transaction.open_table(table)?;
+            }
+            put_text(&transaction, b"format", &FORMAT.to_string())?;
+            put_text(
+                &transaction,
+                b"fingerprint key",
+                &new_key().map_err(|error| redb::Error::Io(io::Error::other(error)))?,
+            )?;
+            transaction.commit()?;
+            return Ok(Some(FORMAT));
+        }
+        let transaction = self.database.begin_read()?;
+        let Ok(meta) = transaction.open_table(META) else { return Ok(None) };
+        let value = meta.get(b"format".as_slice())?;
+        Ok(value.and_then(|value| match unseal::<String>(b"format", value.value()) {
+            Checked::Sound(text) => text.parse().ok(),
+            Checked::Damaged => None,
+        }))
+    }
+
+    fn unreadable(&self, why: &str) -> StoreError {
+        StoreError::Unreadable(self.path.clone(), why.to_owned())
+    }
+}
+
+/// The attempt of an entry whose own is lost: none has this id.
+pub const fn nobody() -> AttemptId {
+    AttemptId::from_bytes([0; 16])
+}
+
+fn put(
+    table: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
+    key: &[u8],
+    value: Option<Vec<u8>>,
+) -> Result<(), redb::Error> {
+    match value {
+        Some(value) => drop(table.insert(key, value.as_slice())?),
+        None => drop(table.remove(key)?),
+    }
+    Ok(())
+}
+
+fn put_text(transaction: &WriteTransaction, name: &[u8], text: &str) -> Result<(), redb::Error> {
+    put(&mut transaction.open_table(META)?, name, seal(name, &text))
+}
+
+/// 64 random hex digits.
+fn new_key() -> Result<String, &'static str> {
+    let mut key = [0; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| "the system gives no randomness")?;
+    Ok(key.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A damaged file may make the store panic: that is an answer like another (F-43).
+fn guarded<T>(path: &Path, call: impl FnOnce() -> T) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(call))
+        .map_err(|_| StoreError::Unreadable(path.to_path_buf(), "the store gave up on it".to_owned()))
+}
