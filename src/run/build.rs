@@ -14,6 +14,7 @@ use crate::gateway::rules::{self, Rules};
 use crate::jobs::attempt::{Ending, Parts};
 use crate::jobs::dedup::Dedup;
 use crate::jobs::ledger::disk;
+use crate::jobs::ledger::disk::journal::File;
 use crate::jobs::ledger::local::LocalLedger;
 use crate::jobs::ledger::observed::ObservedLedger;
 use crate::jobs::settings::Kind;
@@ -55,8 +56,10 @@ pub(super) fn gateway(
     let hot_entries = config.dedup.hot_entries;
     let ledger = match file {
         None => LocalLedger::in_memory(limits.clone(), bounds, hot_entries, clock.clone()),
-        Some((store, book)) => LocalLedger::on_disk(store, book, limits.clone(), bounds, hot_entries, clock.clone())
-            .map_err(|error| error.to_string())?,
+        Some((store, book)) => {
+            LocalLedger::on_disk(File::from(store), book, limits.clone(), bounds, hot_entries, clock.clone())
+                .map_err(|error| error.to_string())?
+        }
     };
     let parts = Parts {
         ledger: Arc::new(ObservedLedger::new(ledger, telemetry.metrics.clone())),

@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use super::disk::journal::Journal;
-use super::disk::store::Store;
+use super::disk::journal::{Journal, Keeper};
 use super::hot::Hot;
 use super::{Admission, Closed, Ledger, LedgerError, Request, Step, Verdict};
 use crate::admission::headers::Standing;
@@ -39,12 +38,12 @@ impl LocalLedger {
         Self::over(Arc::default(), None, limits, bounds, hot_entries, clock)
     }
 
-    /// The ledger of an opened file.
+    /// The ledger of what `keeper` keeps, which `book` was read from.
     ///
     /// # Errors
     /// If its thread cannot be started.
     pub fn on_disk(
-        store: Store,
+        keeper: impl Keeper + 'static,
         book: Book,
         limits: Arc<Limits>,
         bounds: Bounds,
@@ -52,7 +51,7 @@ impl LocalLedger {
         clock: Clock,
     ) -> io::Result<Self> {
         let book = Arc::new(Mutex::new(book));
-        let journal = Journal::start(store, book.clone(), clock.clone())?;
+        let journal = Journal::start(keeper, book.clone(), clock.clone())?;
         Ok(Self::over(book, Some(journal), limits, bounds, hot_entries, clock))
     }
 

@@ -3,6 +3,7 @@
 //! and only when everything is written again is the ledger well (M8).
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::form::{EntryForm, JobForm, KeyForm};
-use super::store::{Batch, Store};
+use super::store::{Batch, Store, StoreError};
 use crate::clock::Clock;
 use crate::jobs::book::{Book, Dirty};
 use crate::jobs::ledger::LedgerError;
@@ -41,11 +42,11 @@ impl Journal {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn start(store: Store, book: Arc<Mutex<Book>>, clock: Clock) -> io::Result<Self> {
+    pub fn start(keeper: impl Keeper + 'static, book: Arc<Mutex<Book>>, clock: Clock) -> io::Result<Self> {
         let (wake, woken) = sync_channel(1);
         let (tell, written) = watch::channel(Written::default());
         let changes = Arc::new(AtomicU64::new(0));
-        let writer = Writer { store: Some(store), book, clock, changes: changes.clone(), tell };
+        let writer = Writer { keeper: Box::new(keeper), is_open: true, book, clock, changes: changes.clone(), tell };
         let thread = thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(&woken))?;
         Ok(Self { changes, wake: Some(wake), written, thread: Some(thread) })
     }
@@ -100,9 +101,53 @@ impl Drop for Journal {
     }
 }
 
-struct Writer {
-    /// None after a failure, until it was opened again.
+/// What keeps batches.
+pub trait Keeper: Send {
+    /// Writes a batch; when this returns it is kept.
+    ///
+    /// # Errors
+    /// Nothing may be said then of what is kept; it must be opened again.
+    fn write(&mut self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// Opens and checks anew what was closed by a failure.
+    ///
+    /// # Errors
+    /// Why that does not work yet.
+    fn open_again(&mut self) -> Result<(), StoreError>;
+}
+
+/// A [`Store`] that is closed by a failure.
+pub struct File {
+    folder: PathBuf,
     store: Option<Store>,
+}
+
+impl From<Store> for File {
+    fn from(store: Store) -> Self {
+        Self { folder: store.folder(), store: Some(store) }
+    }
+}
+
+impl Keeper for File {
+    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let closed = || StoreError::Write("it is closed".to_owned());
+        let written = self.store.as_ref().ok_or_else(closed).and_then(|store| store.write(batch));
+        // Nothing is certain of a file whose write failed.
+        written.inspect_err(|_| self.store = None)
+    }
+
+    fn open_again(&mut self) -> Result<(), StoreError> {
+        let store = Store::open(&self.folder)?;
+        store.read()?;
+        self.store = Some(store);
+        Ok(())
+    }
+}
+
+struct Writer {
+    keeper: Box<dyn Keeper>,
+    /// Not after a failure, until it was opened again.
+    is_open: bool,
     book: Arc<Mutex<Book>>,
     clock: Clock,
     changes: Arc<AtomicU64>,
@@ -111,19 +156,18 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, woken: &Receiver<()>) {
-        let folder = self.store.as_ref().map(Store::folder).unwrap_or_default();
         loop {
             let ended = match woken.recv_timeout(HEARTBEAT) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => true,
             };
             self.write_all();
-            while self.store.is_none() && !ended {
+            while !self.is_open && !ended {
                 if let Err(RecvTimeoutError::Disconnected) = woken.recv_timeout(BETWEEN_TRIES) {
                     break;
                 }
-                match Store::open(&folder).and_then(|store| store.read().map(|_| store)) {
-                    Ok(store) => self.store = Some(store),
+                match self.keeper.open_again() {
+                    Ok(()) => self.is_open = true,
                     Err(error) => error!(%error, "the ledger cannot be opened again yet"),
                 }
                 self.write_all();
@@ -136,7 +180,9 @@ impl Writer {
 
     /// Writes everything that changed until now, as one batch.
     fn write_all(&mut self) {
-        let Some(store) = &self.store else { return };
+        if !self.is_open {
+            return;
+        }
         let (dirty, upto, batch) = {
             let mut book = self.book();
             let dirty = book.take_dirty();
@@ -144,7 +190,7 @@ impl Writer {
             let batch = self.batch(&book, &dirty);
             (dirty, upto, batch)
         };
-        match store.write(&batch) {
+        match self.keeper.write(&batch) {
             Ok(()) => {
                 let healed = self.tell.send_replace(Written { upto, failing: false }).failing;
                 if healed {
@@ -154,8 +200,7 @@ impl Writer {
             Err(error) => {
                 error!(%error, "the ledger could not be written: nothing is bought until it can");
                 self.book().put_back_dirty(dirty);
-                // Nothing is certain of a file whose write failed: it is closed, and checked when it is opened again.
-                self.store = None;
+                self.is_open = false;
                 self.tell.send_modify(|written| written.failing = true);
             }
         }
@@ -179,3 +224,6 @@ impl Writer {
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// How long a failed ledger rests before it is opened again.
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

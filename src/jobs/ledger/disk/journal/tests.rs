@@ -1,0 +1,163 @@
+//! The journal over a keeper that fails when it is told to.
+
+use std::sync::atomic::AtomicBool;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::admission::rate::Limits;
+use crate::admission::settings;
+use crate::jobs::book::{Ask, Bounds};
+use crate::jobs::entry::{Asker, AttemptId, Created, Windows};
+use crate::jobs::ledger::local::LocalLedger;
+use crate::jobs::ledger::{Closed, Ledger, Request, Verdict};
+use crate::jobs::records::Job;
+use crate::request::client::Clients;
+use crate::request::fingerprint::Fingerprint;
+use crate::request::route::RequestId;
+
+/// Keeps the names of entries in memory; fails while `broken`.
+#[derive(Clone, Default)]
+struct Scripted {
+    broken: Arc<AtomicBool>,
+    batches: Arc<Mutex<Vec<Vec<(Fingerprint, bool)>>>>,
+}
+
+impl Keeper for Scripted {
+    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(StoreError::Write("no space left".to_owned()));
+        }
+        let names = batch.entries.iter().map(|(name, form)| (*name, form.is_some())).collect();
+        self.batches.lock().unwrap().push(names);
+        Ok(())
+    }
+
+    fn open_again(&mut self) -> Result<(), StoreError> {
+        let broken = self.broken.load(Ordering::SeqCst);
+        if broken { Err(StoreError::Write("still no space".to_owned())) } else { Ok(()) }
+    }
+}
+
+impl Scripted {
+    /// Whether an entry is kept, by the last batch that names it.
+    fn keeps(&self, name: Fingerprint) -> bool {
+        let batches = self.batches.lock().unwrap();
+        batches.iter().flatten().rev().find(|(other, _)| *other == name).is_some_and(|(_, kept)| *kept)
+    }
+}
+
+fn ledger(keeper: &Scripted) -> LocalLedger {
+    let second = Duration::from_secs(600);
+    let windows = Windows { delivery: second, hold: second, refusal: second };
+    let bounds = Bounds { windows, max_entries: 100, max_jobs: 100 };
+    let rates = settings::Rates::default();
+    let limits = settings::Limits { user: rates, team: rates, address: rates, total: rates, tracked: 100 };
+    let limits = Arc::new(Limits::new(&limits, Clock::system()));
+    let mut book = Book::default();
+    book.keep_dirty();
+    LocalLedger::on_disk(keeper.clone(), book, limits, bounds, 100, Clock::system()).unwrap()
+}
+
+fn request(prompt: u8) -> Request {
+    let fingerprint = Fingerprint::from_bytes([prompt; 32]);
+    let ask = Ask {
+        fingerprint,
+        body: fingerprint,
+        base: None,
+        attempt: AttemptId::from_bytes([prompt; 16]),
+        team: "open".into(),
+        asker: Asker { caller: [1; 16], no_cache: false },
+        key: None,
+    };
+    let who = *Clients::new().unwrap().identify([127, 0, 0, 1].into()).who();
+    Request { ask, who, charged: false, closed: None }
+}
+
+async fn verdict(ledger: &LocalLedger, prompt: u8) -> Verdict {
+    ledger.admit(&request(prompt)).await.unwrap().verdict
+}
+
+async fn accept(ledger: &LocalLedger, prompt: u8) -> Result<(), LedgerError> {
+    let ask = request(prompt).ask;
+    let now = Clock::system().now();
+    let id = RequestId::parse(&format!("job-{prompt}")).unwrap();
+    let job = Job::new(id.clone(), ask.attempt, ask.fingerprint, ask.team, now);
+    let created = Created { job: id, answer: Bytes::from_static(b"{}"), at: now };
+    ledger.accepted(Arc::new(job), created).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn m7_sending_and_accepted_are_kept_when_they_return() {
+    let keeper = Scripted::default();
+    let ledger = ledger(&keeper);
+    let ask = request(1).ask;
+    assert!(matches!(verdict(&ledger, 1).await, Verdict::Claimed(_)));
+    ledger.flush().await.unwrap();
+    assert!(!keeper.keeps(ask.fingerprint), "a claim is not durable");
+    ledger.sending(ask.fingerprint, ask.attempt).await.unwrap();
+    assert!(keeper.keeps(ask.fingerprint));
+    accept(&ledger, 1).await.unwrap();
+    ledger.free(ask.fingerprint, ask.attempt, None).await.unwrap();
+    ledger.flush().await.unwrap();
+    assert!(!keeper.keeps(ask.fingerprint), "ends ride on the next commit");
+}
+
+#[tokio::test]
+async fn m8_f63_while_it_cannot_be_written_nothing_is_bought_hits_go_on_and_nothing_is_lost() {
+    let keeper = Scripted::default();
+    let ledger = ledger(&keeper);
+    let (first, second) = (request(1).ask, request(2).ask);
+    for (prompt, ask) in [(1, &first), (2, &second)] {
+        assert!(matches!(verdict(&ledger, prompt).await, Verdict::Claimed(_)));
+        ledger.sending(ask.fingerprint, ask.attempt).await.unwrap();
+    }
+    accept(&ledger, 1).await.unwrap();
+    keeper.broken.store(true, Ordering::SeqCst);
+    assert_eq!(accept(&ledger, 2).await, Err(LedgerError::Unavailable), "an id in hand is told that it is not kept");
+    assert!(!ledger.is_well());
+    assert!(matches!(verdict(&ledger, 1).await, Verdict::Hit(..)));
+    assert!(matches!(verdict(&ledger, 2).await, Verdict::Hit(..)), "this process still knows it");
+    assert!(matches!(verdict(&ledger, 3).await, Verdict::Closed(Closed::Ledger)));
+    keeper.broken.store(false, Ordering::SeqCst);
+    let healed = async {
+        while !ledger.is_well() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), healed).await.expect("it heals when it can be written again");
+    assert!(keeper.keeps(second.fingerprint), "what could not be written is written now");
+    assert!(matches!(verdict(&ledger, 3).await, Verdict::Claimed(_)));
+}
+
+#[tokio::test]
+async fn m7_many_at_once_share_a_batch() {
+    let keeper = Scripted::default();
+    let ledger = Arc::new(ledger(&keeper));
+    for prompt in 1..=60 {
+        assert!(matches!(verdict(&ledger, prompt).await, Verdict::Claimed(_)));
+    }
+    let sending = (1..=60).map(|prompt| {
+        let (ledger, ask) = (ledger.clone(), request(prompt).ask);
+        tokio::spawn(async move { ledger.sending(ask.fingerprint, ask.attempt).await })
+    });
+    for done in sending.collect::<Vec<_>>() {
+        done.await.unwrap().unwrap();
+    }
+    let batches = keeper.batches.lock().unwrap();
+    let largest = batches.iter().map(Vec::len).max().unwrap();
+    assert!(largest > 1, "{} batches", batches.len());
+}
+
+#[tokio::test]
+async fn what_is_left_is_written_when_the_ledger_is_dropped() {
+    let keeper = Scripted::default();
+    let ledger = ledger(&keeper);
+    let ask = request(1).ask;
+    assert!(matches!(verdict(&ledger, 1).await, Verdict::Claimed(_)));
+    ledger.sending(ask.fingerprint, ask.attempt).await.unwrap();
+    ledger.unknown(ask.fingerprint, ask.attempt).await.unwrap();
+    let before = keeper.batches.lock().unwrap().len();
+    drop(ledger);
+    assert!(keeper.batches.lock().unwrap().len() > before || keeper.keeps(ask.fingerprint));
+}
