@@ -127,17 +127,14 @@ async fn m7_f41_an_answered_id_survives_a_kill() {
 async fn m7_f41_what_was_being_sent_when_the_process_died_is_held_and_not_sent_again() {
     let mut gateway = Durable::start(&[]).await;
     gateway.upstream.next_submission(Fault::Stall);
-    let address = gateway.address;
     let body = json!({"prompt": "a candle"}).to_string();
-    let waiting = tokio::spawn(async move {
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let head = format!(
-            "POST {GENERATIONS} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        tokio::io::AsyncWriteExt::write_all(&mut { stream }, (head + &body).as_bytes()).await.unwrap();
-    });
-    waiting.await.unwrap();
+    let head = format!(
+        "POST {GENERATIONS} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    // It stays open: a client that leaves before the send ends the attempt (M6).
+    let mut client = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut client, (head + &body).as_bytes()).await.unwrap();
     assert!(gateway.upstream.wait_until(|counts| counts.posts == 1, SOON).await);
     gateway.kill().await;
     let held = gateway.submit("a candle").await;

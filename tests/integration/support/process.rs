@@ -24,7 +24,12 @@ impl Program {
     /// Starts the program with this environment and nothing else in it.
     pub fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_reelgate"));
-        command.args(arguments).env_clear().envs(environment.iter().copied());
+        command.args(arguments).env_clear();
+        // A ledger on disk is only for tests that say where.
+        if !environment.iter().any(|(name, _)| name.starts_with("REELGATE_LEDGER__")) {
+            command.env("REELGATE_LEDGER__KIND", "memory");
+        }
+        command.envs(environment.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let output = Arc::new(Mutex::new(String::new()));
@@ -135,7 +140,6 @@ impl Served {
             ("REELGATE_SERVER__LISTEN", "127.0.0.1:0"),
             ("REELGATE_ADMIN__LISTEN", "127.0.0.1:0"),
             ("REELGATE_SERVER__WORKERS", "2"),
-            ("REELGATE_LEDGER__KIND", "memory"),
         ];
         all.retain(|(name, _)| !environment.iter().any(|(other, _)| other == name));
         all.extend(environment.iter().filter(|(_, value)| !value.is_empty()));

@@ -16,11 +16,14 @@ use crate::request::client::Clients;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
+/// The entries of a batch, and whether each is kept or deleted.
+type Names = Vec<(Fingerprint, bool)>;
+
 /// Keeps the names of entries in memory; fails while `broken`.
 #[derive(Clone, Default)]
 struct Scripted {
     broken: Arc<AtomicBool>,
-    batches: Arc<Mutex<Vec<Vec<(Fingerprint, bool)>>>>,
+    batches: Arc<Mutex<Vec<Names>>>,
 }
 
 impl Keeper for Scripted {
