@@ -15,7 +15,7 @@ use crate::error::{Doubt, Error};
 use crate::jobs::book::Rank;
 use crate::jobs::entry::{AttemptId, Created};
 use crate::jobs::flight::Flight;
-use crate::jobs::ledger::{Ledger, LedgerError};
+use crate::jobs::ledger::{Ledger, LedgerError, WRITE_PATIENCE};
 use crate::jobs::records::Job;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::{Operation, RequestId};
@@ -25,9 +25,6 @@ use crate::telemetry::submission_count::SubmissionCount;
 use crate::upstream::client::{PaidConnection, Upstream};
 use crate::upstream::headers::Passed;
 use crate::upstream::outcome::{self, Answer, NotSent, Outcome, Reply, Unanswered};
-
-/// How long an id in hand waits for the ledger before it is answered all the same (M8).
-const WRITE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is to be sent.
 #[derive(Clone)]

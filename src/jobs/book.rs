@@ -91,6 +91,8 @@ pub struct Book {
     counts: [usize; 6],
     /// What has changed since it was last written down; nothing is noted where nothing is written.
     dirty: Option<Dirty>,
+    /// Jobs that are being written down.
+    writing: HashSet<RequestId>,
 }
 
 /// What is to be written down.
@@ -383,16 +385,29 @@ impl Book {
         self.records.keep_changed();
     }
 
-    /// What has changed since this was asked last.
+    /// What has changed since this was asked last, to be written down now.
     pub fn take_dirty(&mut self) -> Dirty {
         let Some(dirty) = &mut self.dirty else { return Dirty::default() };
         dirty.keys.extend(self.keys.take_changed());
         dirty.jobs.extend(self.records.take_changed());
+        self.writing.clone_from(&dirty.jobs);
         std::mem::take(dirty)
+    }
+
+    /// What was taken is written down.
+    pub fn settle_dirty(&mut self) {
+        self.writing.clear();
+    }
+
+    /// Whether a job's record is not yet written down: until then nobody may be told its id (M7).
+    pub fn is_unwritten(&self, job: &RequestId) -> bool {
+        let waits = self.dirty.as_ref().is_some_and(|dirty| dirty.jobs.contains(job)) || self.records.is_changed(job);
+        waits || self.writing.contains(job)
     }
 
     /// What could not be written down is still to be.
     pub fn put_back_dirty(&mut self, unwritten: Dirty) {
+        self.writing.clear();
         if let Some(dirty) = &mut self.dirty {
             dirty.entries.extend(unwritten.entries);
             dirty.jobs.extend(unwritten.jobs);

@@ -159,6 +159,11 @@ impl Records {
         !self.changed.is_empty()
     }
 
+    /// Whether this one has.
+    pub fn is_changed(&self, id: &RequestId) -> bool {
+        self.changed.contains(id)
+    }
+
     /// Puts a record back that was written down.
     pub fn restore(&mut self, record: Record) {
         let (id, created) = (record.job.id.clone(), record.job.created);

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::disk::journal::{Journal, Keeper};
 use super::hot::Hot;
-use super::{Admission, Closed, Ledger, LedgerError, Request, Step, Verdict};
+use super::{Admission, Closed, Ledger, LedgerError, Request, Step, Verdict, WRITE_PATIENCE};
 use crate::admission::headers::Standing;
 use crate::admission::rate::{Limits, Taken};
 use crate::clock::{Clock, Time};
@@ -114,7 +114,9 @@ impl LocalLedger {
             Found::Look(Look::Join(attempt)) => return Verdict::Join(attempt),
             Found::Look(Look::Held(wait)) => return Verdict::Held(wait),
             Found::Look(Look::Hit(created, until)) => {
-                if book.entry(&ask.fingerprint).and_then(|entry| entry.created()).is_some_and(|own| *own == created) {
+                if book.entry(&ask.fingerprint).and_then(|entry| entry.created()).is_some_and(|own| *own == created)
+                    && !book.is_unwritten(&created.job)
+                {
                     self.hot.insert(ask.fingerprint, created.clone(), until);
                 }
                 return Verdict::Hit(created, until);
@@ -148,10 +150,19 @@ impl Ledger for LocalLedger {
     }
 
     fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission> {
-        self.step(|book, _, _| {
+        let (admission, change) = self.numbered(|book, _, _| {
             let mut standing = Standing::default();
             let verdict = self.decide(book, request, &mut standing);
-            Admission { verdict, standing }
+            let untold = matches!(&verdict, Verdict::Hit(created, _) if book.is_unwritten(&created.job));
+            (Admission { verdict, standing }, untold)
+        });
+        let (admission, untold) = admission;
+        let Some(journal) = self.journal.as_ref().filter(|_| untold) else { return Box::pin(ready(Ok(admission))) };
+        let change = change.unwrap_or_else(|| journal.last());
+        Box::pin(async move {
+            // A twin may be told an id only when it is kept (M7); but an id in hand is never withheld for long (M8).
+            _ = tokio::time::timeout(WRITE_PATIENCE, journal.written(Some(change))).await;
+            Ok(admission)
         })
     }
 
@@ -165,7 +176,7 @@ impl Ledger for LocalLedger {
     fn accepted(&self, job: Arc<Job>, created: Created) -> Step<'_, Rank> {
         self.durable(|book, _, bounds| {
             let rank = book.accepted(&job, created.clone(), bounds);
-            if rank == Rank::Current {
+            if rank == Rank::Current && !book.is_unwritten(&created.job) {
                 let until = created.at + bounds.windows.delivery;
                 self.hot.insert(job.fingerprint, created, until);
             }

@@ -21,6 +21,9 @@ use crate::request::client::Who;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
+/// How long an id in hand waits for the ledger before it is answered all the same (M8).
+pub const WRITE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A step's result, when it comes.
 pub type Step<'a, T> = Pin<Box<dyn Future<Output = Result<T, LedgerError>> + Send + 'a>>;
 

@@ -192,6 +192,7 @@ impl Writer {
         };
         match self.keeper.write(&batch) {
             Ok(()) => {
+                self.book().settle_dirty();
                 let healed = self.tell.send_replace(Written { upto, failing: false }).failing;
                 if healed {
                     info!("the ledger is well again");

@@ -19,15 +19,20 @@ use crate::request::route::RequestId;
 /// The entries of a batch, and whether each is kept or deleted.
 type Names = Vec<(Fingerprint, bool)>;
 
-/// Keeps the names of entries in memory; fails while `broken`.
+/// Keeps the names of entries in memory; fails while `broken`, and
+/// waits while `slow`.
 #[derive(Clone, Default)]
 struct Scripted {
     broken: Arc<AtomicBool>,
+    slow: Arc<AtomicBool>,
     batches: Arc<Mutex<Vec<Names>>>,
 }
 
 impl Keeper for Scripted {
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        while self.slow.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
         if self.broken.load(Ordering::SeqCst) {
             return Err(StoreError::Write("no space left".to_owned()));
         }
@@ -131,6 +136,27 @@ async fn m8_f63_while_it_cannot_be_written_nothing_is_bought_hits_go_on_and_noth
     tokio::time::timeout(Duration::from_secs(10), healed).await.expect("it heals when it can be written again");
     assert!(keeper.keeps(second.fingerprint), "what could not be written is written now");
     assert!(matches!(verdict(&ledger, 3).await, Verdict::Claimed(_)));
+}
+
+#[tokio::test]
+async fn m7_a_twin_is_told_an_id_only_when_it_is_kept() {
+    let keeper = Scripted::default();
+    let ledger = ledger(&keeper);
+    let ask = request(1).ask;
+    assert!(matches!(verdict(&ledger, 1).await, Verdict::Claimed(_)));
+    ledger.sending(ask.fingerprint, ask.attempt).await.unwrap();
+    keeper.slow.store(true, Ordering::SeqCst);
+    let mut accepted = Box::pin(accept(&ledger, 1));
+    let soon = Duration::from_millis(50);
+    assert!(tokio::time::timeout(soon, &mut accepted).await.is_err(), "its write waits");
+    assert!(ledger.hot(&ask.fingerprint).is_none(), "and no hot entry gives it out");
+    let mut twin = Box::pin(verdict(&ledger, 1));
+    assert!(tokio::time::timeout(soon, &mut twin).await.is_err(), "and so does its twin");
+    keeper.slow.store(false, Ordering::SeqCst);
+    accepted.await.unwrap();
+    assert!(matches!(twin.await, Verdict::Hit(..)));
+    assert!(matches!(verdict(&ledger, 1).await, Verdict::Hit(..)));
+    assert!(ledger.hot(&ask.fingerprint).is_some());
 }
 
 #[tokio::test]
