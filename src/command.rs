@@ -15,7 +15,8 @@ use crate::config::{self, Config};
 use crate::run::{Running, Source};
 use crate::simulator::arguments::{self, SimulateArguments};
 use crate::telemetry::Telemetry;
-use crate::upstream::key::UpstreamKey;
+use crate::upstream::key::{KeyFault, UpstreamKey};
+use crate::upstream::tls::client_config;
 
 /// A caching gateway for paid, asynchronous video generation
 #[derive(Debug, Parser)]
@@ -29,17 +30,17 @@ pub struct Command {
 enum Action {
     /// The gateway; without a file: the defaults, and the key from COMETAPI_KEY
     Serve {
-        /// The configuration
+        /// The configuration, a TOML file; REELGATE_SECTION__KEY in the environment overrides it
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Gateway and simulated upstream together, nothing else needed
+    /// Gateway and simulated upstream together: nothing else is needed, and it costs nothing
     Demo(demo::DemoArguments),
     /// The simulated upstream alone
     Simulate(SimulateArguments),
-    /// All faults of a configuration at once; exit status 0 or 2
+    /// All faults of a configuration at once, of the key too where it is set; exit status 0 or 2
     Check {
-        /// The configuration
+        /// The configuration, a TOML file
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
@@ -123,6 +124,17 @@ fn check(file: PathBuf) -> Result<(), Failure> {
     let config = source.load().map_err(|faults| faulty(&faults))?;
     for warning in config.warnings() {
         tell(&format!("warning: {warning}"));
+    }
+    client_config(&config.upstream.roots).map_err(|fault| faulty(&fault))?;
+    // A configuration is often checked where its secrets are not; what is there has to be usable.
+    match UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()) {
+        Ok(_) => {}
+        Err(fault @ KeyFault::NoVariable(_)) => tell(&format!("warning: {fault}: without it, serve refuses to start")),
+        Err(fault) => return Err(faulty(&fault)),
+    }
+    let variable = &config.dedup.key_env;
+    if !variable.is_empty() && std::env::var_os(variable).is_none() {
+        tell(&format!("warning: dedup.key_env: {variable} is not set: without it, serve refuses to start"));
     }
     print(&format!("{shown}: ok"));
     Ok(())

@@ -152,7 +152,10 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 /// What TOML found wrong. Its own message would show the source line, and a secret with it.
 fn syntax_fault(source: &Source, error: &SyntaxError) -> Fault {
     let place = error.span().map_or_else(|| source.whole(), |span| source.line(span.start));
-    Fault::of_file(place, error.message().to_owned())
+    let message = error.message();
+    // The parser takes `127.0.0.1` or `10m` for a number that goes wrong.
+    let hint = if message.ends_with("expected nothing") { ": text stands in quotes" } else { "" };
+    Fault::of_file(place, format!("{message}{hint}"))
 }
 
 /// The text of a file of at most [`MAX_FILE`] bytes.

@@ -273,26 +273,21 @@ impl Error {
                 .into(),
             Self::NotOffered => "video extensions are not offered by this API".into(),
             Self::UnknownJob => "no job with this request_id".into(),
+            // A submission to a path that is nearly right ends here.
+            Self::MethodNotAllowed { allow: allow @ READ_ONLY } => {
+                format!("this path takes {allow}: submit to /grok/v1/videos/generations or /grok/v1/videos/edits")
+                    .into()
+            }
             Self::MethodNotAllowed { allow } => format!("this path takes {allow}").into(),
             Self::RequestTimeout => "the body did not arrive in time: send it again, faster".into(),
-            Self::OutcomeUnknown { doubt, .. } => match doubt {
-                Doubt::Held => {
-                    "the outcome of an earlier submission of this prompt is unknown, and it may have been \
-                                paid: wait, or send Cache-Control: no-cache to buy a new job all the same"
-                }
-                Doubt::Broken => {
-                    "the upstream's answer was lost: the outcome is unknown, and the job may have been \
-                                  paid: wait, or send Cache-Control: no-cache to buy a new job all the same"
-                }
-                Doubt::Silent => {
-                    "the upstream has not answered in time: the outcome is unknown, and the job may have \
-                                  been paid: wait, or send Cache-Control: no-cache to buy a new job all the same"
-                }
-            }
-            .into(),
+            Self::OutcomeUnknown { doubt, .. } => doubtful(doubt).into(),
             Self::BodyTooLarge { limit } => format!("the body is longer than {limit} bytes").into(),
             Self::UnsupportedMediaType { param } => {
-                format!("{param}: send plain application/json without a Content-Encoding").into()
+                let wanted = match *param {
+                    "Content-Encoding" => "send the body as it is, without this header",
+                    _ => "send application/json, in UTF-8",
+                };
+                format!("{param}: {wanted}").into()
             }
             Self::MisdirectedRequest => "this host is not served here: see server.allowed_hosts".into(),
             Self::InvalidRequest(faults) => match faults.first() {
@@ -312,7 +307,8 @@ impl Error {
             Self::UriTooLong => "the request target is too long".into(),
             Self::HeaderTooLarge => "the header is too large".into(),
             Self::RateLimited { limit, .. } => {
-                format!("the limit {limit} is reached: try again after Retry-After seconds").into()
+                let seconds = self.retry_after().unwrap_or(1);
+                format!("the limit {limit} is reached: try again in {seconds} s").into()
             }
             Self::Internal => "an error of the gateway itself: try again, and tell its operator".into(),
             Self::UpstreamUnreachable(_) => "the upstream could not be reached: nothing was sent, try again".into(),
@@ -349,5 +345,53 @@ impl Error {
             object.insert("errors".to_owned(), faults.collect());
         }
         body
+    }
+}
+
+/// The text of an unknown outcome.
+const fn doubtful(doubt: &Doubt) -> &'static str {
+    match doubt {
+        Doubt::Held => {
+            "the outcome of an earlier submission of this prompt is unknown, and it may have been paid: \
+             wait, or send Cache-Control: no-cache to buy a new job all the same"
+        }
+        Doubt::Broken => {
+            "the upstream's answer was lost or unreadable: the outcome is unknown, and the job may have been paid: \
+             wait, or send Cache-Control: no-cache to buy a new job all the same"
+        }
+        Doubt::Silent => {
+            "the upstream has not answered in time: the outcome is unknown, and the job may have been paid: \
+             wait, or send Cache-Control: no-cache to buy a new job all the same"
+        }
+    }
+}
+
+/// What is only read, as `Allow` says it.
+pub const READ_ONLY: &str = "GET, HEAD, OPTIONS";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_say_what_to_do_instead() {
+        for (error, wanted) in [
+            (Error::UnsupportedMediaType { param: "Content-Type" }, "Content-Type: send application/json, in UTF-8"),
+            (
+                Error::UnsupportedMediaType { param: "Content-Encoding" },
+                "Content-Encoding: send the body as it is, without this header",
+            ),
+            (
+                Error::RateLimited { limit: "user.generations", retry_after: Duration::from_millis(9_001) },
+                "the limit user.generations is reached: try again in 10 s",
+            ),
+            (
+                Error::MethodNotAllowed { allow: READ_ONLY },
+                "this path takes GET, HEAD, OPTIONS: submit to /grok/v1/videos/generations or /grok/v1/videos/edits",
+            ),
+            (Error::MethodNotAllowed { allow: "POST, OPTIONS" }, "this path takes POST, OPTIONS"),
+        ] {
+            assert_eq!(error.message(), wanted);
+        }
     }
 }

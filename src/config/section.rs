@@ -66,6 +66,10 @@ impl<'a> Reader<'a> {
             self.refuse_unknown(source, "", root);
         }
         for variable in std::mem::take(&mut self.environment).into_keys() {
+            if !variable.contains("__") {
+                self.refuse_single_underscore(&variable);
+                continue;
+            }
             let key = variable.strip_prefix(PREFIX).unwrap_or(&variable).replace("__", ".").to_ascii_lowercase();
             let message = match nearest::secret_advice(&key) {
                 Some(advice) => advice.to_owned(),
@@ -78,6 +82,14 @@ impl<'a> Reader<'a> {
             self.faults.push(Fault { place, key: String::new(), message });
         }
         (self.known, self.faults)
+    }
+
+    /// `REELGATE_SERVER_LISTEN` was meant for a key. `REELGATE_SERVICE_HOST` is none of ours: orchestrators set such.
+    fn refuse_single_underscore(&mut self, variable: &str) {
+        let name = variable.strip_prefix(PREFIX).unwrap_or(variable).to_ascii_lowercase();
+        let Some(meant) = self.known.iter().find(|known| known.key.replace('.', "_") == name) else { return };
+        let message = format!("no such key: did you mean {}?", variable_of(&meant.key));
+        self.faults.push(Fault { place: Some(Place::Variable(variable.to_owned())), key: String::new(), message });
     }
 
     fn refuse_unknown(&mut self, source: &Source, section: &str, table: &DeTable<'_>) {
@@ -188,9 +200,9 @@ impl<'a> Section<'_, 'a> {
     }
 }
 
-/// Whether a variable of the environment claims to override a key: `REELGATE_SERVER__LISTEN`.
+/// Whether a variable of the environment may be meant to override a key: `REELGATE_SERVER__LISTEN`.
 pub(super) fn is_override(variable: &str) -> bool {
-    variable.starts_with(PREFIX) && variable.contains("__")
+    variable.starts_with(PREFIX)
 }
 
 /// The environment variable that overrides a key.

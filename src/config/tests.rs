@@ -187,6 +187,12 @@ fn a_file_full_of_faults_is_told_in_bounded_lines() {
 fn a_syntax_error_is_told_with_its_line() {
     assert_eq!(faults("[server]\nlisten = \n")[0].split(": ").next(), Some("reelgate.toml:2"));
     refused("[log]\nlevel = \"info\"\nlevel = \"warn\"", "reelgate.toml:3: duplicate key");
+    for value in ["127.0.0.1:80", "6/minute"] {
+        refused(
+            &format!("[a]\nb = {value}"),
+            "reelgate.toml:2: invalid float, expected nothing: text stands in quotes",
+        );
+    }
 }
 
 #[test]
@@ -226,6 +232,8 @@ fn an_override_that_matches_no_key_is_refused_with_the_nearest() {
         ("REELGATE_LEDGER__PATHS", "no such key: did you mean REELGATE_LEDGER__PATH?"),
         ("REELGATE__SERVER__LISTEN", "no such key: did you mean REELGATE_SERVER__LISTEN?"),
         ("REELGATE__", "no such key"),
+        ("REELGATE_SERVER_LISTEN", "no such key: did you mean REELGATE_SERVER__LISTEN?"),
+        ("REELGATE_LIMITS_USER_REQUESTS", "no such key: did you mean REELGATE_LIMITS__USER__REQUESTS?"),
     ] {
         let told = Config::load(None, [(name.to_owned(), "1".to_owned())], &any_schema).unwrap_err().to_string();
         assert_eq!(told, format!("{name}: {wanted}"));

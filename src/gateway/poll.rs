@@ -73,7 +73,7 @@ impl Worker {
         };
         let key_refused = matches!(response, Err(PollFailure::KeyRefused));
         if key_refused || outcome == UpstreamOutcome::Ok {
-            metrics.degraded.set(Degraded::UpstreamKey, i64::from(key_refused));
+            metrics.degrade(Degraded::UpstreamKey, key_refused);
         }
         let duration = begun.elapsed();
         metrics.upstream_request(UpstreamOperation::Poll, outcome, Some(duration));

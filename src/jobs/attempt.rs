@@ -175,7 +175,7 @@ impl Attempt {
         metrics.upstream_request(UpstreamOperation::Submit, label, Some(sent.elapsed()));
         let key_refused = matches!(outcome, Outcome::Refused(Reply::Error(Error::UpstreamKeyRefused)));
         if key_refused || matches!(outcome, Outcome::Created { .. }) {
-            metrics.degraded.set(Degraded::UpstreamKey, i64::from(key_refused));
+            metrics.degrade(Degraded::UpstreamKey, key_refused);
         }
         match outcome {
             Outcome::Created { request_id, answer } => {

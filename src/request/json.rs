@@ -15,6 +15,8 @@ const MAX_DEPTH: usize = 32;
 const MAX_FIELDS: usize = 256;
 /// Most values in all.
 const MAX_VALUES: usize = 10_000;
+/// What some editors and shells put before UTF-8; RFC 8259 §8.1 forbids it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// From here on a double no longer tells neighbouring integers apart.
 const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
 
@@ -26,6 +28,9 @@ const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
 pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::InvalidJson { message: "the body is empty: send a JSON object with a prompt".to_owned() });
+    }
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        return Err(Error::InvalidJson { message: "the body starts with a byte order mark: leave it out".to_owned() });
     }
     let values = Cell::new(0);
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
@@ -158,7 +163,7 @@ mod tests {
             (r#"{"a":1e400}"#, "out of range"),
             (r#"{"a":"\ud800"}"#, "line 1"),
             (r#"{"a":"\udc00\ud800"}"#, "line 1"),
-            ("\u{feff}{}", "line 1 column 1"),
+            ("\u{feff}{}", "byte order mark"),
             ("{} x", "trailing characters"),
             ("{}{}", "trailing characters"),
             ("{\"a\":\n 01}", "line 2"),

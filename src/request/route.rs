@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hyper::Method;
 
-use crate::error::Error;
+use crate::error::{Error, READ_ONLY};
 
 /// Where submissions go.
 const GENERATIONS: &str = "/grok/v1/videos/generations";
@@ -127,7 +127,7 @@ impl Place {
     const fn allow(&self) -> &'static str {
         match self {
             Self::Submit(_) => "POST, OPTIONS",
-            Self::Poll(_) | Self::OpenApi => "GET, HEAD, OPTIONS",
+            Self::Poll(_) | Self::OpenApi => READ_ONLY,
             Self::Everything => "GET, HEAD, POST, OPTIONS",
         }
     }

@@ -181,11 +181,11 @@ fn single(
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Error::BadRequest { param: shown, message: "this header may be sent once only".into() });
+        return Err(Error::BadRequest { param: shown, message: format!("{shown} may be sent once only").into() });
     }
     let text = value.to_str().map(str::trim).unwrap_or_default();
     if text.is_empty() || text.len() > longest || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-        let message = format!("this header takes 1 to {longest} printable ASCII characters");
+        let message = format!("{shown} takes 1 to {longest} printable ASCII characters");
         return Err(Error::BadRequest { param: shown, message: message.into() });
     }
     Ok(Some(text.to_owned()))
@@ -195,7 +195,7 @@ fn single(
 fn unquoted(key: &str) -> Result<String, Error> {
     let malformed = || Error::BadRequest {
         param: "Idempotency-Key",
-        message: "this header takes a bare key or one quoted string".into(),
+        message: "Idempotency-Key takes a bare key or one quoted string".into(),
     };
     let Some(inner) = key.strip_prefix('"') else { return Ok(key.to_owned()) };
     let inner = inner.strip_suffix('"').ok_or_else(malformed)?;

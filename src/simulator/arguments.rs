@@ -84,7 +84,9 @@ impl SimulateArguments {
 pub async fn run(arguments: SimulateArguments) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let simulator = Simulator::start(arguments.options()).await?;
+    let listen = arguments.listen;
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{listen}: {error}"));
+    let simulator = Simulator::start(arguments.options()).await.map_err(named)?;
     let origin = simulator.origin();
     #[expect(clippy::print_stdout, reason = "a command's answer to whoever called it")]
     {

@@ -234,7 +234,7 @@ labels! {
         Error = "error",
     }
 
-    /// `reason` for which the gateway is degraded: hits and polls go on, submissions do not.
+    /// `reason` for which the gateway is degraded: hits go on, submissions do not.
     Degraded ("reason") {
         /// The ledger cannot be written.
         Ledger = "ledger",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder};
+use tracing::{error, info};
 
 use super::family::{Builder, Counters, Durations, Gauges, Requests};
 use super::fields::Fields;
@@ -124,7 +125,7 @@ impl Metrics {
                 "1 for a key whose new value waits for a restart.",
                 &["key"],
             )?,
-            degraded: make.gauges("degraded", "1 while this does not work; hits and polls go on.")?,
+            degraded: make.gauges("degraded", "1 while this does not work; hits go on.")?,
             log_lines_dropped: make
                 .counter("log_lines_dropped_total", "Log lines lost because their reader was too slow or gone.")?,
             panics: make.counter("panics_total", "Panics caught; each is a fault of the gateway.")?,
@@ -150,6 +151,22 @@ impl Metrics {
             }
             Error::InvalidJson { .. } => self.fields.invalid("", error.code()),
             _ => error.faults().iter().for_each(|fault| self.fields.invalid(&fault.param, fault.code)),
+        }
+    }
+
+    /// Shows that something does not work, or works again. The log tells only of a change.
+    pub fn degrade(&self, reason: Degraded, broken: bool) {
+        if self.degraded.value(reason) == i64::from(broken) {
+            return;
+        }
+        self.degraded.set(reason, i64::from(broken));
+        let name = reason.name();
+        match (reason, broken) {
+            (_, false) => info!(reason = name, "no longer degraded"),
+            (Degraded::UpstreamKey, true) => {
+                error!(reason = name, "the upstream refuses the gateway's key: nothing but hits is served");
+            }
+            (Degraded::Ledger, true) => error!(reason = name, "the ledger cannot be used: nothing new is bought"),
         }
     }
 

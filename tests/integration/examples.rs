@@ -1,5 +1,7 @@
 //! Every example configuration of this repository is one that the program takes.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,6 +18,7 @@ fn check(file: &Path) -> (Option<i32>, String) {
     // An example may name a key file that is only there where it is deployed.
     let key = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples-key");
     std::fs::write(&key, "not-a-real-key\n").unwrap();
+    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_reelgate"))
         .args(["check", "--config"])
         .arg(file)

@@ -84,6 +84,48 @@ async fn check_passes_a_sound_configuration_with_0_and_needs_no_key() {
     let file = folder.write("reelgate.toml", "[limits.user]\ngenerations = \"3/minute\"\n");
     let (status, output) = Program::run(&["check", "--config", file.to_str().unwrap()], &[]).await;
     assert!(status == 0 && output.contains("reelgate.toml: ok"), "{output}");
+    assert!(output.contains("warning: no upstream key: set the environment variable COMETAPI_KEY"), "{output}");
+}
+
+#[tokio::test]
+async fn check_refuses_what_serve_would_refuse_of_keys_and_authorities() {
+    let folder = Folder::new();
+    let (key, roots) = (folder.write("key", "two words"), folder.write("roots.pem", "no certificate"));
+    let file = folder.write("reelgate.toml", "");
+    let check = ["check", "--config", file.to_str().unwrap()];
+    for (variable, value, told) in [
+        ("COMETAPI_KEY", "two words", "COMETAPI_KEY cannot be used"),
+        ("REELGATE_UPSTREAM__KEY_FILE", key.to_str().unwrap(), "the upstream key"),
+        ("REELGATE_UPSTREAM__ROOTS", roots.to_str().unwrap(), "upstream.roots: "),
+    ] {
+        let (status, output) = Program::run(&check, &[(variable, value)]).await;
+        assert!(status == 2 && output.contains(told) && !output.contains("two words"), "{variable}: {output}");
+    }
+    let (status, output) = Program::run(&check, &[("REELGATE_DEDUP__KEY_ENV", "NOT_SET_HERE")]).await;
+    assert!(status == 0 && output.contains("warning: dedup.key_env: NOT_SET_HERE is not set"), "{output}");
+}
+
+#[tokio::test]
+async fn f17_the_log_tells_when_the_upstream_refuses_the_key_and_when_it_takes_it_again() {
+    let key = random_key();
+    let served = Served::start(&key, options(&key), &[], &[]).await;
+    for prompt in ["a", "b"] {
+        served.upstream.next_submission(Fault::named("401").unwrap());
+        assert_eq!(served.submit(prompt).await.status, 502);
+    }
+    assert_eq!(served.submit("c").await.status, 200);
+    let output = served.end().await;
+    for told in ["the upstream refuses the gateway's key", "no longer degraded"] {
+        assert_eq!(output.matches(told).count(), 1, "a change is told once: {output}");
+    }
+}
+
+#[tokio::test]
+async fn f46_simulate_on_a_port_in_use_ends_with_1_and_the_address_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (status, output) = Program::run(&["simulate", "--listen", &address], &[]).await;
+    assert!(status == 1 && output.contains(&address), "{output}");
 }
 
 #[tokio::test]
