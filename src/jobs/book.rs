@@ -98,8 +98,13 @@ impl Book {
         if let Some(found) = self.find_by_key(ask, now, bounds) {
             return found;
         }
-        let fingerprint = self.adopted(ask, now, &bounds.windows).unwrap_or(ask.fingerprint);
+        let twin = self.twin(ask, now, &bounds.windows);
+        let fingerprint = twin.unwrap_or(ask.fingerprint);
         let look = self.look(fingerprint, ask, now, &bounds.windows);
+        // A refusal adopts nothing: whoever is told the job, or waits for it, does.
+        if twin.is_some() && matches!(look, Look::Hit(..) | Look::Join(_)) {
+            self.change(fingerprint, &bounds.windows, |entry| entry.undelivered = false);
+        }
         if let Some(digest) = ask.key {
             let attach = match &look {
                 Look::Join(attempt) => Some((*attempt, keys::Fate::InFlight)),
@@ -159,12 +164,10 @@ impl Book {
     }
 
     /// For a keyless submission where only keys share: an equal one that is held, or whose answer nobody took (M15).
-    fn adopted(&mut self, ask: &Ask, now: Time, windows: &Windows) -> Option<Fingerprint> {
-        let twins = self.by_base.get(&ask.base?)?.clone();
+    fn twin(&self, ask: &Ask, now: Time, windows: &Windows) -> Option<Fingerprint> {
         let lives = |entry: &Entry| entry.due(windows).is_none_or(|due| now < due);
-        let twin = twins.into_iter().find(|twin| self.entries.get(twin).is_some_and(lives))?;
-        self.change(twin, windows, |entry| entry.undelivered = false);
-        Some(twin)
+        let twins = self.by_base.get(&ask.base?)?.iter();
+        twins.copied().find(|twin| self.entries.get(twin).is_some_and(lives))
     }
 
     /// Whether one more entry and one more job fit; the oldest `done` make room, what may still be paid never (M28).

@@ -252,6 +252,22 @@ fn m15_keyless_twins_share_only_a_hold_or_an_answer_that_nobody_took() {
 }
 
 #[test]
+fn m15_a_refusal_by_the_hold_adopts_nothing() {
+    let mut book = Book::default();
+    let first = alone(1, 1);
+    book.send(&first, 0);
+    book.unknown(first.fingerprint, first.attempt, at(10), &WINDOWS);
+    book.undelivered(first.fingerprint, first.attempt, &WINDOWS);
+    assert!(matches!(book.look_up(&alone(1, 2), 20), Look::Held(_)));
+    let wished = Ask { base: Some(fingerprint(1)), fingerprint: fingerprint(3), ..wish(1, 3, 9) };
+    assert_eq!(book.look_up(&wished, 21), Look::Free);
+    book.accept(&first, "late", 30);
+    assert!(matches!(book.look_up(&alone(1, 4), 31), Look::Hit(hit, _) if hit.job.as_str() == "late"));
+    assert_eq!(book.look_up(&alone(1, 5), 32), Look::Free, "it is adopted once");
+    book.check();
+}
+
+#[test]
 fn m28_a_full_book_drops_the_oldest_done_and_never_what_may_still_be_paid() {
     let bounds = Bounds { max_entries: 3, ..BOUNDS };
     let mut book = Book::default();
