@@ -185,11 +185,8 @@ impl Book {
         entry.wish = ask.asker.no_cache.then_some((ask.asker.caller, now));
         entry.base = ask.base;
         // What is certain of the older entry comes back if this attempt makes nothing.
-        entry.beneath = self.take(ask.fingerprint, &bounds.windows).and_then(|old| match old.state {
-            State::Claimed => old.beneath,
-            State::Unknown(_) if old.due(&bounds.windows).is_some_and(|due| due <= now) => None,
-            _ => Some(Box::new(old)),
-        });
+        let old = self.take(ask.fingerprint, &bounds.windows);
+        entry.beneath = old.and_then(|old| old.open(now, &bounds.windows));
         self.put(ask.fingerprint, entry, &bounds.windows);
         if let Some(digest) = ask.key {
             let fate = keys::Fate::InFlight;
@@ -320,7 +317,12 @@ impl Book {
             // A reload may have moved the entry's end since it was put here.
             match self.entries.get(&fingerprint).and_then(|entry| entry.due(&bounds.windows)) {
                 Some(later) if later > now => _ = self.due.insert((later, fingerprint)),
-                Some(_) => self.remove(fingerprint, &bounds.windows),
+                Some(_) => {
+                    let open = self.take(fingerprint, &bounds.windows).and_then(|old| old.open(now, &bounds.windows));
+                    if let Some(open) = open {
+                        self.put(fingerprint, *open, &bounds.windows);
+                    }
+                }
                 None => {}
             }
             freed.push(fingerprint);

@@ -183,6 +183,54 @@ fn an_unknown_outcome_comes_back_if_the_wish_that_overrode_it_made_nothing() {
 }
 
 #[test]
+fn m14_the_end_of_a_wishs_hold_frees_nothing_that_is_still_open_beneath_it() {
+    let mut book = Book::default();
+    let (first, new) = (ask(1, 1), wish(1, 2, 9));
+    book.send(&first, 0);
+    book.send(&new, 1);
+    book.unknown(new.fingerprint, new.attempt, at(5), &WINDOWS);
+    assert_eq!(book.look_up(&ask(1, 3), 606), Look::Join(attempt(1)), "in flight beneath the ended hold");
+    book.unknown(first.fingerprint, first.attempt, at(120), &WINDOWS);
+    assert!(matches!(book.look_up(&ask(1, 4), 606), Look::Held(_)), "not swept yet");
+    book.sweep(at(606), &BOUNDS, 10);
+    assert!(matches!(book.look_up(&ask(1, 5), 607), Look::Held(_)), "swept");
+    book.check();
+    book.sweep(at(721), &BOUNDS, 10);
+    assert_eq!(book.look_up(&ask(1, 6), 721), Look::Free);
+    book.check();
+}
+
+#[test]
+fn m14_a_new_wish_over_an_ended_hold_keeps_what_is_open_beneath_it() {
+    let mut book = Book::default();
+    let (first, second, third) = (ask(1, 1), wish(1, 2, 8), wish(1, 3, 9));
+    book.send(&first, 0);
+    book.send(&second, 1);
+    book.unknown(second.fingerprint, second.attempt, at(5), &WINDOWS);
+    book.unknown(first.fingerprint, first.attempt, at(120), &WINDOWS);
+    book.send(&third, 606);
+    book.free(third.fingerprint, third.attempt, &WINDOWS);
+    assert!(matches!(book.look_up(&ask(1, 4), 607), Look::Held(_)));
+    book.check();
+}
+
+#[test]
+fn m13_wishes_without_end_leave_no_chain_without_end() {
+    let mut book = Book::default();
+    for number in 0..1_000_u32 {
+        let mut caller = [0; 16];
+        caller[..4].copy_from_slice(&number.to_be_bytes());
+        let asker = Asker { caller, no_cache: true };
+        let wish = Ask { asker, attempt: AttemptId::from_bytes(caller), ..ask(1, 1) };
+        book.send(&wish, 1);
+        book.unknown(wish.fingerprint, wish.attempt, at(1), &WINDOWS);
+    }
+    let top = book.entry(&fingerprint(1)).unwrap();
+    let depth = std::iter::successors(Some(top), |entry| entry.beneath.as_deref()).count();
+    assert!(depth < 20, "{depth} entries under one fingerprint");
+}
+
+#[test]
 fn an_idempotency_key_follows_its_attempt() {
     let mut book = Book::default();
     let first = keyed(1, 1, 5);
