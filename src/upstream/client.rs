@@ -94,7 +94,7 @@ impl Upstream {
     pub async fn connect(self: &Arc<Self>) -> Result<PaidConnection, Unreached> {
         // A body may be 32 MiB: written from where it lies, not copied into hyper's buffer.
         let (sender, driver) = self.open(true).await?;
-        Ok(PaidConnection { sender, driver, upstream: self.clone() })
+        Ok(PaidConnection { sender, driver, upstream: self.clone(), key: self.key() })
     }
 
     /// A new connection, its driver running on this runtime.
@@ -143,9 +143,15 @@ pub struct PaidConnection {
     sender: http1::SendRequest<Full<Bytes>>,
     driver: Driver,
     upstream: Arc<Upstream>,
+    key: Arc<UpstreamKey>,
 }
 
 impl PaidConnection {
+    /// The key that pays for the call.
+    pub fn key(&self) -> &UpstreamKey {
+        &self.key
+    }
+
     /// Sends the body as it came and reads the whole answer. The caller holds the deadline.
     ///
     /// # Errors
@@ -153,7 +159,7 @@ impl PaidConnection {
     pub async fn send(mut self, operation: Operation, passed: &Passed, body: Bytes) -> Result<Answer, Unanswered> {
         // The connection ends with this call.
         let _driver = self.driver;
-        let key = self.upstream.key();
+        let key = self.key;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_static(operation.path());

@@ -54,7 +54,7 @@ fn created(id: &str, seconds: u64) -> Created {
 
 fn job(of: &Ask, id: &str, seconds: u64) -> Arc<Job> {
     let id = RequestId::parse(id).unwrap();
-    Arc::new(Job::new(id, of.attempt, of.fingerprint, of.team.clone(), at(seconds)))
+    Arc::new(Job::new(id, of.attempt, of.fingerprint, of.team.clone(), "key", at(seconds)))
 }
 
 impl Book {
