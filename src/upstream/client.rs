@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
@@ -219,29 +219,23 @@ fn clean(headers: &mut HeaderMap, key: &UpstreamKey) {
     headers.remove(CONTENT_LENGTH);
 }
 
-/// The whole body, or `None` if it is too long. A single frame is not copied.
+/// The whole body, or `None` if it is too long. It is copied: a frame lies in hyper's buffer of many kilobytes, and the
+/// answer that gave an id is kept as long as that is given out.
 async fn gather(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
     if body.size_hint().lower() > MAX_ANSWER_BYTES {
         return Ok(None);
     }
-    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
         // Trailers are dropped.
         let Ok(data) = frame?.into_data() else { continue };
-        let so_far = first.len() + rest.len() + data.len();
-        if u64::try_from(so_far).unwrap_or(u64::MAX) > MAX_ANSWER_BYTES {
+        if u64::try_from(whole.len() + data.len()).unwrap_or(u64::MAX) > MAX_ANSWER_BYTES {
             return Ok(None);
         }
-        if first.is_empty() {
-            first = data;
-        } else {
-            rest.extend_from_slice(&data);
-        }
+        whole.extend_from_slice(&data);
     }
-    if rest.is_empty() {
-        return Ok(Some(first));
-    }
-    Ok(Some([first, rest.freeze()].concat().into()))
+    whole.shrink_to_fit();
+    Ok(Some(whole.into()))
 }
 
 /// Why there can be no upstream.
