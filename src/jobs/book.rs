@@ -148,9 +148,10 @@ impl Book {
             keys::Fate::Created(created) => {
                 let stands = self.entries.get_mut(&record.fingerprint).and_then(|entry| entry.of_job(&created.job));
                 let until = stands.and_then(|entry| entry.due(&bounds.windows)).filter(|until| now < *until);
-                // A job that was replaced by somebody's wish for another is still this key's job, until it ends.
-                let running = || self.records.get(&created.job).is_some_and(|record| record.ended.is_none());
-                let replaced = || running().then(|| created.at + bounds.windows.delivery).filter(|until| now < *until);
+                // A job that was replaced by somebody's wish for another is still this key's job, until it fails.
+                let lives = |life| matches!(life, Life::Running | Life::Done);
+                let good = || self.records.get(&created.job).is_some_and(|record| lives(record.life));
+                let replaced = || good().then(|| created.at + bounds.windows.delivery).filter(|until| now < *until);
                 match until.or_else(replaced) {
                     Some(until) => Look::Hit(created, until),
                     None => {

@@ -271,6 +271,19 @@ fn a_key_gives_its_own_job_even_after_a_wish_replaced_it_and_is_free_when_that_j
 }
 
 #[test]
+fn m13_a_key_wins_over_its_own_wish_also_when_its_replaced_job_is_done() {
+    let mut book = Book::default();
+    let (first, new) = (Ask { key: Some([5; 16]), ..wish(1, 1, 8) }, wish(1, 2, 9));
+    book.send(&first, 0);
+    book.accept(&first, "old", 1);
+    book.send(&new, 2);
+    book.accept(&new, "new", 3);
+    book.turned(&job(&first, "old", 1), Turn::Done(None), Life::Done, at(4), &WINDOWS);
+    let again = Ask { key: Some([5; 16]), ..wish(1, 3, 8) };
+    assert!(matches!(book.look_up(&again, 100), Look::Hit(hit, _) if hit.job.as_str() == "old"));
+}
+
+#[test]
 fn a_key_whose_attempt_made_nothing_is_free_again() {
     let mut book = Book::default();
     let first = keyed(1, 1, 5);
