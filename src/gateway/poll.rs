@@ -49,7 +49,7 @@ impl Worker {
             // One answer for all ids that nobody here knows.
             return Err(Error::UnknownJob);
         }
-        let witness = job.clone().map(|job| self.witness(job));
+        let witness = job.clone().map(|job| self.witness(job, response.body().key().id()));
         let relayed = Relay::begin(response, witness).await;
         let unreadable_unknown = job.is_none() && relayed.status() == StatusCode::BAD_REQUEST;
         let flat = rules.shape == Shape::Flat && relayed.status().is_success();
@@ -80,9 +80,10 @@ impl Worker {
         record.upstream(response.ok().map(Response::status), duration);
     }
 
-    fn witness(&self, job: Arc<Job>) -> Box<dyn Witness> {
+    fn witness(&self, job: Arc<Job>, key: &str) -> Box<dyn Witness> {
         let gateway = &self.gateway;
         Box::new(Observer {
+            by_its_key: *job.key == *key,
             job,
             ledger: gateway.dedup.ledger().clone(),
             metrics: gateway.telemetry.metrics.clone(),
@@ -94,6 +95,8 @@ impl Worker {
 /// Reads along, so that an entry ends before its end is told (M21).
 struct Observer {
     job: Arc<Job>,
+    /// Whether it was asked about with the upstream key that made it.
+    by_its_key: bool,
     ledger: Arc<dyn Ledger>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -111,6 +114,8 @@ impl Witness for Observer {
             Seen::Failed { refusal, .. } => (if refusal { Turn::Refused } else { Turn::Over }, Life::Failed),
             Seen::Moderated(_) => (Turn::Refused, Life::Moderated),
             Seen::Expired(_) => (Turn::Over, Life::Expired),
+            // Another account does not see it.
+            Seen::Missing if !self.by_its_key => return None,
             Seen::Missing => (Turn::Missing, Life::Expired),
         };
         let (job, ledger, metrics) = (self.job.clone(), self.ledger.clone(), self.metrics.clone());

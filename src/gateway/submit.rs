@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hyper::Response;
 use hyper::http::request::Parts;
 
@@ -77,14 +78,14 @@ impl Worker {
                 self.hit(&created, until, record)
             }
             None => {
-                let order = Order {
+                let mut order = Order {
                     operation,
                     body,
                     passed: Passed::of(&head.headers, head.version, gateway.upstream.via()),
                     request_id: record.request_id().into(),
                     count: record.count().cloned(),
                 };
-                self.place(&understood, &client, &order, rules, record, standing).await?
+                self.place(&understood, &client, &mut order, rules, record, standing).await?
             }
         };
         answer::warn(answer.headers_mut(), &understood.deprecated);
@@ -123,7 +124,7 @@ impl Worker {
         &self,
         understood: &Understood,
         client: &Client,
-        order: &Order,
+        order: &mut Order,
         rules: &Arc<Rules>,
         record: &mut Record,
         standing: &mut Standing,
@@ -142,10 +143,15 @@ impl Worker {
                     let owed = gateway.dedup.delivery(&request.ask, attempt, part);
                     let joined = Joined::begin(part, order.count.as_ref());
                     let begun = tokio::time::Instant::now();
-                    let outcome = waiter.outcome(rules.queue_patience, rules.patience).await;
+                    // What is on its way is not sent again: the answer is waited for without the body.
+                    let forget = || order.body = Bytes::new();
+                    let outcome = waiter.outcome(rules.queue_patience, rules.patience, forget).await;
                     if outcome.as_ref().is_some_and(|outcome| outcome.is_void()) {
                         joined.forget();
                         settled(owed);
+                        if order.body.is_empty() {
+                            return Err(Error::Internal);
+                        }
                         continue;
                     }
                     drop(joined);

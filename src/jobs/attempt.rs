@@ -150,6 +150,7 @@ impl Attempt {
     async fn fly(&mut self, connection: PaidConnection) {
         let sent = Instant::now();
         self.flight.sent(sent);
+        let key: Box<str> = connection.key().id().into();
         let (operation, passed) = (self.order.operation, self.order.passed.clone());
         let body = std::mem::take(&mut self.order.body);
         let mut call = Box::pin(async move { connection.send(operation, &passed, body).await });
@@ -162,7 +163,7 @@ impl Attempt {
         let Some(answer) = answer else {
             metrics.upstream_request(UpstreamOperation::Submit, UpstreamOutcome::Unknown, Some(sent.elapsed()));
             self.doubt(Outcome::Unknown { doubt: Doubt::Silent, answer: None }).await;
-            self.read_on(call).await;
+            self.read_on(call, &key).await;
             return;
         };
         let outcome = outcome::classify(answer, &self.terms.rules);
@@ -179,7 +180,7 @@ impl Attempt {
         }
         match outcome {
             Outcome::Created { request_id, answer } => {
-                self.keep(&request_id, &answer).await;
+                self.keep(&request_id, &answer, &key).await;
                 self.order.settle(SubmissionOutcome::Created);
                 self.land(Outcome::Created { request_id, answer });
             }
@@ -196,10 +197,10 @@ impl Attempt {
     }
 
     /// Writes the id down before anybody is told (M7), but never withholds it (M8).
-    async fn keep(&self, request_id: &RequestId, answer: &Answer) {
+    async fn keep(&self, request_id: &RequestId, answer: &Answer, key: &str) {
         let created = Created { job: request_id.clone(), answer: answer.body.clone(), at: self.parts.clock.now() };
         let (id, fingerprint, team) = (request_id.clone(), self.fingerprint, self.team.clone());
-        let job = Arc::new(Job::new(id, self.id, fingerprint, team, created.at));
+        let job = Arc::new(Job::new(id, self.id, fingerprint, team, key, created.at));
         match tokio::time::timeout(WRITE_PATIENCE, self.parts.ledger.accepted(job, created)).await {
             Ok(Ok(Rank::Current)) => {}
             Ok(Ok(Rank::Orphan)) => {
@@ -225,7 +226,7 @@ impl Attempt {
     }
 
     /// A late answer still turns the hold into a hit; the connection is read until the hold ends (M12).
-    async fn read_on(&self, call: impl Future<Output = Result<Answer, Unanswered>>) {
+    async fn read_on(&self, call: impl Future<Output = Result<Answer, Unanswered>>, key: &str) {
         let answer = tokio::select! {
             answer = call => answer,
             () = tokio::time::sleep(self.terms.hold) => return,
@@ -233,7 +234,7 @@ impl Attempt {
         };
         match outcome::classify(answer, &self.terms.rules) {
             Outcome::Created { request_id, answer } => {
-                self.keep(&request_id, &answer).await;
+                self.keep(&request_id, &answer, key).await;
                 info!(fingerprint = %self.fingerprint.short(), job = %request_id, "a late answer brought the job");
             }
             Outcome::Refused(_) => {

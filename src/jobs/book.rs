@@ -120,8 +120,14 @@ impl Book {
         if let Some(found) = self.find_by_key(ask, now, bounds) {
             return found;
         }
-        let fingerprint = self.adopted(ask, now, &bounds.windows).unwrap_or(ask.fingerprint);
+        let twin = self.twin(ask, now, &bounds.windows);
+        let fingerprint = twin.unwrap_or(ask.fingerprint);
         let look = self.look(fingerprint, ask, now, &bounds.windows);
+        // A refusal adopts nothing: whoever is told the job, or waits for it, does.
+        if twin.is_some() && matches!(look, Look::Hit(..) | Look::Join(_)) {
+            self.change(fingerprint, &bounds.windows, |entry| entry.undelivered = false);
+            self.mark(fingerprint);
+        }
         if let Some(digest) = ask.key {
             let attach = match &look {
                 Look::Join(attempt) => Some((*attempt, keys::Fate::InFlight)),
@@ -165,9 +171,10 @@ impl Book {
             keys::Fate::Created(created) => {
                 let stands = self.entries.get_mut(&record.fingerprint).and_then(|entry| entry.of_job(&created.job));
                 let until = stands.and_then(|entry| entry.due(&bounds.windows)).filter(|until| now < *until);
-                // A job that was replaced by somebody's wish for another is still this key's job, until it ends.
-                let running = || self.records.get(&created.job).is_some_and(|record| record.ended.is_none());
-                let replaced = || running().then(|| created.at + bounds.windows.delivery).filter(|until| now < *until);
+                // A job that was replaced by somebody's wish for another is still this key's job, until it fails.
+                let lives = |life| matches!(life, Life::Running | Life::Done);
+                let good = || self.records.get(&created.job).is_some_and(|record| lives(record.life));
+                let replaced = || good().then(|| created.at + bounds.windows.delivery).filter(|until| now < *until);
                 match until.or_else(replaced) {
                     Some(until) => Look::Hit(created, until),
                     None => {
@@ -181,13 +188,10 @@ impl Book {
     }
 
     /// For a keyless submission where only keys share: an equal one that is held, or whose answer nobody took (M15).
-    fn adopted(&mut self, ask: &Ask, now: Time, windows: &Windows) -> Option<Fingerprint> {
-        let twins = self.by_base.get(&ask.base?)?.clone();
+    fn twin(&self, ask: &Ask, now: Time, windows: &Windows) -> Option<Fingerprint> {
         let lives = |entry: &Entry| entry.due(windows).is_none_or(|due| now < due);
-        let twin = twins.into_iter().find(|twin| self.entries.get(twin).is_some_and(lives))?;
-        self.change(twin, windows, |entry| entry.undelivered = false);
-        self.mark(twin);
-        Some(twin)
+        let twins = self.by_base.get(&ask.base?)?.iter();
+        twins.copied().find(|twin| self.entries.get(twin).is_some_and(lives))
     }
 
     /// Whether one more entry and one more job fit; the oldest `done` make room, what may still be paid never (M28).
@@ -205,11 +209,8 @@ impl Book {
         entry.wish = ask.asker.no_cache.then_some((ask.asker.caller, now));
         entry.base = ask.base;
         // What is certain of the older entry comes back if this attempt makes nothing.
-        entry.beneath = self.take(ask.fingerprint, &bounds.windows).and_then(|old| match old.state {
-            State::Claimed => old.beneath,
-            State::Unknown(_) if old.due(&bounds.windows).is_some_and(|due| due <= now) => None,
-            _ => Some(Box::new(old)),
-        });
+        let old = self.take(ask.fingerprint, &bounds.windows);
+        entry.beneath = old.and_then(|old| old.open(now, &bounds.windows));
         self.put(ask.fingerprint, entry, &bounds.windows);
         if let Some(digest) = ask.key {
             let fate = keys::Fate::InFlight;
@@ -354,7 +355,13 @@ impl Book {
             // A reload may have moved the entry's end since it was put here.
             match self.entries.get(&fingerprint).and_then(|entry| entry.due(&bounds.windows)) {
                 Some(later) if later > now => _ = self.due.insert((later, fingerprint)),
-                Some(_) => self.remove(fingerprint, &bounds.windows),
+                Some(_) => {
+                    let open = self.take(fingerprint, &bounds.windows).and_then(|old| old.open(now, &bounds.windows));
+                    if let Some(open) = open {
+                        self.put(fingerprint, *open, &bounds.windows);
+                    }
+                    self.mark(fingerprint);
+                }
                 None => {}
             }
             freed.push(fingerprint);

@@ -16,6 +16,8 @@ use crate::request::route::RequestId;
 pub const RETRY_AFTER_DOUBT: Duration = Duration::from_secs(61);
 /// Refused callers that one entry remembers (M14).
 const MAX_REFUSED: usize = 16;
+/// Unknown outcomes that may lie beneath one entry though a longer hold lies above them: a late answer finds them there.
+const MAX_HOLDS_BENEATH: usize = 4;
 /// How old a job that no poll has shown must be before its absence counts (M19).
 const VISIBLE_AFTER: Duration = Duration::from_secs(60);
 
@@ -194,7 +196,8 @@ impl Entry {
             State::Unknown(until) => {
                 let until = *until;
                 match self.held(asker.caller, until, now, windows, renewed) {
-                    None => Look::Free,
+                    // What it replaced may be open still.
+                    None => self.beneath.as_mut().map_or(Look::Free, |beneath| beneath.look(asker, now, windows)),
                     Some(wait) => {
                         self.doubt(asker.caller, now);
                         Look::Held(wait)
@@ -260,6 +263,33 @@ impl Entry {
                 Some(last.map_or(*until, |last| last.max(*until).min(*until + windows.hold)))
             }
         }
+    }
+
+    /// What of this entry, and of those beneath it, still says something at `now`, on top of each other as they were.
+    /// Of many holds those that end before one above them leave, so that wishes without end leave no chain without end.
+    pub fn open(self, now: Time, windows: &Windows) -> Option<Box<Self>> {
+        let (mut kept, mut holds, mut held_until) = (Vec::new(), 0, now);
+        let mut next = Some(Box::new(self));
+        while let Some(mut entry) = next {
+            next = entry.beneath.take();
+            let keeps = match (&entry.state, entry.due(windows)) {
+                (State::Claimed, _) => false,
+                (State::Unknown(_), Some(due)) => {
+                    let keeps = due > held_until || due > now && holds < MAX_HOLDS_BENEATH;
+                    held_until = held_until.max(due);
+                    holds += usize::from(keeps);
+                    keeps
+                }
+                (_, due) => due.is_none_or(|due| due > now),
+            };
+            if keeps {
+                kept.push(entry);
+            }
+        }
+        kept.into_iter().rev().fold(None, |beneath, mut entry| {
+            entry.beneath = beneath;
+            Some(entry)
+        })
     }
 
     /// The body under which a keyless twin finds this entry: only if it is held or undelivered (M15).

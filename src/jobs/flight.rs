@@ -122,14 +122,20 @@ pub struct Waiter {
 
 impl Waiter {
     /// The outcome, or `None` if it did not come within `patience`, counted from the send or from now, whichever is
-    /// later; before the send `queue` bounds the wait.
-    pub async fn outcome(&mut self, queue: Duration, patience: Duration) -> Option<Arc<Outcome>> {
+    /// later; before the send `queue` bounds the wait. `sent` is called once when it is known to be on its way.
+    pub async fn outcome(&mut self, queue: Duration, patience: Duration, sent: impl FnOnce()) -> Option<Arc<Outcome>> {
+        let mut sent = Some(sent);
         let begun = Instant::now();
         let mut deadline = begun + queue;
         loop {
             match &*self.progress.borrow_and_update() {
                 Progress::Waiting => {}
-                Progress::Sent(at) => deadline = begun.max(*at) + patience,
+                Progress::Sent(at) => {
+                    deadline = begun.max(*at) + patience;
+                    if let Some(sent) = sent.take() {
+                        sent();
+                    }
+                }
                 Progress::Landed(outcome) => return Some(outcome.clone()),
             }
             match tokio::time::timeout_at(deadline, self.progress.changed()).await {

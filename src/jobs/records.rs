@@ -26,6 +26,8 @@ pub struct Job {
     pub fingerprint: Fingerprint,
     /// The team it was made for.
     pub team: Arc<str>,
+    /// The id of the upstream key that made it: only to that key a missing job is gone (M19).
+    pub key: Box<str>,
     /// When the upstream gave the id.
     pub created: Time,
     /// The last poll that showed it unfinished, in milliseconds; 0: none.
@@ -33,9 +35,16 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job just made.
-    pub fn new(id: RequestId, attempt: AttemptId, fingerprint: Fingerprint, team: Arc<str>, created: Time) -> Self {
-        Self { id, attempt, fingerprint, team, created, unfinished: AtomicU64::new(0) }
+    /// A job just made, by the upstream key of this id.
+    pub fn new(
+        id: RequestId,
+        attempt: AttemptId,
+        fingerprint: Fingerprint,
+        team: Arc<str>,
+        key: &str,
+        created: Time,
+    ) -> Self {
+        Self { id, attempt, fingerprint, team, key: key.into(), created, unfinished: AtomicU64::new(0) }
     }
 
     /// A poll has shown it unfinished.

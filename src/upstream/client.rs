@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
@@ -94,7 +94,7 @@ impl Upstream {
     pub async fn connect(self: &Arc<Self>) -> Result<PaidConnection, Unreached> {
         // A body may be 32 MiB: written from where it lies, not copied into hyper's buffer.
         let (sender, driver) = self.open(true).await?;
-        Ok(PaidConnection { sender, driver, upstream: self.clone() })
+        Ok(PaidConnection { sender, driver, upstream: self.clone(), key: self.key() })
     }
 
     /// A new connection, its driver running on this runtime.
@@ -143,9 +143,15 @@ pub struct PaidConnection {
     sender: http1::SendRequest<Full<Bytes>>,
     driver: Driver,
     upstream: Arc<Upstream>,
+    key: Arc<UpstreamKey>,
 }
 
 impl PaidConnection {
+    /// The key that pays for the call.
+    pub fn key(&self) -> &UpstreamKey {
+        &self.key
+    }
+
     /// Sends the body as it came and reads the whole answer. The caller holds the deadline.
     ///
     /// # Errors
@@ -153,7 +159,7 @@ impl PaidConnection {
     pub async fn send(mut self, operation: Operation, passed: &Passed, body: Bytes) -> Result<Answer, Unanswered> {
         // The connection ends with this call.
         let _driver = self.driver;
-        let key = self.upstream.key();
+        let key = self.key;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_static(operation.path());
@@ -213,29 +219,23 @@ fn clean(headers: &mut HeaderMap, key: &UpstreamKey) {
     headers.remove(CONTENT_LENGTH);
 }
 
-/// The whole body, or `None` if it is too long. A single frame is not copied.
+/// The whole body, or `None` if it is too long. It is copied: a frame lies in hyper's buffer of many kilobytes, and the
+/// answer that gave an id is kept as long as that is given out.
 async fn gather(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
     if body.size_hint().lower() > MAX_ANSWER_BYTES {
         return Ok(None);
     }
-    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
         // Trailers are dropped.
         let Ok(data) = frame?.into_data() else { continue };
-        let so_far = first.len() + rest.len() + data.len();
-        if u64::try_from(so_far).unwrap_or(u64::MAX) > MAX_ANSWER_BYTES {
+        if u64::try_from(whole.len() + data.len()).unwrap_or(u64::MAX) > MAX_ANSWER_BYTES {
             return Ok(None);
         }
-        if first.is_empty() {
-            first = data;
-        } else {
-            rest.extend_from_slice(&data);
-        }
+        whole.extend_from_slice(&data);
     }
-    if rest.is_empty() {
-        return Ok(Some(first));
-    }
-    Ok(Some([first, rest.freeze()].concat().into()))
+    whole.shrink_to_fit();
+    Ok(Some(whole.into()))
 }
 
 /// Why there can be no upstream.

@@ -202,7 +202,8 @@ impl PolledBody {
         self.encoded
     }
 
-    pub(super) fn key(&self) -> &UpstreamKey {
+    /// The key that it was asked for with.
+    pub fn key(&self) -> &UpstreamKey {
         &self.key
     }
 

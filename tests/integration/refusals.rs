@@ -6,7 +6,7 @@ use hyper::Method;
 use reelgate::simulator::{CutAt, Fault, Form, How};
 use serde_json::{Value, json};
 
-use super::support::{Answer, EDITS, GENERATIONS, SOON, Scene};
+use super::support::{Answer, EDITS, GENERATIONS, SOON, Scene, together};
 
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
@@ -416,6 +416,25 @@ async fn lim9_a_silent_upstream_keeps_no_body_in_memory() {
     scene.metric_becomes("body_memory_bytes", 0.0).await;
     assert_eq!(scene.upstream.counts().open, 1, "a late answer is still waited for, as long as the hold lasts");
     scene.submit("another").await.request_id();
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn lim9_a_body_that_was_sent_leaves_memory_while_its_clients_wait() {
+    let scene = Scene::start().await;
+    scene.upstream.next_submission(Fault::Delay(Duration::from_secs(3)));
+    let long = json!({"prompt": "a".repeat(4000), "image": {"url": format!("https://a.example/{}", "b".repeat(4000))}});
+    {
+        let waiting = together([scene.post(GENERATIONS, &long, &[]), scene.post(GENERATIONS, &long, &[])]);
+        let checked = async {
+            scene.upstream.wait_until(|counts| counts.posts == 1, SOON).await;
+            scene.metric_becomes("body_memory_bytes", 0.0).await;
+        };
+        tokio::select! {
+            answers = waiting => panic!("answered: {answers:?}"),
+            () = checked => {}
+        }
+    }
     scene.end().await;
 }
 

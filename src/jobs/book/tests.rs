@@ -54,7 +54,7 @@ fn created(id: &str, seconds: u64) -> Created {
 
 fn job(of: &Ask, id: &str, seconds: u64) -> Arc<Job> {
     let id = RequestId::parse(id).unwrap();
-    Arc::new(Job::new(id, of.attempt, of.fingerprint, of.team.clone(), at(seconds)))
+    Arc::new(Job::new(id, of.attempt, of.fingerprint, of.team.clone(), "key", at(seconds)))
 }
 
 impl Book {
@@ -183,6 +183,54 @@ fn an_unknown_outcome_comes_back_if_the_wish_that_overrode_it_made_nothing() {
 }
 
 #[test]
+fn m14_the_end_of_a_wishs_hold_frees_nothing_that_is_still_open_beneath_it() {
+    let mut book = Book::default();
+    let (first, new) = (ask(1, 1), wish(1, 2, 9));
+    book.send(&first, 0);
+    book.send(&new, 1);
+    book.unknown(new.fingerprint, new.attempt, at(5), &WINDOWS);
+    assert_eq!(book.look_up(&ask(1, 3), 606), Look::Join(attempt(1)), "in flight beneath the ended hold");
+    book.unknown(first.fingerprint, first.attempt, at(120), &WINDOWS);
+    assert!(matches!(book.look_up(&ask(1, 4), 606), Look::Held(_)), "not swept yet");
+    book.sweep(at(606), &BOUNDS, 10);
+    assert!(matches!(book.look_up(&ask(1, 5), 607), Look::Held(_)), "swept");
+    book.check();
+    book.sweep(at(721), &BOUNDS, 10);
+    assert_eq!(book.look_up(&ask(1, 6), 721), Look::Free);
+    book.check();
+}
+
+#[test]
+fn m14_a_new_wish_over_an_ended_hold_keeps_what_is_open_beneath_it() {
+    let mut book = Book::default();
+    let (first, second, third) = (ask(1, 1), wish(1, 2, 8), wish(1, 3, 9));
+    book.send(&first, 0);
+    book.send(&second, 1);
+    book.unknown(second.fingerprint, second.attempt, at(5), &WINDOWS);
+    book.unknown(first.fingerprint, first.attempt, at(120), &WINDOWS);
+    book.send(&third, 606);
+    book.free(third.fingerprint, third.attempt, &WINDOWS);
+    assert!(matches!(book.look_up(&ask(1, 4), 607), Look::Held(_)));
+    book.check();
+}
+
+#[test]
+fn m13_wishes_without_end_leave_no_chain_without_end() {
+    let mut book = Book::default();
+    for number in 0..1_000_u32 {
+        let mut caller = [0; 16];
+        caller[..4].copy_from_slice(&number.to_be_bytes());
+        let asker = Asker { caller, no_cache: true };
+        let wish = Ask { asker, attempt: AttemptId::from_bytes(caller), ..ask(1, 1) };
+        book.send(&wish, 1);
+        book.unknown(wish.fingerprint, wish.attempt, at(1), &WINDOWS);
+    }
+    let top = book.entry(&fingerprint(1)).unwrap();
+    let depth = std::iter::successors(Some(top), |entry| entry.beneath.as_deref()).count();
+    assert!(depth < 20, "{depth} entries under one fingerprint");
+}
+
+#[test]
 fn an_idempotency_key_follows_its_attempt() {
     let mut book = Book::default();
     let first = keyed(1, 1, 5);
@@ -223,6 +271,19 @@ fn a_key_gives_its_own_job_even_after_a_wish_replaced_it_and_is_free_when_that_j
 }
 
 #[test]
+fn m13_a_key_wins_over_its_own_wish_also_when_its_replaced_job_is_done() {
+    let mut book = Book::default();
+    let (first, new) = (Ask { key: Some([5; 16]), ..wish(1, 1, 8) }, wish(1, 2, 9));
+    book.send(&first, 0);
+    book.accept(&first, "old", 1);
+    book.send(&new, 2);
+    book.accept(&new, "new", 3);
+    book.turned(&job(&first, "old", 1), Turn::Done(None), Life::Done, at(4), &WINDOWS);
+    let again = Ask { key: Some([5; 16]), ..wish(1, 3, 8) };
+    assert!(matches!(book.look_up(&again, 100), Look::Hit(hit, _) if hit.job.as_str() == "old"));
+}
+
+#[test]
 fn a_key_whose_attempt_made_nothing_is_free_again() {
     let mut book = Book::default();
     let first = keyed(1, 1, 5);
@@ -248,6 +309,22 @@ fn m15_keyless_twins_share_only_a_hold_or_an_answer_that_nobody_took() {
     book.send(&third, 5);
     book.unknown(third.fingerprint, third.attempt, at(6), &WINDOWS);
     assert!(matches!(book.look_up(&alone(1, 7), 7), Look::Held(_)));
+    book.check();
+}
+
+#[test]
+fn m15_a_refusal_by_the_hold_adopts_nothing() {
+    let mut book = Book::default();
+    let first = alone(1, 1);
+    book.send(&first, 0);
+    book.unknown(first.fingerprint, first.attempt, at(10), &WINDOWS);
+    book.undelivered(first.fingerprint, first.attempt, &WINDOWS);
+    assert!(matches!(book.look_up(&alone(1, 2), 20), Look::Held(_)));
+    let wished = Ask { base: Some(fingerprint(1)), fingerprint: fingerprint(3), ..wish(1, 3, 9) };
+    assert_eq!(book.look_up(&wished, 21), Look::Free);
+    book.accept(&first, "late", 30);
+    assert!(matches!(book.look_up(&alone(1, 4), 31), Look::Hit(hit, _) if hit.job.as_str() == "late"));
+    assert_eq!(book.look_up(&alone(1, 5), 32), Look::Free, "it is adopted once");
     book.check();
 }
 

@@ -31,7 +31,7 @@ async fn m6_an_attempt_that_all_have_left_before_the_send_is_not_sent() {
     let mut late = flights.join(attempt(), 10).unwrap();
     assert!(!flight.depart(), "who comes too late does not revive it");
     flight.land(outcome(), Time::from_millis(0));
-    assert!(late.outcome(QUEUE, PATIENCE).await.unwrap().is_void(), "but is told that it made nothing");
+    assert!(late.outcome(QUEUE, PATIENCE, || ()).await.unwrap().is_void(), "but is told that it made nothing");
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,12 +54,13 @@ async fn the_wait_is_counted_from_the_send_or_the_arrival_whichever_is_later() {
     let flights = Flights::default();
     let (flight, mut leader) = flights.open(attempt());
     let begun = Instant::now();
-    let waiting = tokio::spawn(async move { (leader.outcome(QUEUE, PATIENCE).await.is_none(), begun.elapsed()) });
+    let waiting =
+        tokio::spawn(async move { (leader.outcome(QUEUE, PATIENCE, || ()).await.is_none(), begun.elapsed()) });
     sleep(Duration::from_secs(5)).await;
     flight.sent(Instant::now());
     sleep(Duration::from_secs(10)).await;
     let mut joiner = flights.join(attempt(), 10).unwrap();
-    assert!(joiner.outcome(QUEUE, PATIENCE).await.is_none());
+    assert!(joiner.outcome(QUEUE, PATIENCE, || ()).await.is_none());
     assert_eq!(begun.elapsed(), Duration::from_secs(50));
     assert_eq!(waiting.await.unwrap(), (true, Duration::from_secs(40)));
 }
@@ -68,7 +69,7 @@ async fn the_wait_is_counted_from_the_send_or_the_arrival_whichever_is_later() {
 async fn the_wait_before_the_send_is_bounded_too() {
     let (_flight, mut leader) = Flights::default().open(attempt());
     let begun = Instant::now();
-    assert!(leader.outcome(QUEUE, PATIENCE).await.is_none());
+    assert!(leader.outcome(QUEUE, PATIENCE, || ()).await.is_none());
     assert_eq!(begun.elapsed(), QUEUE);
 }
 
@@ -79,7 +80,7 @@ async fn m5_a_twin_that_comes_as_it_lands_shares_its_outcome_for_ten_seconds() {
     flight.land(outcome(), Time::from_millis(1_000));
     flights.sweep(Time::from_millis(10_999));
     let mut twin = flights.join(attempt(), 10).unwrap();
-    assert!(twin.outcome(QUEUE, PATIENCE).await.is_some());
+    assert!(twin.outcome(QUEUE, PATIENCE, || ()).await.is_some());
     flights.sweep(Time::from_millis(11_000));
     assert_eq!(flights.join(attempt(), 10).unwrap_err(), NoPlace::Gone);
 }

@@ -51,6 +51,14 @@ async fn r20_each_submission_is_one_well_framed_request_on_a_connection_of_its_o
 }
 
 #[tokio::test]
+async fn an_answer_that_is_kept_for_a_day_holds_no_more_memory_than_it_needs() {
+    let upstream = Scripted::start(vec![vec![json("200 OK", CREATED)]]).await;
+    let answer = send(&upstream.upstream(|_| {})).await.unwrap();
+    let own = answer.body.try_into_mut().expect("it shares hyper's buffer");
+    assert!(own.capacity() <= 2 * CREATED.len(), "{} bytes", own.capacity());
+}
+
+#[tokio::test]
 async fn a_large_body_arrives_byte_for_byte() {
     let upstream = Scripted::start(vec![vec![json("200 OK", CREATED)]]).await;
     let body = "0123456789abcdef".repeat(200_000);

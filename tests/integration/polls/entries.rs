@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hyper::Method;
 use reelgate::config::Config;
 use reelgate::simulator::{CutAt, End, Fault, Form, How, Odd, Options, Pending, Shape};
+use reelgate::upstream::key::UpstreamKey;
 use serde_json::json;
 
 use super::{answers, is_hit, path, poll_with, wrapped};
@@ -85,6 +86,23 @@ async fn m19_what_is_no_answer_about_the_job_ends_nothing() {
         poll_with(&scene, &id, fault.clone()).await;
         assert!(is_hit(&scene, "a", &id).await, "{fault:?}");
     }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn m19_a_job_is_missing_only_to_the_key_that_made_it() {
+    let scene = scene_with(|_, options| options.key = None).await;
+    let use_key = |key: &str| scene.gateway().gateway().upstream.replace_key(UpstreamKey::parse(key).unwrap());
+    let id = scene.submit("a").await.request_id();
+    poll_with(&scene, &id, Fault::Pending(Pending::Progress)).await;
+    use_key("sk-of-another-account");
+    for end in [End::NotFound, End::NoTask] {
+        poll_with(&scene, &id, Fault::End(end.clone())).await;
+        assert!(is_hit(&scene, "a", &id).await, "{end:?}");
+    }
+    use_key(&scene.key);
+    poll_with(&scene, &id, Fault::End(End::NotFound)).await;
+    assert!(!is_hit(&scene, "a", &id).await);
     scene.end().await;
 }
 

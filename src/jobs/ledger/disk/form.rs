@@ -190,6 +190,7 @@ pub struct JobForm {
     attempt: Hex<16>,
     fingerprint: Hex<32>,
     team: Arc<str>,
+    key: String,
     created: u64,
     life: LifeForm,
     ended: Option<u64>,
@@ -222,6 +223,7 @@ impl JobForm {
             attempt: Hex(job.attempt.into_bytes()),
             fingerprint: Hex(*job.fingerprint.as_bytes()),
             team: job.team.clone(),
+            key: job.key.to_string(),
             created: job.created.as_millis(),
             life,
             ended: record.ended.map(Time::as_millis),
@@ -242,7 +244,7 @@ impl JobForm {
             LifeForm::Moderated => Life::Moderated,
         };
         Some(Record {
-            job: Arc::new(Job::new(id, attempt, fingerprint, self.team, Time::from_millis(self.created))),
+            job: Arc::new(Job::new(id, attempt, fingerprint, self.team, &self.key, Time::from_millis(self.created))),
             life,
             ended: self.ended.map(Time::from_millis),
             orphan: self.orphan,

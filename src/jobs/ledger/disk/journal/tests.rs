@@ -90,7 +90,7 @@ async fn accept(ledger: &LocalLedger, prompt: u8) -> Result<(), LedgerError> {
     let ask = request(prompt).ask;
     let now = Clock::system().now();
     let id = RequestId::parse(&format!("job-{prompt}")).unwrap();
-    let job = Job::new(id.clone(), ask.attempt, ask.fingerprint, ask.team, now);
+    let job = Job::new(id.clone(), ask.attempt, ask.fingerprint, ask.team, "key-1", now);
     let created = Created { job: id, answer: Bytes::from_static(b"{}"), at: now };
     ledger.accepted(Arc::new(job), created).await.map(|_| ())
 }
