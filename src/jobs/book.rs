@@ -1,15 +1,19 @@
 //! Everything the ledger knows, in memory, behind one lock: entries, idempotency keys, job records. Each method is one
 //! step of the protocol in `MONEY.md`; none waits, none reads a clock. The durable ledgers write down what it decides.
 
+mod written;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::clock::Time;
 use crate::jobs::entry::{Asker, AttemptId, Caller, Created, Entry, Fate, Look, State, Turn, Windows};
-use crate::jobs::keys::{self, KeyDigest, KeyRecord, Keys, NewKey};
-use crate::jobs::records::{Job, Life, Record, Records};
+use crate::jobs::keys::{self, KeyDigest, Keys, NewKey};
+use crate::jobs::records::{Job, Life, Records};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
+
+pub use written::Dirty;
 
 /// A submission, as far as the ledger goes.
 #[derive(Clone, Debug)]
@@ -93,24 +97,6 @@ pub struct Book {
     dirty: Option<Dirty>,
     /// Jobs that are being written down.
     writing: HashSet<RequestId>,
-}
-
-/// What is to be written down.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dirty {
-    /// Entries by their fingerprint.
-    pub entries: HashSet<Fingerprint>,
-    /// Jobs by their id.
-    pub jobs: HashSet<RequestId>,
-    /// Idempotency keys.
-    pub keys: HashSet<KeyDigest>,
-}
-
-impl Dirty {
-    /// Whether there is nothing.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.jobs.is_empty() && self.keys.is_empty()
-    }
 }
 
 impl Book {
@@ -383,89 +369,6 @@ impl Book {
     /// The entry of a fingerprint, to look at.
     pub fn entry(&self, fingerprint: &Fingerprint) -> Option<&Entry> {
         self.entries.get(fingerprint)
-    }
-
-    /// Notes from now on what is to be written down.
-    pub fn keep_dirty(&mut self) {
-        self.dirty = Some(Dirty::default());
-        self.keys.keep_changed();
-        self.records.keep_changed();
-    }
-
-    /// What has changed since this was asked last, to be written down now.
-    pub fn take_dirty(&mut self) -> Dirty {
-        let Some(dirty) = &mut self.dirty else { return Dirty::default() };
-        dirty.keys.extend(self.keys.take_changed());
-        dirty.jobs.extend(self.records.take_changed());
-        self.writing.clone_from(&dirty.jobs);
-        std::mem::take(dirty)
-    }
-
-    /// What was taken is written down.
-    pub fn settle_dirty(&mut self) {
-        self.writing.clear();
-    }
-
-    /// Whether a job's record is not yet written down: until then nobody may be told its id (M7).
-    pub fn is_unwritten(&self, job: &RequestId) -> bool {
-        let waits = self.dirty.as_ref().is_some_and(|dirty| dirty.jobs.contains(job)) || self.records.is_changed(job);
-        waits || self.writing.contains(job)
-    }
-
-    /// What could not be written down is still to be.
-    pub fn put_back_dirty(&mut self, unwritten: Dirty) {
-        self.writing.clear();
-        if let Some(dirty) = &mut self.dirty {
-            dirty.entries.extend(unwritten.entries);
-            dirty.jobs.extend(unwritten.jobs);
-            dirty.keys.extend(unwritten.keys);
-        }
-    }
-
-    /// Whether anything is to be written down.
-    pub fn is_dirty(&self) -> bool {
-        self.dirty.as_ref().is_some_and(|dirty| !dirty.is_empty())
-            || self.keys.has_changed()
-            || self.records.has_changed()
-    }
-
-    /// The record of a job, to be written down.
-    pub fn record(&self, id: &RequestId) -> Option<&Record> {
-        self.records.get(id)
-    }
-
-    /// The record of an idempotency key, to be written down.
-    pub fn key(&self, digest: &KeyDigest) -> Option<&KeyRecord> {
-        self.keys.record(digest)
-    }
-
-    /// Puts an entry back that was written down.
-    pub fn restore_entry(&mut self, fingerprint: Fingerprint, entry: Entry, windows: &Windows) {
-        self.put(fingerprint, entry, windows);
-    }
-
-    /// Puts a job back that was written down.
-    pub fn restore_record(&mut self, record: Record) {
-        self.records.restore(record);
-    }
-
-    /// Puts an idempotency key back that was written down, if its attempt still means something.
-    pub fn restore_key(&mut self, digest: KeyDigest, record: KeyRecord) {
-        let entry = self.entries.get_mut(&record.fingerprint).and_then(|entry| entry.of_attempt(record.attempt));
-        let fate = match (record.fate, entry) {
-            // What was in flight when the process ended is unknown if it was sent, and nothing if it was not.
-            (keys::Fate::InFlight, None) => return,
-            (keys::Fate::InFlight, Some(_)) => keys::Fate::Unknown,
-            (fate, _) => fate,
-        };
-        self.keys.restore(digest, KeyRecord { fate, ..record });
-    }
-
-    /// An entry is to be written down.
-    pub fn mark(&mut self, fingerprint: Fingerprint) {
-        if let Some(dirty) = &mut self.dirty {
-            dirty.entries.insert(fingerprint);
-        }
     }
 
     /// Changes an entry in place and keeps the indexes true to it.

@@ -96,6 +96,7 @@ async fn a_draining_gateway_is_alive_and_not_ready_until_what_was_paid_has_come(
     let upstream = Simulator::start(options).await.unwrap();
     upstream.next_submission(Fault::Delay(Duration::from_millis(2500)));
     let mut config = Config::default();
+    config.ledger.kind = reelgate::jobs::settings::Kind::Memory;
     config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     config.admin.listen = config.server.listen;
     config.server.workers = 1;
