@@ -156,11 +156,16 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 
 /// Hop-by-hop fields, and those of an origin that this gateway is not.
 fn is_not_passed(name: &str) -> bool {
-    match name {
-        "connection" | "keep-alive" | "te" | "trailer" | "transfer-encoding" | "upgrade" => true,
-        "set-cookie" | "set-cookie2" | "strict-transport-security" | "alt-svc" | "clear-site-data" | "server" => true,
-        "public-key-pins" | "public-key-pins-report-only" => true,
-        _ => name.starts_with("proxy-") || name.starts_with("access-control-"),
+    // Most names end at their first letter.
+    match name.as_bytes() {
+        [b'a', ..] => name == "alt-svc" || name.starts_with("access-control-"),
+        [b'c', ..] => matches!(name, "connection" | "clear-site-data"),
+        [b'k', ..] => name == "keep-alive",
+        [b'p', ..] => matches!(name, "public-key-pins" | "public-key-pins-report-only") || name.starts_with("proxy-"),
+        [b's', ..] => matches!(name, "server" | "set-cookie" | "set-cookie2" | "strict-transport-security"),
+        [b't', ..] => matches!(name, "te" | "trailer" | "transfer-encoding"),
+        [b'u', ..] => name == "upgrade",
+        _ => false,
     }
 }
 
