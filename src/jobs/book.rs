@@ -49,8 +49,8 @@ pub struct Bounds {
 /// What the look-up found, before any limit on generations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// As for the entry; a hit names the fingerprint of its entry.
-    Look(Look),
+    /// What the entry under this fingerprint gives; for a keyless twin that is not the fingerprint it asked for (M15).
+    Look(Fingerprint, Look),
     /// The idempotency key came with another body before.
     KeyReused,
 }
@@ -128,7 +128,7 @@ impl Book {
                 self.keys.attach(digest, new, now, bounds.max_entries);
             }
         }
-        Found::Look(look)
+        Found::Look(fingerprint, look)
     }
 
     fn look(&mut self, fingerprint: Fingerprint, ask: &Ask, now: Time, windows: &Windows) -> Look {
@@ -170,7 +170,7 @@ impl Book {
                 }
             }
         };
-        Some(Found::Look(look))
+        Some(Found::Look(record.fingerprint, look))
     }
 
     /// For a keyless submission where only keys share: an equal one that is held, or whose answer nobody took (M15).

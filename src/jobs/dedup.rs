@@ -103,8 +103,8 @@ impl Dedup {
         self.flights.close(attempt);
         match admission.verdict {
             Verdict::Hit(created, until) => Ok(Place::Hit(created, until)),
-            Verdict::Join(twin) => match self.flights.join(twin, terms.max_waiters) {
-                Ok(waiter) => Ok(Place::Waiting { waiter, attempt: twin, part: Part::Joiner }),
+            Verdict::Join { attempt, .. } => match self.flights.join(attempt, terms.max_waiters) {
+                Ok(waiter) => Ok(Place::Waiting { waiter, attempt, part: Part::Joiner }),
                 Err(NoPlace::Full) => Err(Error::Overloaded { what: "dedup.max_waiters" }),
                 Err(NoPlace::Gone) => Err(Error::Overloaded { what: "an attempt that just ended" }),
             },

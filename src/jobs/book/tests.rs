@@ -60,7 +60,7 @@ fn job(of: &Ask, id: &str, seconds: u64) -> Arc<Job> {
 impl Book {
     fn look_up(&mut self, ask: &Ask, seconds: u64) -> Look {
         match self.find(ask, at(seconds), &BOUNDS) {
-            Found::Look(look) => look,
+            Found::Look(_, look) => look,
             Found::KeyReused => panic!("the key was used with another body"),
         }
     }

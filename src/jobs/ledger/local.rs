@@ -111,9 +111,9 @@ impl LocalLedger {
         let ask = &request.ask;
         match book.find(ask, now, &bounds) {
             Found::KeyReused => return Verdict::KeyReused,
-            Found::Look(Look::Join(attempt)) => return Verdict::Join(attempt),
-            Found::Look(Look::Held(wait)) => return Verdict::Held(wait),
-            Found::Look(Look::Hit(created, until)) => {
+            Found::Look(fingerprint, Look::Join(attempt)) => return Verdict::Join { fingerprint, attempt },
+            Found::Look(_, Look::Held(wait)) => return Verdict::Held(wait),
+            Found::Look(_, Look::Hit(created, until)) => {
                 if book.entry(&ask.fingerprint).and_then(|entry| entry.created()).is_some_and(|own| *own == created)
                     && !book.is_unwritten(&created.job)
                 {
@@ -121,7 +121,7 @@ impl LocalLedger {
                 }
                 return Verdict::Hit(created, until);
             }
-            Found::Look(Look::Free) => {}
+            Found::Look(_, Look::Free) => {}
         }
         if let Some(closed) = request.closed {
             return Verdict::Closed(closed);
@@ -217,6 +217,10 @@ impl Ledger for LocalLedger {
             }
             ended
         })
+    }
+
+    fn now(&self) -> Time {
+        self.clock.now()
     }
 
     fn sweep(&self) {

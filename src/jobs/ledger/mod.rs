@@ -6,7 +6,7 @@ pub mod disk;
 pub mod local;
 pub mod observed;
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,12 @@ use crate::admission::rate::{Refusal, Taken};
 use crate::clock::Time;
 use crate::jobs::book::{Ask, Bounds, Counts, Ended, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
+use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::records::{Job, Life};
 use crate::request::client::Who;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
+use crate::upstream::outcome::{NotSent, Outcome};
 
 /// How long an id in hand waits for the ledger before it is answered all the same (M8).
 pub const WRITE_PATIENCE: Duration = Duration::from_secs(1);
@@ -36,6 +38,15 @@ pub enum LedgerError {
     /// The ledger cannot be reached or written.
     #[error("the ledger is unavailable")]
     Unavailable,
+}
+
+/// What a replica may do on the strength of a claim in a ledger that it shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// `ledger.lease`: how long a claim stands without being renewed (M4).
+    pub length: Duration,
+    /// `ledger.send_by`: how long after the ledger was asked for `sending` the first byte may still leave (M3).
+    pub send_by: Duration,
 }
 
 /// A submission that asks to be admitted.
@@ -67,8 +78,13 @@ pub enum Closed {
 pub enum Verdict {
     /// The job, for that much longer.
     Hit(Created, Time),
-    /// A place beside those who wait for this attempt.
-    Join(AttemptId),
+    /// A place beside those who wait for an attempt.
+    Join {
+        /// The fingerprint of its entry.
+        fingerprint: Fingerprint,
+        /// The attempt; it may run in another replica.
+        attempt: AttemptId,
+    },
     /// Nothing, for so long: an outcome is unknown.
     Held(Duration),
     /// The idempotency key came with another body.
@@ -123,6 +139,40 @@ pub trait Ledger: Send + Sync {
 
     /// A poll has shown that a job's life came to a turn.
     fn turned(&self, job: Arc<Job>, turn: Turn, life: Life) -> Step<'_, Ended>;
+
+    /// The lease under which an attempt may begin to send; `None` where no other process shares the ledger (M4).
+    fn lease(&self) -> Option<Lease> {
+        None
+    }
+
+    /// Renews the lease of an attempt of this replica; its holder asks for it each third of [`Lease::length`].
+    ///
+    /// # Errors
+    /// [`LedgerError::Superseded`] if the entry is another attempt's by now.
+    fn renew(&self, _fingerprint: Fingerprint, _attempt: AttemptId) -> Step<'_, ()> {
+        Box::pin(ready(Ok(())))
+    }
+
+    /// Tells the waiters in other replicas how far an attempt of this one has come (M5, M25).
+    fn tell(&self, _fingerprint: Fingerprint, _attempt: AttemptId, _progress: Progress) -> Step<'_, ()> {
+        Box::pin(ready(Ok(())))
+    }
+
+    /// Whether somebody in another replica waits for an attempt of this one (M6).
+    fn awaited(&self, _attempt: AttemptId) -> Step<'_, bool> {
+        Box::pin(ready(Ok(false)))
+    }
+
+    /// Brings to `flight` what another replica tells of an attempt, until it has landed there; meanwhile the other
+    /// replica sees that somebody waits (M6). An attempt of which nothing can be learned any more lands void, so that
+    /// its waiters ask for admission again. The caller drops the step when all waiters have left.
+    fn follow(&self, _fingerprint: Fingerprint, _attempt: AttemptId, flight: Arc<Flight>) -> Step<'_, ()> {
+        flight.land(Arc::new(Outcome::NotSent(NotSent::Superseded)), self.now());
+        Box::pin(ready(Ok(())))
+    }
+
+    /// The time by which leases and holds are judged: with Redis its own, else this process's.
+    fn now(&self) -> Time;
 
     /// Drops what time has ended.
     fn sweep(&self);

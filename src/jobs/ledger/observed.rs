@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Admission, Ledger, LedgerError, Request, Step};
+use super::{Admission, Lease, Ledger, LedgerError, Request, Step};
 use crate::admission::rate::Taken;
 use crate::clock::Time;
 use crate::jobs::book::{Bounds, Counts, Ended, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
+use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::records::{Job, Life};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -82,6 +83,30 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
 
     fn turned(&self, job: Arc<Job>, turn: Turn, life: Life) -> Step<'_, Ended> {
         self.observe(LedgerOperation::Turned, self.ledger.turned(job, turn, life))
+    }
+
+    fn lease(&self) -> Option<Lease> {
+        self.ledger.lease()
+    }
+
+    fn renew(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
+        self.ledger.renew(fingerprint, attempt)
+    }
+
+    fn tell(&self, fingerprint: Fingerprint, attempt: AttemptId, progress: Progress) -> Step<'_, ()> {
+        self.ledger.tell(fingerprint, attempt, progress)
+    }
+
+    fn awaited(&self, attempt: AttemptId) -> Step<'_, bool> {
+        self.ledger.awaited(attempt)
+    }
+
+    fn follow(&self, fingerprint: Fingerprint, attempt: AttemptId, flight: Arc<Flight>) -> Step<'_, ()> {
+        self.ledger.follow(fingerprint, attempt, flight)
+    }
+
+    fn now(&self) -> Time {
+        self.ledger.now()
     }
 
     fn sweep(&self) {
