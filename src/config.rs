@@ -11,7 +11,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, Error as SyntaxError};
 
 use crate::admission::settings::{Access, Limits};
-use crate::bill::settings::{Budgets, Prices};
+use crate::bill::settings::{Budgets, Prices, Running};
 use crate::jobs::settings::{Dedup, Ledger, Polls};
 use crate::server::settings::Admin;
 use crate::{request, server, telemetry, upstream};
@@ -47,6 +47,8 @@ pub struct Config {
     pub access: Access,
     /// `[limits]`: how often.
     pub limits: Limits,
+    /// `[limits]`: how many jobs at once.
+    pub running: Running,
     /// `[budgets]`: how much may be spent.
     pub budgets: Budgets,
     /// `[prices]`: what a job costs.
@@ -116,6 +118,7 @@ impl Config {
             upstream: upstream::settings::Settings::read(&mut root.section("upstream"), &base.upstream),
             access: Access::read(&mut root.section("access"), &base.access),
             limits: Limits::read(&mut root.section("limits"), &base.limits),
+            running: Running::read(&mut root.section("limits"), &base.running),
             budgets: Budgets::read(&mut root.section("budgets"), &base.budgets),
             prices: Prices::read(&mut root.section("prices"), &base.prices),
             validation: request::settings::Settings::read(&mut root.section("validation"), &base.validation),

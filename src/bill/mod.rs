@@ -2,8 +2,10 @@
 //! settled (`MONEY.md` M29). Pure: time and settings are arguments.
 
 pub mod account;
+pub mod form;
 pub mod money;
 pub mod price;
 pub mod settings;
+pub mod statement;
 pub mod tab;
 pub mod terms;

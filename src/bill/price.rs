@@ -81,7 +81,8 @@ impl Prices {
     fn tell_of(&self, model: &str) {
         let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
         if unknown.len() < MOST_UNKNOWN && unknown.insert(model.to_owned()) {
-            let model: String = model.chars().take(LONGEST_SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect();
+            let model: String =
+                model.chars().take(LONGEST_SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect();
             warn!(model, "a model without a row in [prices]: it is priced as the dearest");
         }
     }

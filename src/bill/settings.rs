@@ -156,6 +156,25 @@ impl Budget {
     }
 }
 
+/// `running` of `[limits.user]`, `[limits.team]` and `[limits.total]`: jobs that have not ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Running {
+    /// One `user` inside its team.
+    pub user: Option<u32>,
+    /// One team.
+    pub team: Option<u32>,
+    /// Everybody together.
+    pub total: Option<u32>,
+}
+
+impl Running {
+    /// Reads the key of each scope in `[limits]`; what is not written stays as in `base`.
+    pub(crate) fn read(limits: &mut Section<'_, '_>, base: &Self) -> Self {
+        let mut running = |scope, base| limits.section(scope).value("running", &base);
+        Self { user: running("user", base.user), team: running("team", base.team), total: running("total", base.total) }
+    }
+}
+
 /// What becomes of reserved money.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {

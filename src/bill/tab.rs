@@ -13,7 +13,7 @@ use crate::clock::Time;
 use crate::jobs::entry::AttemptId;
 
 /// What one attempt may cost, and whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Charge {
     /// The team.
     pub team: Arc<str>,
@@ -111,6 +111,19 @@ pub struct Changed {
     pub tabs: HashSet<AttemptId>,
     /// Accounts.
     pub accounts: HashSet<AccountKey>,
+}
+
+impl Changed {
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.tabs.is_empty() && self.accounts.is_empty()
+    }
+
+    /// Both together.
+    pub fn extend(&mut self, other: Self) {
+        self.tabs.extend(other.tabs);
+        self.accounts.extend(other.accounts);
+    }
 }
 
 impl Tab {
@@ -265,7 +278,7 @@ impl Tab {
 
     /// Whether anything has.
     pub fn has_changed(&self) -> bool {
-        self.changed.as_ref().is_some_and(|changed| !changed.tabs.is_empty() || !changed.accounts.is_empty())
+        self.changed.as_ref().is_some_and(|changed| !changed.is_empty())
     }
 
     /// Puts a tab back that was written down; one that was on its way is at risk until `hold_until`.
@@ -360,7 +373,9 @@ impl Tab {
         self.post_all(charge, &change);
         if let Some(changed) = &mut self.changed {
             for holder in holders(&charge.team, charge.user) {
-                changed.accounts.extend(Period::of(charge.at).map(|period| AccountKey { period, holder: holder.clone() }));
+                changed
+                    .accounts
+                    .extend(Period::of(charge.at).map(|period| AccountKey { period, holder: holder.clone() }));
             }
         }
     }
@@ -399,7 +414,9 @@ impl Tab {
         let accounts = &self.accounts;
         self.names.retain(|(team, user), _| {
             let holder = Holder::User(team.clone(), *user);
-            Period::of(now).into_iter().any(|period| accounts.contains_key(&AccountKey { period, holder: holder.clone() }))
+            Period::of(now)
+                .into_iter()
+                .any(|period| accounts.contains_key(&AccountKey { period, holder: holder.clone() }))
         });
     }
 

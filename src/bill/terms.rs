@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::account::{AccountKey, Holder, Period, Sums};
 use super::money::Amount;
-use super::settings::{Budget, Budgets, Ending};
+use super::settings::{Budget, Budgets, Ending, Running};
 use super::tab::Charge;
+use crate::error::Error;
 
 /// The bounds of one kind of holder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,14 +40,14 @@ pub struct Terms {
 
 impl Default for Terms {
     fn default() -> Self {
-        Self::new(&Budgets::default(), [None; 3], HashMap::new())
+        Self::new(&Budgets::default(), Running::default(), HashMap::new())
     }
 }
 
 impl Terms {
     /// The terms of a configuration; `running` bounds the jobs of a user, of a team and of all.
-    pub fn new(budgets: &Budgets, running: [Option<u32>; 3], teams: HashMap<Arc<str>, (Bound, Bound)>) -> Self {
-        let [user, team, total] = running;
+    pub fn new(budgets: &Budgets, running: Running, teams: HashMap<Arc<str>, (Bound, Bound)>) -> Self {
+        let Running { user, team, total } = running;
         Self {
             user: Bound { budget: budgets.user, running: user },
             team: Bound { budget: budgets.team, running: team },
@@ -121,6 +122,16 @@ pub struct Exhausted {
     pub retry_after: Duration,
     /// What it is.
     pub kind: What,
+}
+
+impl From<Exhausted> for Error {
+    fn from(exhausted: Exhausted) -> Self {
+        let Exhausted { limit, retry_after, kind } = exhausted;
+        match kind {
+            What::Budget => Self::BudgetExhausted { limit, retry_after },
+            What::Running => Self::RateLimited { limit, retry_after },
+        }
+    }
 }
 
 /// What is used up.

@@ -13,19 +13,21 @@ use super::rules::Rules;
 use super::understand::Understood;
 use crate::admission::headers::Standing;
 use crate::admission::rate::Refusal;
+use crate::bill::price::Price;
+use crate::bill::tab::Charge;
 use crate::clock::Time;
 use crate::error::{Doubt, Error};
 use crate::jobs::attempt::Order;
 use crate::jobs::book::Ask;
 use crate::jobs::dedup::{Delivery, Part, Place};
-use crate::jobs::entry::{Asker, AttemptId, Created, RETRY_AFTER_DOUBT};
+use crate::jobs::entry::{Asker, AttemptId, Caller, Created, RETRY_AFTER_DOUBT};
 use crate::jobs::ledger::Request;
 use crate::jobs::settings::{By, Scope};
 use crate::request::client::Client;
 use crate::request::route::Operation;
 use crate::request::submission::{self, Wishes};
 use crate::server::body::{self, Upload};
-use crate::telemetry::labels::SubmissionOutcome;
+use crate::telemetry::labels::{Saved, SubmissionOutcome};
 use crate::telemetry::record::Record;
 use crate::telemetry::submission_count::SubmissionCount;
 use crate::upstream::headers::Passed;
@@ -73,10 +75,7 @@ impl Worker {
         let client = gateway.clients.named(client, understood.user.clone());
         self.note(&understood, record);
         let mut answer = match self.hot(&understood, &client, rules, standing)? {
-            Some((created, until)) => {
-                record.outcome(SubmissionOutcome::Hit);
-                self.hit(&created, until, record)
-            }
+            Some((created, until)) => self.hit(&created, until, &understood, gateway.clients.caller(&client).0, record),
             None => {
                 let mut order = Order {
                     operation,
@@ -135,8 +134,7 @@ impl Worker {
             request.ask.attempt = random_attempt()?;
             match gateway.dedup.admit(&mut request, order, &rules.terms, standing).await? {
                 Place::Hit(created, until) => {
-                    record.outcome(SubmissionOutcome::Hit);
-                    return Ok(self.hit(&created, until, record));
+                    return Ok(self.hit(&created, until, understood, request.ask.asker.caller, record));
                 }
                 Place::Waiting { mut waiter, attempt, part } => {
                     // Held from here on, so that a client that leaves while it waits leaves its job to be adopted.
@@ -156,7 +154,7 @@ impl Worker {
                     }
                     drop(joined);
                     record.upstream(None, begun.elapsed());
-                    let waited = Waited { attempt, part, ask: &request.ask };
+                    let waited = Waited { attempt, part, ask: &request.ask, price: understood.price };
                     return self.landed(outcome.as_deref(), &waited, owed, record).await;
                 }
             }
@@ -179,7 +177,14 @@ impl Worker {
             asker: Asker { caller: gateway.clients.caller(client).0, no_cache: wishes.no_cache },
             key: key.map(|key| gateway.fingerprints.digest("idempotency key", &[&client.team, user, key])),
         };
-        Ok(Request { ask, who: *client.who(), charged: false, closed: None })
+        let charge = Charge {
+            team: client.team.clone(),
+            user: client.who().user.to_bytes(),
+            name: client.user.as_deref().filter(|_| rules.names_users).map(Arc::from),
+            price: understood.price,
+            at: gateway.dedup.ledger().now(),
+        };
+        Ok(Request { ask, who: *client.who(), charge, charged: false, closed: None })
     }
 
     /// The outcome that a submission waited for, as its client is told it.
@@ -196,6 +201,9 @@ impl Worker {
             Some(Outcome::Created { request_id, answer }) => {
                 record.job(request_id);
                 record.outcome(told(SubmissionOutcome::Created));
+                if waited.part == Part::Joiner {
+                    record.saved(Saved::Join, waited.price.amount());
+                }
                 let served = match waited.part {
                     Part::Joiner => Served::Collapsed,
                     Part::Leader if waited.ask.asker.no_cache => Served::Wished,
@@ -232,8 +240,18 @@ impl Worker {
         }
     }
 
-    fn hit(&self, created: &Created, until: Time, record: &mut Record) -> Response<Body> {
+    fn hit(
+        &self,
+        created: &Created,
+        until: Time,
+        understood: &Understood,
+        caller: Caller,
+        record: &mut Record,
+    ) -> Response<Body> {
+        record.outcome(SubmissionOutcome::Hit);
         record.job(&created.job);
+        let reason = if created.by == caller { Saved::Retry } else { Saved::Hit };
+        record.saved(reason, understood.price.amount());
         let ttl = until.since(self.gateway.clock.now());
         answer::created(created.answer.clone(), Served::Hit(ttl), None)
     }
@@ -244,6 +262,7 @@ struct Waited<'a> {
     attempt: AttemptId,
     part: Part,
     ask: &'a Ask,
+    price: Price,
 }
 
 /// Counts a joiner as such, also if its client leaves while it waits.

@@ -13,7 +13,7 @@ use crate::admission::rate::Taken;
 use crate::clock::Clock;
 use crate::error::{Doubt, Error};
 use crate::jobs::book::Rank;
-use crate::jobs::entry::{AttemptId, Created};
+use crate::jobs::entry::{AttemptId, Caller, Created};
 use crate::jobs::flight::Flight;
 use crate::jobs::ledger::{Ledger, LedgerError, WRITE_PATIENCE};
 use crate::jobs::records::Job;
@@ -79,6 +79,8 @@ pub struct Attempt {
     pub fingerprint: Fingerprint,
     /// Whose it is.
     pub team: Arc<str>,
+    /// Who asked first.
+    pub caller: Caller,
     /// What it sends.
     pub order: Order,
     /// What it took from the limits.
@@ -198,7 +200,12 @@ impl Attempt {
 
     /// Writes the id down before anybody is told (M7), but never withholds it (M8).
     async fn keep(&self, request_id: &RequestId, answer: &Answer, key: &str) {
-        let created = Created { job: request_id.clone(), answer: answer.body.clone(), at: self.parts.clock.now() };
+        let created = Created {
+            job: request_id.clone(),
+            answer: answer.body.clone(),
+            at: self.parts.clock.now(),
+            by: self.caller,
+        };
         let (id, fingerprint, team) = (request_id.clone(), self.fingerprint, self.team.clone());
         let job = Arc::new(Job::new(id, self.id, fingerprint, team, key, created.at));
         match tokio::time::timeout(WRITE_PATIENCE, self.parts.ledger.accepted(job, created)).await {

@@ -6,10 +6,11 @@ mod written;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::bill::tab::Tab;
 use crate::clock::Time;
 use crate::jobs::entry::{Asker, AttemptId, Caller, Created, Entry, Fate, Look, State, Turn, Windows};
 use crate::jobs::keys::{self, KeyDigest, Keys, NewKey};
-use crate::jobs::records::{Job, Life, Records};
+use crate::jobs::records::{End, Job, Life, Records};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
@@ -97,6 +98,8 @@ pub struct Book {
     dirty: Option<Dirty>,
     /// Jobs that are being written down.
     writing: HashSet<RequestId>,
+    /// What every attempt costs.
+    tab: Tab,
 }
 
 impl Book {
@@ -189,7 +192,17 @@ impl Book {
         self.records.make_room(bounds.max_jobs)
     }
 
-    /// Takes the fingerprint for an attempt, over what stood there.
+    /// What every attempt costs.
+    pub const fn tab(&self) -> &Tab {
+        &self.tab
+    }
+
+    /// The same, to be changed.
+    pub const fn tab_mut(&mut self) -> &mut Tab {
+        &mut self.tab
+    }
+
+    /// Takes the fingerprint for an attempt, over what stood there. What it may cost is reserved in the [`Tab`].
     pub fn claim(&mut self, ask: &Ask, now: Time, bounds: &Bounds) {
         let mut entry = Entry::claimed(ask.attempt, ask.team.clone());
         entry.wish = ask.asker.no_cache.then_some((ask.asker.caller, now));
@@ -225,6 +238,7 @@ impl Book {
         if own == Some(true) {
             self.mark(fingerprint);
             self.keys.mark_attempt(attempt);
+            self.tab.sending(attempt);
             Ok(())
         } else {
             Err(Superseded)
@@ -234,6 +248,7 @@ impl Book {
     /// The upstream gave an id. The job is recorded whatever became of the entry (M12).
     pub fn accepted(&mut self, job: &Arc<Job>, created: Created, bounds: &Bounds) -> Rank {
         self.keys.settle(job.attempt, &keys::Fate::Created(created.clone()));
+        self.tab.created(job.attempt);
         let rank = self.change(job.fingerprint, &bounds.windows, |entry| {
             let current = entry.attempt == job.attempt;
             if let Some(own) = entry.of_attempt(job.attempt) {
@@ -252,6 +267,7 @@ impl Book {
     /// Nobody knows whether the attempt was paid: its twins are held.
     pub fn unknown(&mut self, fingerprint: Fingerprint, attempt: AttemptId, now: Time, windows: &Windows) {
         self.keys.settle(attempt, &keys::Fate::Unknown);
+        self.tab.doubt(attempt, now + windows.hold);
         self.change(fingerprint, windows, |entry| {
             if let Some(own) = entry.of_attempt(attempt).filter(|own| own.created().is_none()) {
                 own.state = State::Unknown(now + windows.hold);
@@ -263,6 +279,7 @@ impl Book {
     /// The attempt made nothing: what it replaced stands again.
     pub fn free(&mut self, fingerprint: Fingerprint, attempt: AttemptId, windows: &Windows) {
         self.keys.release(attempt);
+        self.tab.release(attempt);
         self.mark(fingerprint);
         let Some(mut entry) = self.take(fingerprint, windows) else { return };
         if entry.attempt == attempt {
@@ -304,7 +321,8 @@ impl Book {
     }
 
     /// A poll has shown that a job's life came to a turn.
-    pub fn turned(&mut self, job: &Job, turn: Turn, life: Life, now: Time, windows: &Windows) -> Ended {
+    pub fn turned(&mut self, job: &Job, turn: Turn, end: impl Into<End>, now: Time, windows: &Windows) -> Ended {
+        let end = end.into();
         let shown = job.shown();
         let fate = self.change(job.fingerprint, windows, |entry| {
             entry.of_job(&job.id).map(|own| own.turn(turn, shown, now, windows))
@@ -318,7 +336,10 @@ impl Book {
         }
         // A job that may just not be visible yet is not over (M19).
         let over = turn != Turn::Missing || fate == Fate::Ends;
-        Ended { news: over && self.records.end(&job.id, life, now), fate }
+        if over {
+            self.tab.settle(job.attempt, end.verdict());
+        }
+        Ended { news: over && self.records.end(&job.id, end.life, now), fate }
     }
 
     /// Compare-and-delete on the job: a late end of an old job must not take its successor's entry (M1).
@@ -354,6 +375,7 @@ impl Book {
         }
         self.keys.sweep(now, most);
         self.records.sweep(now, most);
+        self.tab.sweep(now, most);
         freed
     }
 

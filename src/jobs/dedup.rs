@@ -115,6 +115,7 @@ impl Dedup {
                 *standing = refusal.standing;
                 Err(Error::from(&refusal))
             }
+            Verdict::Exhausted(exhausted) => Err(Error::from(exhausted)),
             Verdict::Closed(Closed::Draining) => Err(Error::Draining),
             Verdict::Closed(Closed::Busy) => Err(Error::Overloaded { what: "upstream.submissions" }),
             Verdict::Closed(Closed::Ledger) => Err(Error::LedgerUnavailable),
@@ -139,6 +140,7 @@ impl Dedup {
             id,
             fingerprint,
             team: ask.team.clone(),
+            caller: ask.asker.caller,
             order,
             taken: Some(taken),
             flight: flight.clone(),

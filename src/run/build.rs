@@ -13,6 +13,7 @@ use crate::gateway::Gateway;
 use crate::gateway::rules::{self, Rules};
 use crate::jobs::attempt::{Ending, Parts};
 use crate::jobs::dedup::Dedup;
+use crate::jobs::ledger::Ledger as _;
 use crate::jobs::ledger::disk;
 use crate::jobs::ledger::disk::journal::File;
 use crate::jobs::ledger::local::LocalLedger;
@@ -61,6 +62,7 @@ pub(super) fn gateway(
                 .map_err(|error| error.to_string())?
         }
     };
+    ledger.reload(bounds, rules::bill(config));
     let parts = Parts {
         ledger: Arc::new(ObservedLedger::new(ledger, telemetry.metrics.clone())),
         upstream: upstream.clone(),
@@ -105,6 +107,9 @@ pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
             }
         }
         metrics.degraded.set(Degraded::Ledger, i64::from(!gateway.dedup.ledger().is_well()));
+        for (team, totals) in gateway.dedup.ledger().totals() {
+            metrics.money.show(&team, &totals);
+        }
         metrics.jobs_running.set(count(running as u64));
         metrics.hot_entries.set(count(gateway.dedup.ledger().hot_entries()));
         metrics.body_memory_bytes.set(count(gateway.memory.used()));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::bill::settings::{Budget, Budgets};
+use crate::bill::settings::{Budget, Budgets, Running};
 use crate::bill::terms::What;
 
 fn dollars(text: &str) -> Amount {
@@ -23,7 +23,7 @@ fn charge(user: u8) -> Charge {
     Charge { team: "a".into(), user: [user; 16], name: None, price, at: at(0) }
 }
 
-fn tab(budgets: Budgets, running: [Option<u32>; 3]) -> Tab {
+fn tab(budgets: Budgets, running: Running) -> Tab {
     let mut tab = Tab::default();
     tab.set_terms(Arc::new(Terms::new(&budgets, running, HashMap::new())));
     tab
@@ -40,7 +40,7 @@ fn used(tab: &Tab, holder: &Holder) -> String {
 
 #[test]
 fn m29_a_budget_holds_to_the_tick_and_is_refused_by_name() {
-    let mut tab = tab(user_per_day("1.00"), [None; 3]);
+    let mut tab = tab(user_per_day("1.00"), Running::default());
     for number in 1..=2 {
         assert_eq!(tab.fits(&charge(7)), Ok(()));
         tab.reserve(attempt(number), charge(7));
@@ -57,7 +57,7 @@ fn m29_a_budget_holds_to_the_tick_and_is_refused_by_name() {
 #[test]
 fn seconds_of_video_are_a_budget_of_their_own() {
     let budget = Budget { seconds_per_month: Some(25), ..Budget::default() };
-    let mut tab = tab(Budgets { team: budget, ..Budgets::default() }, [None; 3]);
+    let mut tab = tab(Budgets { team: budget, ..Budgets::default() }, Running::default());
     tab.reserve(attempt(1), charge(1));
     tab.reserve(attempt(2), charge(2));
     assert_eq!(tab.fits(&charge(3)).unwrap_err().limit, "team.seconds_per_month");
@@ -65,7 +65,7 @@ fn seconds_of_video_are_a_budget_of_their_own() {
 
 #[test]
 fn jobs_at_once_are_counted_until_they_end() {
-    let mut tab = tab(Budgets::default(), [Some(1), Some(2), None]);
+    let mut tab = tab(Budgets::default(), Running { user: Some(1), team: Some(2), total: None });
     tab.reserve(attempt(1), charge(1));
     tab.created(attempt(1));
     assert_eq!(tab.fits(&charge(1)).unwrap_err().limit, "user.running");
@@ -78,7 +78,7 @@ fn jobs_at_once_are_counted_until_they_end() {
 
 #[test]
 fn m29_a_job_is_settled_once_by_the_length_it_has() {
-    let mut tab = tab(Budgets::default(), [None; 3]);
+    let mut tab = tab(Budgets::default(), Running::default());
     tab.reserve(attempt(1), charge(1));
     tab.created(attempt(1));
     let done = Verdict::Done { cost: None, length: Some(Duration::from_secs(6)) };
@@ -91,7 +91,7 @@ fn m29_a_job_is_settled_once_by_the_length_it_has() {
 
 #[test]
 fn m29_what_failed_is_returned_and_what_was_moderated_is_lost() {
-    let mut tab = tab(Budgets::default(), [None; 3]);
+    let mut tab = tab(Budgets::default(), Running::default());
     for (number, verdict) in [(1, Verdict::Failed), (2, Verdict::Moderated)] {
         tab.reserve(attempt(number), charge(1));
         tab.created(attempt(number));
@@ -105,7 +105,7 @@ fn m29_what_failed_is_returned_and_what_was_moderated_is_lost() {
 
 #[test]
 fn m29_an_unknown_outcome_is_at_risk_then_lost_or_spent() {
-    let mut tab = tab(user_per_day("1.00"), [None; 3]);
+    let mut tab = tab(user_per_day("1.00"), Running::default());
     for number in 1..=2 {
         tab.reserve(attempt(number), charge(1));
         tab.doubt(attempt(number), at(600));
@@ -124,7 +124,7 @@ fn m29_an_unknown_outcome_is_at_risk_then_lost_or_spent() {
 
 #[test]
 fn m29_what_is_written_down_comes_back_as_it_was() {
-    let mut tab = tab(user_per_day("2.00"), [None; 3]);
+    let mut tab = tab(user_per_day("2.00"), Running::default());
     tab.keep_changed();
     for number in 1..=3 {
         tab.reserve(attempt(number), charge(1));
@@ -137,7 +137,7 @@ fn m29_what_is_written_down_comes_back_as_it_was() {
     tab.settle(attempt(3), Verdict::Done { cost: None, length: None });
     let changed = tab.take_changed();
 
-    let mut again = self::tab(user_per_day("2.00"), [None; 3]);
+    let mut again = self::tab(user_per_day("2.00"), Running::default());
     for number in changed.tabs {
         if let Some(open) = tab.open(&number) {
             again.restore(number, open.clone(), at(600));
@@ -157,7 +157,7 @@ fn m29_what_is_written_down_comes_back_as_it_was() {
 
 #[test]
 fn users_beyond_the_bound_share_one_account() {
-    let mut tab = tab(Budgets { tracked: 2, ..user_per_day("1.00") }, [None; 3]);
+    let mut tab = tab(Budgets { tracked: 2, ..user_per_day("1.00") }, Running::default());
     for number in 1..=5 {
         tab.reserve(attempt(number), charge(number));
         if number == 4 {
@@ -171,7 +171,7 @@ fn users_beyond_the_bound_share_one_account() {
 
 #[test]
 fn accounts_that_are_over_are_forgotten() {
-    let mut tab = tab(Budgets::default(), [None; 3]);
+    let mut tab = tab(Budgets::default(), Running::default());
     tab.keep_changed();
     tab.reserve(attempt(1), charge(1));
     tab.settle(attempt(1), Verdict::Done { cost: None, length: None });

@@ -49,7 +49,7 @@ fn alone(prompt: u8, number: u8) -> Ask {
 }
 
 fn created(id: &str, seconds: u64) -> Created {
-    Created { job: RequestId::parse(id).unwrap(), answer: Bytes::from(id.to_owned()), at: at(seconds) }
+    Created { job: RequestId::parse(id).unwrap(), answer: Bytes::from(id.to_owned()), at: at(seconds), by: [7; 16] }
 }
 
 fn job(of: &Ask, id: &str, seconds: u64) -> Arc<Job> {

@@ -12,10 +12,13 @@ use super::hot::Hot;
 use super::{Admission, Closed, Ledger, LedgerError, Request, Step, Verdict, WRITE_PATIENCE};
 use crate::admission::headers::Standing;
 use crate::admission::rate::{Limits, Taken};
+use crate::bill::statement::Statement;
+use crate::bill::tab::Totals;
+use crate::bill::terms::Terms;
 use crate::clock::{Clock, Time};
 use crate::jobs::book::{Book, Bounds, Counts, Ended, Found, Rank, Superseded};
 use crate::jobs::entry::{AttemptId, Caller, Created, Fate, Look, Turn};
-use crate::jobs::records::{Job, Life};
+use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
@@ -132,11 +135,15 @@ impl LocalLedger {
         if !book.make_room(&bounds) {
             return Verdict::Full;
         }
+        if let Err(exhausted) = book.tab().fits(&request.charge) {
+            return Verdict::Exhausted(exhausted);
+        }
         match self.limits.generations(&request.who) {
             Err(refusal) => Verdict::Limited(refusal),
             Ok((taken, stands)) => {
                 *standing = standing.then(stands);
                 self.hot.remove(&ask.fingerprint);
+                book.tab_mut().reserve(ask.attempt, request.charge.clone());
                 book.claim(ask, now, &bounds);
                 Verdict::Claimed(taken)
             }
@@ -209,9 +216,9 @@ impl Ledger for LocalLedger {
         self.step(|book, _, _| book.job(id))
     }
 
-    fn turned(&self, job: Arc<Job>, turn: Turn, life: Life) -> Step<'_, Ended> {
+    fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended> {
         self.step(|book, now, bounds| {
-            let ended = book.turned(&job, turn, life, now, &bounds.windows);
+            let ended = book.turned(&job, turn, end, now, &bounds.windows);
             if ended.fate != Fate::Stays {
                 self.hot.remove(&job.fingerprint);
             }
@@ -250,11 +257,21 @@ impl Ledger for LocalLedger {
         self.book().counts()
     }
 
+    fn statement(&self, top: usize) -> Step<'_, Statement> {
+        let statement = Statement::of(self.book().tab(), self.clock.now(), top);
+        Box::pin(ready(Ok(statement)))
+    }
+
+    fn totals(&self) -> Vec<(Arc<str>, Totals)> {
+        self.book().tab().totals().map(|(team, totals)| (team.clone(), *totals)).collect()
+    }
+
     fn hot_entries(&self) -> u64 {
         self.hot.count()
     }
 
-    fn reload(&self, bounds: Bounds) {
+    fn reload(&self, bounds: Bounds, terms: Arc<Terms>) {
+        self.book().tab_mut().set_terms(terms);
         self.bounds.store(Arc::new(bounds));
     }
 }

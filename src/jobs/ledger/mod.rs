@@ -13,11 +13,14 @@ use std::time::Duration;
 
 use crate::admission::headers::Standing;
 use crate::admission::rate::{Refusal, Taken};
+use crate::bill::statement::Statement;
+use crate::bill::tab::{Charge, Totals};
+use crate::bill::terms::{Exhausted, Terms};
 use crate::clock::Time;
 use crate::jobs::book::{Ask, Bounds, Counts, Ended, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
 use crate::jobs::flight::{Flight, Progress};
-use crate::jobs::records::{Job, Life};
+use crate::jobs::records::{End, Job};
 use crate::request::client::Who;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -56,6 +59,8 @@ pub struct Request {
     pub ask: Ask,
     /// Whose limits it counts in.
     pub who: Who,
+    /// What it may cost, and whom.
+    pub charge: Charge,
     /// Whether its `requests` were taken by an earlier admission of the same submission.
     pub charged: bool,
     /// Why it could not start an attempt, if it cannot.
@@ -91,6 +96,8 @@ pub enum Verdict {
     KeyReused,
     /// A limit refused it.
     Limited(Refusal),
+    /// A budget is used up, or as many jobs run as may.
+    Exhausted(Exhausted),
     /// No room for another attempt.
     Closed(Closed),
     /// No room for another entry or job record.
@@ -138,7 +145,7 @@ pub trait Ledger: Send + Sync {
     fn job<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>>;
 
     /// A poll has shown that a job's life came to a turn.
-    fn turned(&self, job: Arc<Job>, turn: Turn, life: Life) -> Step<'_, Ended>;
+    fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended>;
 
     /// The lease under which an attempt may begin to send; `None` where no other process shares the ledger (M4).
     fn lease(&self) -> Option<Lease> {
@@ -186,9 +193,15 @@ pub trait Ledger: Send + Sync {
     /// How many entries stand in each state, and how many jobs are running.
     fn counts(&self) -> (Counts, usize);
 
+    /// What was spent in the day and the month of now, with the `top` users that spent most.
+    fn statement(&self, top: usize) -> Step<'_, Statement>;
+
+    /// What this process has seen of each team's money.
+    fn totals(&self) -> Vec<(Arc<str>, Totals)>;
+
     /// How many entries are in the hot cache.
     fn hot_entries(&self) -> u64;
 
     /// Applies the settings of a reload.
-    fn reload(&self, bounds: Bounds);
+    fn reload(&self, bounds: Bounds, terms: Arc<Terms>);
 }
