@@ -3,6 +3,7 @@
 
 pub mod answer;
 mod poll;
+mod preview;
 pub mod rules;
 mod submit;
 mod understand;

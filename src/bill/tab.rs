@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::account::{AccountKey, Holder, Period, Sums, UserId};
 use super::money::Amount;
 use super::price::Price;
-use super::terms::{Exhausted, Terms};
+use super::terms::{Exhausted, Left, Terms};
 use crate::clock::Time;
 use crate::jobs::entry::AttemptId;
 
@@ -148,6 +148,19 @@ impl Tab {
             }
         }
         Ok(())
+    }
+
+    /// What is left of every budget that a charge would count in.
+    pub fn left(&self, charge: &Charge) -> Vec<Left> {
+        let mut left = Vec::new();
+        for holder in holders(&charge.team, self.account_of(charge)) {
+            for period in Period::of(charge.at) {
+                let key = AccountKey { period, holder: holder.clone() };
+                let sums = self.accounts.get(&key).copied().unwrap_or_default();
+                left.extend(self.terms.left(&key, &sums));
+            }
+        }
+        left
     }
 
     /// Reserves what an attempt may cost.

@@ -87,11 +87,7 @@ impl Terms {
     /// [`Exhausted`].
     pub fn fits(&self, key: &AccountKey, sums: &Sums, charge: &Charge) -> Result<(), Exhausted> {
         let budget = self.bound(&key.holder).budget;
-        let (money, seconds, names) = match key.period {
-            Period::Day(_) => (budget.per_day, budget.seconds_per_day, ["per_day", "seconds_per_day"]),
-            Period::Month(_) => (budget.per_month, budget.seconds_per_month, ["per_month", "seconds_per_month"]),
-        };
-        let [money_name, seconds_name] = names;
+        let (money, seconds, [money_name, seconds_name]) = named(&budget, key.period);
         let retry_after = key.period.next().begins().since(charge.at);
         let exhausted = |name| Exhausted { limit: limit(&key.holder, name), retry_after, kind: What::Budget };
         if money.is_some_and(|most| sums.used().plus(charge.price.amount()) > most) {
@@ -104,6 +100,20 @@ impl Terms {
         Ok(())
     }
 
+    /// What an account still holds, if it is bounded: dollars and seconds of video.
+    pub fn left(&self, key: &AccountKey, sums: &Sums) -> impl Iterator<Item = Left> + use<> {
+        let budget = self.bound(&key.holder).budget;
+        let (money, seconds, [money_name, seconds_name]) = named(&budget, key.period);
+        let used_seconds = u32::try_from(sums.used_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        let money =
+            money.map(|most| Left { limit: limit(&key.holder, money_name), left: most.minus(sums.used()).dollars() });
+        let seconds = seconds.map(|most| Left {
+            limit: limit(&key.holder, seconds_name),
+            left: most.saturating_sub(used_seconds).into(),
+        });
+        money.into_iter().chain(seconds)
+    }
+
     /// What of a reserved amount stays spent.
     pub const fn kept(&self, ending: Ending, amount: Amount) -> Amount {
         match ending {
@@ -111,6 +121,23 @@ impl Terms {
             Ending::Keep => amount,
         }
     }
+}
+
+/// The parts of a budget that count in a period, with their names.
+const fn named(budget: &Budget, period: Period) -> (Option<Amount>, Option<u32>, [&'static str; 2]) {
+    match period {
+        Period::Day(_) => (budget.per_day, budget.seconds_per_day, ["per_day", "seconds_per_day"]),
+        Period::Month(_) => (budget.per_month, budget.seconds_per_month, ["per_month", "seconds_per_month"]),
+    }
+}
+
+/// What is left of a budget.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Left {
+    /// The budget's name: `user.per_day`.
+    pub limit: &'static str,
+    /// Dollars, or seconds of video.
+    pub left: f64,
 }
 
 /// A budget that is used up, or a number of jobs that is reached.

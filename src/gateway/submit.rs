@@ -74,6 +74,9 @@ impl Worker {
         let understood = self.understand(operation, wishes, &client, &body, rules).await?;
         let client = gateway.clients.named(client, understood.user.clone());
         self.note(&understood, record);
+        if understood.wishes.dry_run {
+            return self.preview(&understood, &client, rules, record, standing).await;
+        }
         let mut answer = match self.hot(&understood, &client, rules, standing)? {
             Some((created, until)) => self.hit(&created, until, &understood, gateway.clients.caller(&client).0, record),
             None => {
@@ -163,7 +166,7 @@ impl Worker {
     }
 
     /// The submission as the ledger sees it.
-    fn request(&self, understood: &Understood, client: &Client, rules: &Rules) -> Result<Request, Error> {
+    pub(super) fn request(&self, understood: &Understood, client: &Client, rules: &Rules) -> Result<Request, Error> {
         let Understood { wishes, names, .. } = understood;
         let gateway = &*self.gateway;
         let user = understood.user.as_deref().filter(|_| rules.scope == Scope::User).unwrap_or_default();
@@ -298,7 +301,7 @@ const fn unknown(doubt: Doubt) -> Error {
 }
 
 /// The refusal by a limit, behind what was taken before it.
-fn limited(refusal: &Refusal, standing: &mut Standing) -> Error {
+pub(super) fn limited(refusal: &Refusal, standing: &mut Standing) -> Error {
     let refusal = refusal.clone().after(standing);
     *standing = refusal.standing;
     Error::from(&refusal)

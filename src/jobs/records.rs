@@ -119,7 +119,7 @@ impl End {
 }
 
 /// One record.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Record {
     /// The job itself.
     pub job: Arc<Job>,

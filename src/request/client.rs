@@ -39,7 +39,7 @@ impl Clients {
         let team = self.open_key;
         let address_key = BucketKey::new(digest(&self.secret, b"address", &[group.as_bytes()]));
         let who = Who { user: address_key.inside(team), team, address: address_key };
-        Client { team: Arc::clone(&self.open), address, user: None, who, group }
+        Client { team: Arc::clone(&self.open), address, user: None, who }
     }
 
     /// The same client, now that its body is read: `user` is what the body says, in NFC.
@@ -82,7 +82,6 @@ pub struct Client {
     /// The body's `user`.
     pub user: Option<String>,
     who: Who,
-    group: AddressGroup,
 }
 
 impl Client {

@@ -84,6 +84,8 @@ labels! {
         Held = "held",
         /// The request itself is wrong.
         Invalid = "invalid",
+        /// It only asked what would happen.
+        DryRun = "dry_run",
         /// A limit or a budget is reached.
         Limited = "limited",
         /// The upstream refused it.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::Book;
+use super::{Ask, Book};
 use crate::bill::tab::Changed;
 use crate::jobs::entry::{Entry, Windows};
 use crate::jobs::keys::{self, KeyDigest, KeyRecord};
@@ -109,6 +109,30 @@ impl Book {
             (fate, _) => fate,
         };
         self.keys.restore(digest, KeyRecord { fate, ..record });
+    }
+
+    /// A small book of what one submission touches: what is done there leaves this one as it is.
+    pub fn excerpt(&self, ask: &Ask, windows: &Windows) -> Self {
+        let mut excerpt = Self::default();
+        let record = ask.key.and_then(|digest| Some((digest, self.keys.record(&digest)?.clone())));
+        let twins = ask.base.and_then(|base| self.by_base.get(&base)).into_iter().flatten();
+        let named = twins.chain(record.as_ref().map(|(_, record)| &record.fingerprint)).chain([&ask.fingerprint]);
+        for fingerprint in named.copied().collect::<HashSet<_>>() {
+            let Some(entry) = self.entries.get(&fingerprint) else { continue };
+            if let Some(job) = entry.created().and_then(|created| self.records.get(&created.job)) {
+                excerpt.records.restore(job.clone());
+            }
+            excerpt.put(fingerprint, entry.clone(), windows);
+        }
+        if let Some((digest, record)) = record {
+            if let keys::Fate::Created(created) = &record.fate
+                && let Some(job) = self.records.get(&created.job).filter(|_| excerpt.records.is_empty())
+            {
+                excerpt.records.restore(job.clone());
+            }
+            excerpt.keys.restore(digest, record);
+        }
+        excerpt
     }
 
     /// An entry is to be written down.

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::disk::journal::{Journal, Keeper};
 use super::hot::Hot;
-use super::{Admission, Closed, Ledger, LedgerError, Request, Step, Verdict, WRITE_PATIENCE};
+use super::{Admission, Closed, Ledger, LedgerError, Preview, Request, Step, Verdict, WRITE_PATIENCE};
 use crate::admission::headers::Standing;
 use crate::admission::rate::{Limits, Taken};
 use crate::bill::statement::Statement;
@@ -171,6 +171,15 @@ impl Ledger for LocalLedger {
             _ = tokio::time::timeout(WRITE_PATIENCE, journal.written(Some(change))).await;
             Ok(admission)
         })
+    }
+
+    fn preview<'a>(&'a self, request: &'a Request) -> Step<'a, Preview> {
+        let (now, bounds) = (self.clock.now(), self.bounds.load());
+        let book = self.book();
+        let tab = book.tab();
+        let found = book.excerpt(&request.ask, &bounds.windows).find(&request.ask, now, &bounds);
+        let (exhausted, left) = (tab.fits(&request.charge).err(), tab.left(&request.charge));
+        Box::pin(ready(Ok(Preview { found, exhausted, left })))
     }
 
     fn sending(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {

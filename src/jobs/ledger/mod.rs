@@ -15,9 +15,9 @@ use crate::admission::headers::Standing;
 use crate::admission::rate::{Refusal, Taken};
 use crate::bill::statement::Statement;
 use crate::bill::tab::{Charge, Totals};
-use crate::bill::terms::{Exhausted, Terms};
+use crate::bill::terms::{Exhausted, Left, Terms};
 use crate::clock::Time;
-use crate::jobs::book::{Ask, Bounds, Counts, Ended, Rank};
+use crate::jobs::book::{Ask, Bounds, Counts, Ended, Found, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
 use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::records::{End, Job};
@@ -106,6 +106,17 @@ pub enum Verdict {
     Claimed(Taken),
 }
 
+/// What would become of a submission.
+#[derive(Debug)]
+pub struct Preview {
+    /// What it would find.
+    pub found: Found,
+    /// Why a new job would be refused, if it would be.
+    pub exhausted: Option<Exhausted>,
+    /// What is left of the budgets it would count in.
+    pub left: Vec<Left>,
+}
+
 /// A verdict, and how the limits stand after it.
 #[derive(Debug)]
 pub struct Admission {
@@ -122,6 +133,9 @@ pub trait Ledger: Send + Sync {
 
     /// Look-up, limits and claim in one step (M24).
     fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission>;
+
+    /// What would become of a submission; nothing is changed.
+    fn preview<'a>(&'a self, request: &'a Request) -> Step<'a, Preview>;
 
     /// `claimed → sending`, before the first byte (M2).
     fn sending(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()>;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Admission, Lease, Ledger, LedgerError, Request, Step};
+use super::{Admission, Lease, Ledger, LedgerError, Preview, Request, Step};
 use crate::admission::rate::Taken;
 use crate::bill::statement::Statement;
 use crate::bill::tab::Totals;
@@ -53,6 +53,10 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
 
     fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission> {
         self.observe(LedgerOperation::Admit, self.ledger.admit(request))
+    }
+
+    fn preview<'a>(&'a self, request: &'a Request) -> Step<'a, Preview> {
+        self.ledger.preview(request)
     }
 
     fn sending(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
