@@ -80,10 +80,11 @@ impl Prices {
 
     fn tell_of(&self, model: &str) {
         let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        if unknown.len() < MOST_UNKNOWN && unknown.insert(model.to_owned()) {
-            let model: String =
-                model.chars().take(LONGEST_SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect();
-            warn!(model, "a model without a row in [prices]: it is priced as the dearest");
+        // It comes from a client: only what looks like a model's name is shown.
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/:".contains(&byte);
+        let shown = if model.len() <= LONGEST_SHOWN && model.bytes().all(is_name) { model } else { "(no name)" };
+        if unknown.len() < MOST_UNKNOWN && unknown.insert(shown.to_owned()) {
+            warn!(model = shown, "a model without a row in [prices]: it is priced as the dearest");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Who asks: the team, the `user` the body names, and the address, and the keys under which the limits count them.
-//! The keys are 128 bits of a hash under a secret of this process, so nobody can choose names that share a bucket
+//! The keys are 128 bits of a hash under a secret, so nobody can choose names that share a bucket
 //! with somebody else's, and no name is kept.
 
 use std::hash::{Hash, Hasher};
@@ -22,9 +22,15 @@ impl Clients {
     pub fn new() -> io::Result<Self> {
         let mut secret = [0; 32];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| io::Error::other("the system gives no randomness"))?;
+        Ok(Self::keyed(secret))
+    }
+
+    /// Clients under a secret that outlives the process, so that accounts and refusals are found again by whoever
+    /// starts next.
+    pub fn keyed(secret: [u8; 32]) -> Self {
         let open = Arc::<str>::from("open");
         let open_key = BucketKey::new(digest(&secret, b"team", &[open.as_bytes()]));
-        Ok(Self { secret, open, open_key })
+        Self { secret, open, open_key }
     }
 
     /// The team of everyone in mode `open`.

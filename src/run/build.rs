@@ -70,11 +70,13 @@ pub(super) fn gateway(
         clock: clock.clone(),
         ending,
     };
+    let clients = Clients::keyed(*fingerprints.of_bytes(&[b"clients"]).as_bytes());
+    telemetry.metrics.money.know(clients.team());
     let dedup = Arc::new(Dedup::new(parts, config.upstream.submissions, Handle::current()));
     Ok(Arc::new(Gateway {
         rules: ArcSwap::from_pointee(rules),
         telemetry,
-        clients: Clients::new().map_err(|error| error.to_string())?,
+        clients,
         limits,
         memory: BodyMemory::new(config.server.body_memory),
         in_flight: InFlight::new(config.server.requests_in_flight),

@@ -288,8 +288,11 @@ pub const fn nobody() -> AttemptId {
     AttemptId::from_bytes([0; 16])
 }
 
+/// A key and its value.
+type Row = (Vec<u8>, Vec<u8>);
+
 /// The rows of a table that files of the first version do not have.
-fn optional(transaction: &ReadTransaction, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, redb::Error> {
+fn optional(transaction: &ReadTransaction, table: Table) -> Result<Vec<Row>, redb::Error> {
     let table = match transaction.open_table(table) {
         Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
         table => table?,
