@@ -4,6 +4,7 @@ pub mod settings;
 
 pub mod client;
 pub mod dial;
+pub mod gate;
 pub mod headers;
 pub mod key;
 pub mod mask;

@@ -46,7 +46,7 @@ pub enum NotSent {
     Unreached(Unreached),
     /// Somebody else holds the entry.
     Superseded,
-    /// The ledger could not be written.
+    /// The ledger could not be written, or not soon enough (M3).
     Ledger,
 }
 
@@ -67,6 +67,8 @@ impl NotSent {
 pub enum Unanswered {
     /// The connection was gone before a byte of the request was written.
     NotSent(Unreached),
+    /// The first byte would have left too late, and did not (M3).
+    TooLate,
     /// The request may have arrived.
     InDoubt(Doubt),
     /// An answer of this status came, with a body longer than any of the API's.
@@ -127,6 +129,7 @@ pub fn classify(answer: Result<Answer, Unanswered>, rules: &Rules) -> Outcome {
     let answer = match answer {
         Ok(answer) => answer,
         Err(Unanswered::NotSent(why)) => return Outcome::NotSent(NotSent::Unreached(why)),
+        Err(Unanswered::TooLate) => return Outcome::NotSent(NotSent::Ledger),
         Err(Unanswered::InDoubt(doubt)) => return Outcome::Unknown { doubt, answer: None },
         Err(Unanswered::TooLong(status)) => return too_long(status, rules),
     };
