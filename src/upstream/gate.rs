@@ -74,7 +74,7 @@ impl<S> Gated<S> {
     }
 
     /// Writes by `write` if the gate lets it; what was not taken at once is checked again.
-    fn write(&mut self, write: impl FnOnce(Pin<&mut S>) -> Poll<io::Result<usize>>) -> Poll<io::Result<usize>>
+    fn through(&mut self, write: impl FnOnce(Pin<&mut S>) -> Poll<io::Result<usize>>) -> Poll<io::Result<usize>>
     where
         S: Unpin,
     {
@@ -97,7 +97,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().write(|stream| stream.poll_write(cx, bytes))
+        self.get_mut().through(|stream| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -105,7 +105,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().write(|stream| stream.poll_write_vectored(cx, slices))
+        self.get_mut().through(|stream| stream.poll_write_vectored(cx, slices))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -118,5 +118,62 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// A gated stream whose first byte may leave for a second, its clock, and what comes out of it.
+    fn gated(room: usize) -> (Gated<tokio::io::DuplexStream>, Arc<AtomicU64>, tokio::io::DuplexStream, Arc<Gate>) {
+        let millis = Arc::new(AtomicU64::new(50_000));
+        let (near, far) = duplex(room);
+        let (gate, clock) = (Arc::new(Gate::default()), Clock::manual(millis.clone()));
+        gate.limit(SendBy { issued: clock.reading(), clock, within: Duration::from_secs(1) });
+        (Gated::new(near, Some(gate.clone())), millis, far, gate)
+    }
+
+    #[tokio::test]
+    async fn m3_only_the_first_byte_is_bound_by_the_limit() {
+        let (mut stream, millis, mut far, gate) = gated(64);
+        millis.fetch_add(1_000, Ordering::SeqCst);
+        stream.write_all(b"first").await.unwrap();
+        millis.fetch_add(60_000, Ordering::SeqCst);
+        stream.write_all(b" and the rest").await.unwrap();
+        drop(stream);
+        let mut all = String::new();
+        far.read_to_string(&mut all).await.unwrap();
+        assert_eq!((all.as_str(), gate.is_shut()), ("first and the rest", false));
+    }
+
+    #[tokio::test]
+    async fn m3_a_gate_that_has_refused_stays_shut() {
+        let (mut stream, millis, mut far, gate) = gated(64);
+        millis.fetch_add(1_001, Ordering::SeqCst);
+        assert!(stream.write(b"late").await.is_err());
+        millis.fetch_sub(1_000, Ordering::SeqCst);
+        assert!(stream.write(b"later").await.is_err(), "it was told that nothing was sent");
+        assert!(stream.write_vectored(&[IoSlice::new(b"later")]).await.is_err());
+        drop(stream);
+        let mut all = Vec::new();
+        far.read_to_end(&mut all).await.unwrap();
+        assert!(all.is_empty() && gate.is_shut());
+    }
+
+    #[tokio::test]
+    async fn m3_a_first_byte_that_found_no_room_is_checked_again() {
+        let (mut stream, millis, mut far, gate) = gated(1);
+        stream.stream.write_all(b".").await.unwrap();
+        let mut write = Box::pin(stream.write(b"first"));
+        let pending = std::future::poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx).is_pending())).await;
+        assert!(pending);
+        millis.fetch_add(1_001, Ordering::SeqCst);
+        assert_eq!(far.read_u8().await.unwrap(), b'.');
+        assert!(write.await.is_err() && gate.is_shut());
     }
 }

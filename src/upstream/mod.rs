@@ -15,4 +15,4 @@ pub mod relay;
 pub mod tls;
 
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
