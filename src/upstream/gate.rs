@@ -25,7 +25,8 @@ pub struct SendBy {
 }
 
 impl SendBy {
-    fn is_over(&self) -> bool {
+    /// Whether it is too late.
+    pub fn is_over(&self) -> bool {
         self.clock.reading().since(self.issued) > self.within
     }
 }

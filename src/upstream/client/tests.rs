@@ -314,7 +314,7 @@ async fn m3_a_request_that_hyper_has_already_is_not_written_too_late() {
         let mut call = Box::pin(connection.send(Operation::Generations, &passed, Bytes::from_static(b"{}")));
         // Now hyper has the request; the task that writes it has not run yet.
         assert!(std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context))).await.is_pending());
-        millis.fetch_add(frozen, std::sync::atomic::Ordering::SeqCst);
+        millis.fetch_add(frozen, Ordering::SeqCst);
         let answer = call.await;
         match sends {
             true => assert_eq!(answer.unwrap().status, StatusCode::OK),

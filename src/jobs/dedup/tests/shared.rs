@@ -160,10 +160,10 @@ impl Shared {
     }
 
     /// What was told of an attempt. `None`: nothing more can be learned of it.
-    pub(super) fn news(&mut self, fingerprint: Fingerprint, attempt: AttemptId, now: Time) -> Option<Progress> {
+    pub(super) fn news(&mut self, attempt: AttemptId, now: Time) -> Option<Progress> {
         self.lapse(now);
         let told = self.news.get(&attempt).cloned();
-        let runs = self.leases.contains_key(&attempt) && self.state_of(fingerprint, attempt).is_some();
+        let runs = self.leases.contains_key(&attempt);
         match told {
             Some(Progress::Landed(outcome)) => Some(Progress::Landed(outcome)),
             told if runs => Some(told.unwrap_or(Progress::Waiting)),
@@ -286,12 +286,12 @@ impl Ledger for View {
         self.step(|shared, _| Ok(shared.awaited(attempt, self.replica)))
     }
 
-    fn follow(&self, fingerprint: Fingerprint, attempt: AttemptId, flight: Arc<Flight>) -> Step<'_, ()> {
+    fn follow(&self, _: Fingerprint, attempt: AttemptId, flight: Arc<Flight>) -> Step<'_, ()> {
         Box::pin(async move {
             let _seen = Seen::begin(self, attempt);
             let mut is_sent = false;
             loop {
-                let news = self.shared.lock().unwrap().news(fingerprint, attempt, self.clock.now());
+                let news = self.shared.lock().unwrap().news(attempt, self.clock.now());
                 let landed = match news {
                     Some(Progress::Waiting) => None,
                     Some(Progress::Sent(at)) => {
