@@ -492,7 +492,7 @@ fn run(broken: Broken, sign: &str, cases: u32) -> Result<(), String> {
 
 #[test]
 fn m1_to_m6_two_replicas_never_buy_twice_and_lose_nothing() {
-    if let Err(fault) = run(Broken::Nothing, "", 1_500) {
+    if let Err(fault) = run(Broken::Nothing, "", 2_000) {
         panic!("{fault}");
     }
 }
