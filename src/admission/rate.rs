@@ -40,17 +40,18 @@ impl Limits {
         }
     }
 
-    /// Takes a new configuration. What was used stays used: a bucket owes as long as before, but never more than the
-    /// new window. Walks through all buckets, a shard at a time.
+    /// Takes a new configuration. What was used stays used: a bucket owes for as many submissions as before, each by the
+    /// new measure, but never more than the new window. Walks through all buckets, a shard at a time; a decision that
+    /// falls between the swap and its bucket's turn is judged by the new quota over the old debt.
     pub fn reload(&self, limits: &settings::Limits) {
         for buckets in [&self.users, &self.teams, &self.addresses] {
             buckets.track(limits.tracked);
         }
         let quotas = Arc::new(Quotas::of(limits));
-        self.quotas.store(Arc::clone(&quotas));
+        let old = self.quotas.swap(Arc::clone(&quotas));
         for limit in Limit::ALL {
             if let Some(quota) = quotas.get(limit) {
-                self.buckets(limit.scope).cap(limit.kind, &quota, self.now());
+                self.buckets(limit.scope).measure(limit.kind, old.get(limit), &quota, self.now());
             }
         }
     }

@@ -158,6 +158,12 @@ fn upstream(config: &Config, findings: &mut Findings) {
             NOT_A_VARIABLE,
         ),
     }
+    let slot = upstream.pace.map(|pace| pace.per / pace.count.max(1));
+    findings.require(
+        slot.is_none_or(|slot| slot <= upstream.queue_wait),
+        &["upstream.pace", "upstream.queue_wait"],
+        "a slot comes less often than upstream.queue_wait: nobody who waits would ever be in time",
+    );
     findings.require(
         upstream.submit_timeout <= upstream.late_answer,
         &["upstream.submit_timeout", "upstream.late_answer"],

@@ -136,8 +136,6 @@ fn keys_of_later_versions_are_unknown_for_now() {
     for (section, key) in [
         ("server.tls", "certificate = \"x\""),
         ("server", "trusted_proxies = []"),
-        ("upstream", "pace = \"off\""),
-        ("upstream", "queue_wait = \"20s\""),
         ("ledger", "lease = \"30s\""),
         ("polls", "watch = \"60s\""),
     ] {

@@ -94,8 +94,8 @@ impl Rules {
                 max_waiters: dedup.max_waiters,
                 rules: Arc::new(outcome::Rules::from(dedup)),
             },
-            // Connecting is bounded by itself; what comes on top is the ledger's.
-            queue_patience: config.upstream.connect_timeout + Duration::from_secs(5),
+            // Queueing and connecting are bounded by themselves; what comes on top is the ledger's.
+            queue_patience: config.upstream.queue_wait + config.upstream.connect_timeout + Duration::from_secs(5),
             patience: config.upstream.submit_timeout,
             shape: config.polls.shape,
             prices: Arc::new(Prices::new(&config.prices)),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
+use crate::admission::pace::Pace;
 use crate::admission::quota::Scope;
 use crate::admission::rate::Limits;
 use crate::clock::Clock;
@@ -63,12 +64,14 @@ pub(super) fn gateway(
         }
     };
     ledger.reload(bounds, rules::bill(config));
+    let pace = Arc::new(Pace::new(config.upstream.pace, config.upstream.queue_wait, Handle::current()));
     let parts = Parts {
         ledger: Arc::new(ObservedLedger::new(ledger, telemetry.metrics.clone())),
         upstream: upstream.clone(),
         metrics: telemetry.metrics.clone(),
         clock: clock.clone(),
         ending,
+        pace: pace.clone(),
     };
     let clients = Clients::keyed(*fingerprints.of_bytes(&[b"clients"]).as_bytes());
     telemetry.metrics.money.know(clients.team());
@@ -82,6 +85,7 @@ pub(super) fn gateway(
         in_flight: InFlight::new(config.server.requests_in_flight),
         fingerprints,
         dedup,
+        pace,
         upstream,
         clock,
     }))

@@ -148,6 +148,8 @@ labels! {
         TeamRunning = "team.running",
         /// Everybody's jobs at once.
         TotalRunning = "total.running",
+        /// The upstream's own pace.
+        UpstreamPace = "upstream.pace",
         /// One user's money.
         UserBudget = "user.budget",
         /// One team's money.
@@ -264,6 +266,8 @@ labels! {
         Ledger = "ledger",
         /// The upstream refuses our key.
         UpstreamKey = "upstream_key",
+        /// The upstream says that our account is empty.
+        UpstreamCredit = "upstream_credit",
     }
 }
 

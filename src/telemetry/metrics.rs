@@ -174,6 +174,9 @@ impl Metrics {
             (Degraded::UpstreamKey, true) => {
                 error!(reason = name, "the upstream refuses the gateway's key: nothing but hits is served");
             }
+            (Degraded::UpstreamCredit, true) => {
+                error!(reason = name, "the upstream says that the account is empty: nothing but hits is served");
+            }
             (Degraded::Ledger, true) => error!(reason = name, "the ledger cannot be used: nothing new is bought"),
         }
     }
