@@ -30,6 +30,7 @@ mod validation;
 mod browsers;
 mod limits;
 mod bill;
+mod pace;
 mod process;
 mod reload;
 mod restart;

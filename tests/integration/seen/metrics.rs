@@ -57,8 +57,8 @@ reelgate_upstream_requests_total counter operation outcome
 /// The values that a closed list has, by label.
 const CLOSED: &[(&str, &[&str])] = &[
     ("route", &["generations", "edits", "poll", "preflight", "page", "other"]),
-    ("kind", &["requests", "generations", "running", "budget"]),
-    ("limit", &["user", "team", "address", "total"]),
+    ("kind", &["requests", "generations", "running", "budget", "pace"]),
+    ("limit", &["user", "team", "address", "total", "upstream"]),
     (
         "operation",
         &[
@@ -118,6 +118,7 @@ const CLOSED: &[(&str, &[&str])] = &[
             "panic",
             "ledger",
             "upstream_key",
+            "upstream_credit",
             "hit",
             "join",
             "retry",
