@@ -237,12 +237,18 @@ impl Ledger for View {
     }
 
     fn unknown(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
-        self.step(|shared, now| Ok(shared.unknown(fingerprint, attempt, now)))
+        self.step(|shared, now| {
+            shared.unknown(fingerprint, attempt, now);
+            Ok(())
+        })
     }
 
     fn free(&self, fingerprint: Fingerprint, attempt: AttemptId, back: Option<Taken>) -> Step<'_, ()> {
         self.given_back.add_permits(usize::from(back.is_some()));
-        self.step(|shared, now| Ok(shared.free(fingerprint, attempt, now)))
+        self.step(|shared, now| {
+            shared.free(fingerprint, attempt, now);
+            Ok(())
+        })
     }
 
     fn doubted(&self, fingerprint: Fingerprint, attempt: AttemptId, caller: Caller) -> Step<'_, ()> {
