@@ -156,7 +156,7 @@ impl World {
             key: wants.key.map(|key| [key; 16]),
         };
         let now = self.now();
-        let attempt = match self.shared.admit(&ask, now) {
+        let attempt = match self.shared.admit(&ask, None, now) {
             Verdict::Join { attempt, .. } => attempt,
             Verdict::Claimed(_) => {
                 let attempt = Attempt { id, replica, wants, stage: Stage::Claimed, renewed: now, arrived: None };
