@@ -152,7 +152,10 @@ pub fn refusal(error: &Error) -> Response<Body> {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     match error {
-        Error::OutcomeUnknown { .. } => _ = headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false")),
+        // The same submission would meet the same: only time, or the operator, changes it.
+        Error::OutcomeUnknown { .. } | Error::UpstreamKeyRefused => {
+            headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
         Error::MethodNotAllowed { allow } => _ = headers.insert(ALLOW, HeaderValue::from_static(allow)),
         Error::UnsupportedMediaType { param: "Content-Encoding" } => {
             headers.insert("accept-encoding", HeaderValue::from_static("identity"));

@@ -98,8 +98,9 @@ impl Refusal {
             409 => &["Retry-After", "X-Should-Retry"][..],
             415 => &["Accept", "Accept-Encoding"],
             402 | 429 | 500 | 503 => &["Retry-After"],
-            502 | 504 if of_submission => &["Retry-After", "X-Should-Retry", "Proxy-Status"],
-            502 | 504 => &["Retry-After", "Proxy-Status"],
+            502 => &["Retry-After", "X-Should-Retry", "Proxy-Status"],
+            504 if of_submission => &["Retry-After", "X-Should-Retry", "Proxy-Status"],
+            504 => &["Retry-After", "Proxy-Status"],
             508 => &["Proxy-Status"],
             _ => &[],
         });

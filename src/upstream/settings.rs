@@ -32,7 +32,8 @@ pub struct Settings {
     pub late_answer: Duration,
     /// `poll_timeout`: from a poll's send to its answer's head, and between two pieces of its body.
     pub poll_timeout: Duration,
-    /// `submissions`: submissions on their way upstream at once; past it 503 `overloaded`.
+    /// `submissions`: submissions on their way upstream at once; past it 503 `overloaded`. As many again whose outcome is
+    /// unknown are still read for a late answer.
     pub submissions: usize,
     /// `idle_connections`: idle connections for polls that each worker keeps.
     pub idle_connections: usize,

@@ -1,11 +1,12 @@
 //! The upstream's pace, over sockets: slots one at a time, a refusal that takes nothing, and everybody slowed by an
 //! upstream that says so (`MONEY.md` M27; F-15).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reelgate::admission::settings::Rate;
 use reelgate::simulator::{Fault, Form};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::support::{Answer, GENERATIONS, Scene, together};
 

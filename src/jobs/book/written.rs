@@ -91,11 +91,20 @@ impl Book {
 
     /// Puts an entry back that was written down.
     pub fn restore_entry(&mut self, fingerprint: Fingerprint, entry: Entry, windows: &Windows) {
+        // Which of them a record names is known when the records come back.
+        let mut next = Some(&entry);
+        while let Some(entry) = next {
+            if let Some(created) = entry.created() {
+                self.twice.add(&created.job, fingerprint);
+            }
+            next = entry.beneath.as_deref();
+        }
         self.put(fingerprint, entry, windows);
     }
 
     /// Puts a job back that was written down.
     pub fn restore_record(&mut self, record: Record) {
+        self.twice.remove(&record.job.id, record.job.fingerprint);
         self.records.restore(record);
     }
 

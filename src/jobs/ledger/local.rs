@@ -132,7 +132,9 @@ impl LocalLedger {
         if !self.is_well() {
             return Verdict::Closed(Closed::Ledger);
         }
-        if !book.make_room(&bounds) {
+        let room = book.make_room(&ask.fingerprint, &bounds);
+        room.evicted.iter().for_each(|fingerprint| self.hot.remove(fingerprint));
+        if !room.fits {
             return Verdict::Full;
         }
         if let Err(exhausted) = book.tab().fits(&request.charge) {
@@ -231,6 +233,7 @@ impl Ledger for LocalLedger {
             if ended.fate != Fate::Stays {
                 self.hot.remove(&job.fingerprint);
             }
+            book.given_twice(&job.id).iter().for_each(|fingerprint| self.hot.remove(fingerprint));
             ended
         })
     }

@@ -51,12 +51,16 @@ struct World {
     upstream: Scripted,
     shared: Arc<Mutex<Shared>>,
     millis: Arc<AtomicU64>,
+    /// `upstream.submissions`.
+    submissions: usize,
+    late_answer: Duration,
 }
 
 impl World {
     async fn begin(script: Vec<Vec<Act>>) -> Self {
         let shared = Arc::new(Mutex::new(Shared::new(Broken::Nothing)));
-        Self { upstream: Scripted::start(script).await, shared, millis: Arc::new(AtomicU64::new(1_000_000)) }
+        let (upstream, millis) = (Scripted::start(script).await, Arc::new(AtomicU64::new(1_000_000)));
+        Self { upstream, shared, millis, submissions: 8, late_answer: Duration::from_secs(60) }
     }
 
     fn clock(&self) -> Clock {
@@ -98,7 +102,8 @@ impl World {
             ending: ending.clone(),
             pace: Arc::new(Pace::new(None, Duration::from_secs(20), Handle::current())),
         };
-        Replica { dedup: Arc::new(Dedup::new(parts, 8, Handle::current())), upstream, given_back, ending }
+        let dedup = Arc::new(Dedup::new(parts, self.submissions, Handle::current()));
+        Replica { dedup, upstream, given_back, ending, late_answer: self.late_answer }
     }
 
     fn state(&self) -> Option<State> {
@@ -130,6 +135,7 @@ struct Replica {
     upstream: Arc<Upstream>,
     given_back: Arc<Semaphore>,
     ending: Ending,
+    late_answer: Duration,
 }
 
 impl Replica {
@@ -145,7 +151,7 @@ impl Replica {
             count: None,
         };
         let terms = Terms {
-            late_answer: Duration::from_secs(60),
+            late_answer: self.late_answer,
             hold: BOUNDS.windows.hold,
             max_waiters: 100,
             rules: Arc::new(Rules::default()),
@@ -205,7 +211,7 @@ async fn an_attempt_of_which_nothing_can_be_learned_sends_its_waiters_back_to_ad
     let world = World::begin(vec![vec![json("200 OK", CREATED)]]).await;
     // An attempt of a replica that is no more.
     let now = world.clock().now();
-    _ = world.shared.lock().unwrap().admit(&plain(9), now);
+    _ = world.shared.lock().unwrap().admit(&plain(9), None, now);
     let two = world.replica(2);
     let waiting = two.waits(plain(2)).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -397,4 +403,28 @@ async fn m15_a_keyless_twin_counts_under_the_entry_it_has_joined() {
     world.passes(Duration::from_secs(2));
     let held = Ask { asker: crate::jobs::entry::Asker { caller: [9; 16], no_cache: false }, ..alone(4) };
     assert!(matches!(one.admit(held).await, Err(Error::OutcomeUnknown { .. })));
+}
+
+#[tokio::test]
+async fn lim_a_call_whose_outcome_is_unknown_keeps_no_other_from_being_made() {
+    let go = Arc::new(Notify::new());
+    let script = vec![vec![Act::Wait(go.clone()), json("200 OK", CREATED)], vec![Act::Hang], vec![Act::Hang]];
+    let mut world = World::begin(script).await;
+    (world.submissions, world.late_answer) = (1, Duration::from_millis(50));
+    let one = world.replica(1);
+    let first = one.waits(plain(1)).await;
+    let busy = one.admit(ask(Fingerprint::from_bytes([2; 32]), attempt(2))).await;
+    assert_eq!(busy.unwrap_err(), Error::Overloaded { what: "upstream.submissions" });
+    assert!(matches!(*first.told().await, Outcome::Unknown { .. }));
+    // The place is free again, though the first call's answer is still waited for.
+    eventually("the place is free", || one.dedup.slots.available_permits() == 1).await;
+    let second = one.waits(ask(Fingerprint::from_bytes([2; 32]), attempt(3))).await;
+    assert!(matches!(*second.told().await, Outcome::Unknown { .. }));
+    // For the second one there is no reader's place: its connection ends, and its hold stays.
+    world.upstream.ended(1).await;
+    assert_eq!(world.posts(), 2);
+    let held = one.admit(ask(Fingerprint::from_bytes([2; 32]), attempt(4))).await;
+    assert!(matches!(held, Err(Error::OutcomeUnknown { .. })));
+    go.notify_one();
+    world.state_becomes("accepted", |state| matches!(state, Some(State::Accepted(_)))).await;
 }

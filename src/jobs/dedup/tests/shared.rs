@@ -16,7 +16,7 @@ use crate::clock::{Clock, Time};
 use crate::jobs::book::{Ask, Book, Bounds, Counts, Ended, Found, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Look, State, Turn, Windows};
 use crate::jobs::flight::{Flight, Progress};
-use crate::jobs::ledger::{Admission, Lease, Ledger, LedgerError, Preview, Request, Step, Verdict};
+use crate::jobs::ledger::{Admission, Closed, Lease, Ledger, LedgerError, Preview, Request, Step, Verdict};
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -93,7 +93,7 @@ impl Shared {
         entry.of_attempt(attempt).map(|own| own.state.clone())
     }
 
-    pub(super) fn admit(&mut self, ask: &Ask, now: Time) -> Verdict {
+    pub(super) fn admit(&mut self, ask: &Ask, closed: Option<Closed>, now: Time) -> Verdict {
         self.lapse(now);
         match self.book.find(ask, now, &BOUNDS) {
             Found::KeyReused => Verdict::KeyReused,
@@ -101,6 +101,9 @@ impl Shared {
             Found::Look(fingerprint, Look::Join(attempt)) => Verdict::Join { fingerprint, attempt },
             Found::Look(_, Look::Held(wait)) => Verdict::Held(wait),
             Found::Look(_, Look::Free) => {
+                if let Some(closed) = closed {
+                    return Verdict::Closed(closed);
+                }
                 self.book.claim(ask, now, &BOUNDS);
                 self.leases.insert(ask.attempt, (ask.fingerprint, now + LEASE.length));
                 Verdict::Claimed(Taken::default())
@@ -217,7 +220,7 @@ impl Ledger for View {
 
     fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission> {
         Box::pin(async move {
-            let verdict = self.shared.lock().unwrap().admit(&request.ask, self.clock.now());
+            let verdict = self.shared.lock().unwrap().admit(&request.ask, request.closed, self.clock.now());
             // It is decided; the answer may be late in coming.
             self.admissions.acquire().await.unwrap().forget();
             if self.loses_admissions {
