@@ -124,6 +124,8 @@ pub struct Entry {
     pub base: Option<Fingerprint>,
     /// Whether its only waiter left before its answer was taken (M15).
     pub undelivered: bool,
+    /// On a ledger that replicas share: until when a claim stands without being renewed (M4).
+    pub lease: Option<Time>,
     /// What this entry replaced, until it is certain that a new job exists.
     pub beneath: Option<Box<Entry>>,
 }
@@ -181,7 +183,25 @@ impl Entry {
             refused: Vec::new(),
             base: None,
             undelivered: false,
+            lease: None,
             beneath: None,
+        }
+    }
+
+    /// What is left of this entry, and of those beneath it, when leases have lapsed (M4): a claim reads as free, what
+    /// was being sent as unknown until the lease's end and the hold. The attempts whose claims are gone are told.
+    pub fn lapse(mut self, now: Time, windows: &Windows, gone: &mut Vec<AttemptId>) -> Option<Self> {
+        self.beneath = self.beneath.take().and_then(|beneath| beneath.lapse(now, windows, gone)).map(Box::new);
+        match (&self.state, self.lease) {
+            (State::Claimed, Some(lease)) if lease <= now => {
+                gone.push(self.attempt);
+                self.beneath.map(|beneath| *beneath)
+            }
+            (State::Sending, Some(lease)) if lease <= now => {
+                self.state = State::Unknown(lease + windows.hold);
+                Some(self)
+            }
+            _ => Some(self),
         }
     }
 

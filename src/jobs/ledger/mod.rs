@@ -5,6 +5,7 @@ pub mod hot;
 pub mod disk;
 pub mod local;
 pub mod observed;
+pub mod redis;
 
 use std::future::{Future, ready};
 use std::pin::Pin;

@@ -1,0 +1,4 @@
+//! The ledger that replicas share.
+
+mod link;
+mod script;
