@@ -49,7 +49,7 @@ pub struct Open {
 
 impl Open {
     /// When it is given up.
-    fn due(&self) -> Option<Time> {
+    pub fn due(&self) -> Option<Time> {
         match self.standing {
             Standing::Reserved => None,
             Standing::Created => Some(self.charge.at + LONGEST_JOB),
@@ -306,6 +306,22 @@ impl Tab {
         }
         self.due.extend(open.due().map(|due| (due, attempt)));
         self.open.insert(attempt, open);
+    }
+
+    /// Takes in a tab as it stands elsewhere: what it reserves is counted there.
+    pub fn load(&mut self, attempt: AttemptId, open: Open) {
+        self.due.extend(open.due().map(|due| (due, attempt)));
+        self.open.insert(attempt, open);
+    }
+
+    /// Everything that was posted: where tabs are only loaded, that is what has changed.
+    pub fn posted(&self) -> impl Iterator<Item = (&AccountKey, &Sums)> {
+        self.accounts.iter()
+    }
+
+    /// The same of jobs at once.
+    pub fn started(&self) -> impl Iterator<Item = (&Holder, i64)> {
+        self.running.iter().map(|(holder, jobs)| (holder, *jobs))
     }
 
     /// Puts an account back that was written down.

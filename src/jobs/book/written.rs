@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Ask, Book};
 use crate::bill::tab::Changed;
-use crate::jobs::entry::{Entry, Windows};
+use crate::jobs::entry::{Entry, State, Windows};
 use crate::jobs::keys::{self, KeyDigest, KeyRecord};
 use crate::jobs::records::Record;
 use crate::request::fingerprint::Fingerprint;
@@ -118,6 +118,21 @@ impl Book {
             (fate, _) => fate,
         };
         self.keys.restore(digest, KeyRecord { fate, ..record });
+    }
+
+    /// Takes in an idempotency key as it stands elsewhere. What its entry has come to since counts.
+    pub fn load_key(&mut self, digest: KeyDigest, mut record: KeyRecord) {
+        if record.fate == keys::Fate::InFlight {
+            let entry = self.entries.get_mut(&record.fingerprint).and_then(|entry| entry.of_attempt(record.attempt));
+            match entry.map(|entry| (entry.created().cloned(), &entry.state)) {
+                Some((Some(created), _)) => record.fate = keys::Fate::Created(created),
+                Some((None, State::Unknown(_))) => record.fate = keys::Fate::Unknown,
+                Some((None, _)) => {}
+                // Its attempt made nothing, or was replaced before anything came of it.
+                None => return,
+            }
+        }
+        self.keys.load(digest, record);
     }
 
     /// A small book of what one submission touches: what is done there leaves this one as it is.

@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 use redis::Script;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::remote::RemoteToken;
+
 /// The one script (M25).
 pub(super) static COMMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("commit.lua")));
 
@@ -32,7 +34,7 @@ pub(super) struct Command {
     pub(super) most_entries: usize,
     pub(super) generations: Vec<Cell>,
     pub(super) caps: Vec<Cap>,
-    pub(super) back: Vec<Token>,
+    pub(super) back: Vec<RemoteToken>,
     pub(super) writes: Vec<Write>,
     pub(super) counts: Vec<Count>,
     pub(super) marks: Vec<Mark>,
@@ -61,15 +63,6 @@ pub(super) struct Cap {
     pub(super) fields: Vec<&'static str>,
     pub(super) add: String,
     pub(super) most: String,
-}
-
-/// One generation that a bucket gave.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Token {
-    pub(super) key: String,
-    /// In microseconds.
-    pub(super) interval: u64,
-    pub(super) since: String,
 }
 
 /// A key's new value, until then (in milliseconds); none: it goes.
@@ -137,7 +130,7 @@ pub(super) struct Reply {
     #[serde(default)]
     pub(super) epoch: Option<String>,
     /// The present values of the expected keys.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "pairs")]
     pub(super) values: Vec<(String, Option<String>)>,
     #[serde(default, deserialize_with = "lists")]
     pub(super) members: Vec<Vec<String>>,
@@ -161,6 +154,14 @@ pub(super) struct Level {
     pub(super) since: String,
     /// Whether it was this one that refused.
     pub(super) refused: bool,
+}
+
+fn pairs<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Option<String>)>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    let pair = |value: &serde_json::Value| {
+        Some((value.get(0)?.as_str()?.to_owned(), value.get(1)?.as_str().map(str::to_owned)))
+    };
+    Ok(value.as_array().map(Vec::as_slice).unwrap_or_default().iter().filter_map(pair).collect())
 }
 
 /// Lua has one kind of table: an empty list comes back as an empty object.
