@@ -11,6 +11,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, Error as SyntaxError};
 
 use crate::admission::settings::{Access, Limits};
+use crate::bill::settings::{Budgets, Prices, Running};
 use crate::jobs::settings::{Dedup, Ledger, Polls};
 use crate::server::settings::Admin;
 use crate::{request, server, telemetry, upstream};
@@ -46,6 +47,12 @@ pub struct Config {
     pub access: Access,
     /// `[limits]`: how often.
     pub limits: Limits,
+    /// `[limits]`: how many jobs at once.
+    pub running: Running,
+    /// `[budgets]`: how much may be spent.
+    pub budgets: Budgets,
+    /// `[prices]`: what a job costs.
+    pub prices: Prices,
     /// `[validation]`: what a body must look like.
     pub validation: request::settings::Settings,
     /// `[dedup]`: what counts as the same prompt.
@@ -111,6 +118,9 @@ impl Config {
             upstream: upstream::settings::Settings::read(&mut root.section("upstream"), &base.upstream),
             access: Access::read(&mut root.section("access"), &base.access),
             limits: Limits::read(&mut root.section("limits"), &base.limits),
+            running: Running::read(&mut root.section("limits"), &base.running),
+            budgets: Budgets::read(&mut root.section("budgets"), &base.budgets),
+            prices: Prices::read(&mut root.section("prices"), &base.prices),
             validation: request::settings::Settings::read(&mut root.section("validation"), &base.validation),
             dedup: Dedup::read(&mut root.section("dedup"), &base.dedup),
             ledger: Ledger::read(&mut root.section("ledger"), &base.ledger),

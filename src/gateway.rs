@@ -3,6 +3,7 @@
 
 pub mod answer;
 mod poll;
+mod preview;
 pub mod rules;
 mod submit;
 mod understand;
@@ -15,6 +16,7 @@ use arc_swap::ArcSwap;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
 
+use crate::admission::pace::Pace;
 use crate::admission::rate::Limits;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -52,6 +54,8 @@ pub struct Gateway {
     pub fingerprints: FingerprintKey,
     /// One job for identical prompts.
     pub dedup: Arc<Dedup>,
+    /// How fast the API behind takes submissions.
+    pub pace: Arc<Pace>,
     /// The API behind.
     pub upstream: Arc<Upstream>,
     /// The time.

@@ -38,6 +38,7 @@ pub mod clock;
 pub mod server;
 pub mod request;
 pub mod admission;
+pub mod bill;
 pub mod jobs;
 pub mod upstream;
 pub mod telemetry;

@@ -170,6 +170,13 @@ pub fn refusal(error: &Error) -> Response<Body> {
     answer
 }
 
+/// What was asked for, told of this moment.
+pub fn told(body: Bytes) -> Response<Body> {
+    let mut answer = document(body);
+    answer.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    answer
+}
+
 /// A document of our own.
 pub fn document(body: Bytes) -> Response<Body> {
     let mut answer = Response::new(Body::Whole(body));

@@ -14,19 +14,20 @@ use super::rules::Rules;
 use super::understand::Understood;
 use crate::admission::headers::Standing;
 use crate::admission::rate::Refusal;
+use crate::bill::tab::Charge;
 use crate::clock::Time;
 use crate::error::{Doubt, Error};
 use crate::jobs::attempt::Order;
 use crate::jobs::book::Ask;
 use crate::jobs::dedup::{Delivery, Part, Place, Waiting};
-use crate::jobs::entry::{Asker, AttemptId, Created, RETRY_AFTER_DOUBT};
+use crate::jobs::entry::{Asker, AttemptId, Caller, Created, RETRY_AFTER_DOUBT};
 use crate::jobs::ledger::Request;
 use crate::jobs::settings::{By, Scope};
 use crate::request::client::Client;
 use crate::request::route::Operation;
 use crate::request::submission::{self, Wishes};
 use crate::server::body::{self, Upload};
-use crate::telemetry::labels::SubmissionOutcome;
+use crate::telemetry::labels::{Saved, SubmissionOutcome};
 use crate::telemetry::record::Record;
 use crate::telemetry::submission_count::SubmissionCount;
 use crate::upstream::headers::Passed;
@@ -73,11 +74,11 @@ impl Worker {
         let understood = self.understand(operation, wishes, &client, &body, rules).await?;
         let client = gateway.clients.named(client, understood.user.clone());
         self.note(&understood, record);
+        if understood.wishes.dry_run {
+            return self.preview(&understood, &client, rules, record, standing).await;
+        }
         let mut answer = match self.hot(&understood, &client, rules, standing)? {
-            Some((created, until)) => {
-                record.outcome(SubmissionOutcome::Hit);
-                self.hit(&created, until, record)
-            }
+            Some((created, until)) => self.hit(&created, until, &understood, gateway.clients.caller(&client).0, record),
             None => {
                 let mut order = Order {
                     operation,
@@ -137,8 +138,7 @@ impl Worker {
             request.ask.attempt = random_attempt()?;
             match gateway.dedup.admit(&mut request, order, &rules.terms, standing).await? {
                 Place::Hit(created, until) => {
-                    record.outcome(SubmissionOutcome::Hit);
-                    return Ok(self.hit(&created, until, record));
+                    return Ok(self.hit(&created, until, understood, request.ask.asker.caller, record));
                 }
                 Place::Waiting(mut waiting) => {
                     // Held from here on, so that a client that leaves while it waits leaves its job to be adopted.
@@ -154,7 +154,10 @@ impl Worker {
                         }
                     };
                     let outcome = waiting.waiter.outcome(rules.queue_patience, rules.patience, forget).await;
-                    if outcome.as_ref().is_some_and(|outcome| outcome.is_void()) {
+                    let is_void = |outcome: &Arc<Outcome>| {
+                        outcome.is_void() || waiting.part == Part::Joiner && outcome.is_paced()
+                    };
+                    if outcome.as_ref().is_some_and(is_void) {
                         joined.forget();
                         settled(owed);
                         if order.body.is_empty() {
@@ -165,6 +168,10 @@ impl Worker {
                     }
                     drop(joined);
                     record.upstream(None, begun.elapsed());
+                    if waiting.part == Part::Joiner && matches!(outcome.as_deref(), Some(Outcome::Created { .. })) {
+                        let is_own = waiting.waiter.leader() == Some(request.ask.asker.caller);
+                        record.saved(if is_own { Saved::Retry } else { Saved::Join }, understood.price.amount());
+                    }
                     return self.landed(outcome.as_deref(), &waiting, &request.ask, owed, record).await;
                 }
             }
@@ -173,7 +180,7 @@ impl Worker {
     }
 
     /// The submission as the ledger sees it.
-    fn request(&self, understood: &Understood, client: &Client, rules: &Rules) -> Result<Request, Error> {
+    pub(super) fn request(&self, understood: &Understood, client: &Client, rules: &Rules) -> Result<Request, Error> {
         let Understood { wishes, names, .. } = understood;
         let gateway = &*self.gateway;
         let user = understood.user.as_deref().filter(|_| rules.scope == Scope::User).unwrap_or_default();
@@ -187,7 +194,14 @@ impl Worker {
             asker: Asker { caller: gateway.clients.caller(client).0, no_cache: wishes.no_cache },
             key: key.map(|key| gateway.fingerprints.digest("idempotency key", &[&client.team, user, key])),
         };
-        Ok(Request { ask, who: *client.who(), charged: false, closed: None })
+        let charge = Charge {
+            team: client.team.clone(),
+            user: client.who().user.to_bytes(),
+            name: client.user.as_deref().filter(|_| rules.names_users).map(Arc::from),
+            price: understood.price,
+            at: gateway.dedup.ledger().now(),
+        };
+        Ok(Request { ask, who: *client.who(), charge, charged: false, closed: None })
     }
 
     /// The outcome that a submission waited for, as its client is told it.
@@ -241,8 +255,18 @@ impl Worker {
         }
     }
 
-    fn hit(&self, created: &Created, until: Time, record: &mut Record) -> Response<Body> {
+    fn hit(
+        &self,
+        created: &Created,
+        until: Time,
+        understood: &Understood,
+        caller: Caller,
+        record: &mut Record,
+    ) -> Response<Body> {
+        record.outcome(SubmissionOutcome::Hit);
         record.job(&created.job);
+        let reason = if created.by == caller { Saved::Retry } else { Saved::Hit };
+        record.saved(reason, understood.price.amount());
         let ttl = until.since(self.gateway.clock.now());
         answer::created(created.answer.clone(), Served::Hit(ttl), None)
     }
@@ -298,7 +322,7 @@ const fn unknown(doubt: Doubt) -> Error {
 }
 
 /// The refusal by a limit, behind what was taken before it.
-fn limited(refusal: &Refusal, standing: &mut Standing) -> Error {
+pub(super) fn limited(refusal: &Refusal, standing: &mut Standing) -> Error {
     let refusal = refusal.clone().after(standing);
     *standing = refusal.standing;
     Error::from(&refusal)

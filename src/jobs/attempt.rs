@@ -10,11 +10,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::admission::pace::{Pace, TooLong};
 use crate::admission::rate::Taken;
+use crate::bill::account::UserId;
 use crate::clock::Clock;
 use crate::error::{Doubt, Error};
 use crate::jobs::book::Rank;
-use crate::jobs::entry::{AttemptId, Created};
+use crate::jobs::entry::{AttemptId, Caller, Created};
 use crate::jobs::flight::Flight;
 use crate::jobs::ledger::{Ledger, LedgerError, WRITE_PATIENCE};
 use crate::jobs::records::Job;
@@ -27,6 +29,7 @@ use crate::upstream::client::{PaidConnection, Upstream};
 use crate::upstream::gate::SendBy;
 use crate::upstream::headers::Passed;
 use crate::upstream::outcome::{self, Answer, NotSent, Outcome, Reply, Unanswered};
+use crate::upstream::pressure::Pressure;
 
 /// What is to be sent.
 #[derive(Clone)]
@@ -81,6 +84,10 @@ pub struct Attempt {
     pub fingerprint: Fingerprint,
     /// Whose it is.
     pub team: Arc<str>,
+    /// The user within the team.
+    pub user: UserId,
+    /// Who asked first.
+    pub caller: Caller,
     /// What it sends.
     pub order: Order,
     /// What it took from the limits.
@@ -118,6 +125,8 @@ pub struct Parts {
     pub clock: Clock,
     /// What ends attempts from outside.
     pub ending: Ending,
+    /// The upstream's pace.
+    pub pace: Arc<Pace>,
 }
 
 impl Attempt {
@@ -136,7 +145,7 @@ impl Attempt {
             () = self.parts.ending.draining.cancelled() => return Err(NotSent::Draining),
             () = self.lost.cancelled() => return Err(NotSent::Superseded),
             () = self.left() => return Err(NotSent::Left),
-            connection = self.parts.upstream.connect() => connection.map_err(NotSent::Unreached)?,
+            connection = self.connect() => connection?,
         };
         let awaited = self.flight.is_deserted() && self.is_awaited_elsewhere().await;
         if !self.flight.depart(awaited) {
@@ -153,6 +162,13 @@ impl Attempt {
             connection.send_by(SendBy { clock: self.parts.clock.clone(), issued, within: lease.send_by });
         }
         Ok(connection)
+    }
+
+    /// A slot of the upstream's pace, and then a connection for this call alone.
+    async fn connect(&self) -> Result<PaidConnection, NotSent> {
+        let slot = self.parts.pace.slot(&self.team, self.user).await;
+        slot.map_err(|TooLong { retry_after }| NotSent::Paced(retry_after))?;
+        self.parts.upstream.connect().await.map_err(NotSent::Unreached)
     }
 
     /// Resolves when nobody waits for it any more, here or in another replica (M6).
@@ -223,6 +239,9 @@ impl Attempt {
         if key_refused || matches!(outcome, Outcome::Created { .. }) {
             metrics.degrade(Degraded::UpstreamKey, key_refused);
         }
+        if matches!(outcome, Outcome::Created { .. }) {
+            metrics.degrade(Degraded::UpstreamCredit, false);
+        }
         match outcome {
             Outcome::Created { request_id, answer } => {
                 self.keep(&request_id, &answer, &key).await;
@@ -233,6 +252,7 @@ impl Attempt {
                 if self.parts.ledger.free(self.fingerprint, self.id, None).await.is_err() {
                     warn!(attempt = ?self.id, "a refused attempt could not be freed in the ledger");
                 }
+                self.heed(&reply);
                 self.order.settle(SubmissionOutcome::RefusedUpstream);
                 self.land(Outcome::Refused(reply));
             }
@@ -241,9 +261,24 @@ impl Attempt {
         }
     }
 
+    /// A refusal may speak of all other submissions too (M27).
+    fn heed(&self, reply: &Reply) {
+        let Reply::Answer(answer) = reply else { return };
+        match Pressure::of(answer) {
+            Some(Pressure::TooFast(wait)) => self.parts.pace.slow_down(wait),
+            Some(Pressure::NoCredit) => self.parts.metrics.degrade(Degraded::UpstreamCredit, true),
+            None => {}
+        }
+    }
+
     /// Writes the id down before anybody is told (M7), but never withholds it (M8).
     async fn keep(&self, request_id: &RequestId, answer: &Answer, key: &str) {
-        let created = Created { job: request_id.clone(), answer: answer.body.clone(), at: self.parts.clock.now() };
+        let created = Created {
+            job: request_id.clone(),
+            answer: answer.body.clone(),
+            at: self.parts.clock.now(),
+            by: self.caller,
+        };
         let (id, fingerprint, team) = (request_id.clone(), self.fingerprint, self.team.clone());
         let job = Arc::new(Job::new(id, self.id, fingerprint, team, key, created.at));
         match tokio::time::timeout(WRITE_PATIENCE, self.parts.ledger.accepted(job, created)).await {

@@ -9,10 +9,11 @@ mod written;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::bill::tab::Tab;
 use crate::clock::Time;
 use crate::jobs::entry::{Asker, AttemptId, Caller, Created, Entry, Fate, Look, State, Turn, Windows};
 use crate::jobs::keys::{self, KeyDigest, Keys, NewKey};
-use crate::jobs::records::{Job, Life, Records};
+use crate::jobs::records::{End, Job, Records};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 use teams::Teams;
@@ -113,6 +114,8 @@ pub struct Book {
     dirty: Option<Dirty>,
     /// Jobs that are being written down.
     writing: HashSet<RequestId>,
+    /// What every attempt costs.
+    tab: Tab,
 }
 
 impl Book {
@@ -132,7 +135,17 @@ impl Book {
         room
     }
 
-    /// Takes the fingerprint for an attempt, over what stood there.
+    /// What every attempt costs.
+    pub const fn tab(&self) -> &Tab {
+        &self.tab
+    }
+
+    /// The same, to be changed.
+    pub const fn tab_mut(&mut self) -> &mut Tab {
+        &mut self.tab
+    }
+
+    /// Takes the fingerprint for an attempt, over what stood there. What it may cost is reserved in the [`Tab`].
     pub fn claim(&mut self, ask: &Ask, now: Time, bounds: &Bounds) {
         let mut entry = Entry::claimed(ask.attempt, ask.team.clone());
         entry.wish = ask.asker.no_cache.then_some((ask.asker.caller, now));
@@ -168,6 +181,7 @@ impl Book {
         if own == Some(true) {
             self.mark(fingerprint);
             self.keys.mark_attempt(attempt);
+            self.tab.sending(attempt);
             Ok(())
         } else {
             Err(Superseded)
@@ -177,6 +191,11 @@ impl Book {
     /// The upstream gave an id. The job is recorded whatever became of the entry (M12).
     pub fn accepted(&mut self, job: &Arc<Job>, created: Created, bounds: &Bounds) -> Rank {
         self.keys.settle(job.attempt, &keys::Fate::Created(created.clone()));
+        match self.records.get(&job.id) {
+            // The upstream gave an id twice: it is one job, and paid once.
+            Some(known) if known.job.attempt != job.attempt => self.tab.release(job.attempt),
+            _ => self.tab.created(job.attempt),
+        }
         let rank = self.change(job.fingerprint, &bounds.windows, |entry| {
             let current = entry.attempt == job.attempt;
             if let Some(own) = entry.of_attempt(job.attempt) {
@@ -198,6 +217,7 @@ impl Book {
     /// Nobody knows whether the attempt was paid: its twins are held.
     pub fn unknown(&mut self, fingerprint: Fingerprint, attempt: AttemptId, now: Time, windows: &Windows) {
         self.keys.settle(attempt, &keys::Fate::Unknown);
+        self.tab.doubt(attempt, now + windows.hold);
         self.change(fingerprint, windows, |entry| {
             if let Some(own) = entry.of_attempt(attempt).filter(|own| own.created().is_none()) {
                 own.state = State::Unknown(now + windows.hold);
@@ -209,6 +229,7 @@ impl Book {
     /// The attempt made nothing: what it replaced stands again.
     pub fn free(&mut self, fingerprint: Fingerprint, attempt: AttemptId, windows: &Windows) {
         self.keys.release(attempt);
+        self.tab.release(attempt);
         self.mark(fingerprint);
         let Some(mut entry) = self.take(fingerprint, windows) else { return };
         if entry.attempt == attempt {
@@ -250,14 +271,18 @@ impl Book {
     }
 
     /// A poll has shown that a job's life came to a turn.
-    pub fn turned(&mut self, job: &Job, turn: Turn, life: Life, now: Time, windows: &Windows) -> Ended {
+    pub fn turned(&mut self, job: &Job, turn: Turn, end: impl Into<End>, now: Time, windows: &Windows) -> Ended {
+        let end = end.into();
         let fate = self.turn_entry(job.fingerprint, job, turn, now, windows);
         for further in self.given_twice(&job.id) {
             self.turn_entry(further, job, turn, now, windows);
         }
         // A job that may just not be visible yet is not over (M19).
         let over = turn != Turn::Missing || fate == Fate::Ends;
-        Ended { news: over && self.records.end(&job.id, life, now), fate }
+        if over {
+            self.tab.settle(job.attempt, end.verdict());
+        }
+        Ended { news: over && self.records.end(&job.id, end.life, now), fate }
     }
 
     /// The further fingerprints under which the upstream gave this id.
@@ -310,6 +335,7 @@ impl Book {
         }
         self.keys.sweep(now, most);
         self.records.sweep(now, most);
+        self.tab.sweep(now, most);
         self.twice.retain(|id| self.records.get(id).is_some());
         freed
     }

@@ -112,7 +112,7 @@ impl Dedup {
         match admission.verdict {
             Verdict::Claimed(_) => {
                 let slot = slot.ok_or(Error::Internal)?;
-                self.start(&request.ask, opened, order.clone(), terms.clone(), slot);
+                self.start(request, opened, order.clone(), terms.clone(), slot);
                 Ok(Place::Waiting(Waiting { waiter, fingerprint, attempt, part: Part::Leader }))
             }
             Verdict::Hit(created, until) => Ok(Place::Hit(created, until)),
@@ -124,6 +124,7 @@ impl Dedup {
                 *standing = refusal.standing;
                 Err(Error::from(&refusal))
             }
+            Verdict::Exhausted(exhausted) => Err(Error::from(exhausted)),
             Verdict::Closed(Closed::Draining) => Err(Error::Draining),
             Verdict::Closed(Closed::Busy) => Err(Error::Overloaded { what: "upstream.submissions" }),
             Verdict::Closed(Closed::Ledger) => Err(Error::LedgerUnavailable),
@@ -144,7 +145,8 @@ impl Dedup {
     }
 
     /// Starts the attempt in a task of its own. Should it panic, its outcome is unknown (`CRATES.md` T1).
-    fn start(&self, ask: &Ask, opened: Opened, order: Order, terms: Terms, slot: OwnedSemaphorePermit) {
+    fn start(&self, request: &Request, opened: Opened, order: Order, terms: Terms, slot: OwnedSemaphorePermit) {
+        let ask = &request.ask;
         let (id, fingerprint) = (ask.attempt, ask.fingerprint);
         let (parts, count) = (self.parts.clone(), order.count.clone());
         let (flight, taken) = opened.hand_over();
@@ -158,6 +160,8 @@ impl Dedup {
             id,
             fingerprint,
             team: ask.team.clone(),
+            user: request.charge.user,
+            caller: ask.asker.caller,
             order,
             taken,
             flight: flight.clone(),

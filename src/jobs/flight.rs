@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::Time;
-use crate::jobs::entry::AttemptId;
+use crate::jobs::entry::{AttemptId, Caller};
 use crate::upstream::outcome::Outcome;
 
 /// How long a landed flight is still found by a twin that was told to join it (M5).
@@ -43,6 +43,8 @@ struct Crew {
     /// Given up before anything was sent, because all had left.
     abandoned: bool,
     landed: Option<Time>,
+    /// Whose submission began it, if that was here.
+    leader: Option<Caller>,
 }
 
 /// `dedup.max_waiters` wait already.
@@ -51,13 +53,18 @@ pub struct Full;
 
 impl Flight {
     fn new(elsewhere: bool) -> Arc<Self> {
-        let crew = Crew { waiters: 0, departed: false, abandoned: false, landed: None };
+        let crew = Crew { waiters: 0, departed: false, abandoned: false, landed: None, leader: None };
         Arc::new(Self { elsewhere, crew: Mutex::new(crew), progress: watch::Sender::new(Progress::Waiting) })
     }
 
     /// Whether the attempt runs in another replica.
     pub const fn is_elsewhere(&self) -> bool {
         self.elsewhere
+    }
+
+    /// Whose submission began it.
+    pub fn led_by(&self, caller: Caller) {
+        self.crew().leader = Some(caller);
     }
 
     /// How far it has come, as it goes on. A waiter that leaves may show the same value again.
@@ -149,6 +156,11 @@ impl Waiter {
     /// Whether the attempt runs in another replica.
     pub fn is_elsewhere(&self) -> bool {
         self.flight.is_elsewhere()
+    }
+
+    /// Whose submission began it, if that was here.
+    pub fn leader(&self) -> Option<Caller> {
+        self.flight.crew().leader
     }
 
     /// The outcome, or `None` if it did not come within `patience`, counted from the send or from now, whichever is

@@ -1,5 +1,5 @@
 //! Who asks: the team, the `user` the body names, and the address, and the keys under which the limits count them.
-//! The keys are 128 bits of a hash under a secret of this process, so nobody can choose names that share a bucket
+//! The keys are 128 bits of a hash under a secret, so nobody can choose names that share a bucket
 //! with somebody else's, and no name is kept.
 
 use std::hash::{Hash, Hasher};
@@ -22,9 +22,15 @@ impl Clients {
     pub fn new() -> io::Result<Self> {
         let mut secret = [0; 32];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| io::Error::other("the system gives no randomness"))?;
+        Ok(Self::keyed(secret))
+    }
+
+    /// Clients under a secret that outlives the process, so that accounts and refusals are found again by whoever
+    /// starts next.
+    pub fn keyed(secret: [u8; 32]) -> Self {
         let open = Arc::<str>::from("open");
         let open_key = BucketKey::new(digest(&secret, b"team", &[open.as_bytes()]));
-        Ok(Self { secret, open, open_key })
+        Self { secret, open, open_key }
     }
 
     /// The team of everyone in mode `open`.
@@ -39,7 +45,7 @@ impl Clients {
         let team = self.open_key;
         let address_key = BucketKey::new(digest(&self.secret, b"address", &[group.as_bytes()]));
         let who = Who { user: address_key.inside(team), team, address: address_key };
-        Client { team: Arc::clone(&self.open), address, user: None, who, group }
+        Client { team: Arc::clone(&self.open), address, user: None, who }
     }
 
     /// The same client, now that its body is read: `user` is what the body says, in NFC.
@@ -55,11 +61,8 @@ impl Clients {
     /// Team, user and address together (`MONEY.md` M13, M14). An address counts as its group, because a client's
     /// IPv6 address changes within its /64 by itself.
     pub fn caller(&self, client: &Client) -> Caller {
-        let network = client.group.as_bytes();
-        Caller(match &client.user {
-            Some(user) => digest(&self.secret, b"caller", &[client.team.as_bytes(), user.as_bytes(), network]),
-            None => digest(&self.secret, b"nameless caller", &[client.team.as_bytes(), network]),
-        })
+        // Both are hashes already, so their sum is one: every hit asks for it.
+        Caller(client.who.user.inside(client.who.address).to_bytes())
     }
 }
 
@@ -85,7 +88,6 @@ pub struct Client {
     /// The body's `user`.
     pub user: Option<String>,
     who: Who,
-    group: AddressGroup,
 }
 
 impl Client {
@@ -127,6 +129,12 @@ impl BucketKey {
     /// The key of this one inside another. Both are random to everybody outside, so their sum is too.
     const fn inside(self, other: Self) -> Self {
         Self { low: self.low.wrapping_add(other.low), high: self.high.wrapping_add(other.high) }
+    }
+
+    /// Its bytes.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) = (self.low.to_le_bytes(), self.high.to_le_bytes());
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
     /// The half that [`Hash`] does not use: it spreads keys over shards.

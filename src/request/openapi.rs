@@ -97,7 +97,7 @@ impl Refusal {
         names.extend(match self.status {
             409 => &["Retry-After", "X-Should-Retry"][..],
             415 => &["Accept", "Accept-Encoding"],
-            429 | 500 | 503 => &["Retry-After"],
+            402 | 429 | 500 | 503 => &["Retry-After"],
             502 => &["Retry-After", "X-Should-Retry", "Proxy-Status"],
             504 if of_submission => &["Retry-After", "X-Should-Retry", "Proxy-Status"],
             504 => &["Retry-After", "Proxy-Status"],
@@ -140,6 +140,7 @@ const REFUSALS: [(&str, &[Refusal]); 3] = [
         &[
             Refusal::or_passed(400, &["invalid_json", "bad_request"], "The request is malformed."),
             ORIGIN_REFUSED,
+            Refusal::or_passed(402, &["budget_exhausted"], "A budget is used up; error.param names it."),
             Refusal::ours(408, &["request_timeout"], "The body did not arrive in time."),
             Refusal::ours(
                 409,

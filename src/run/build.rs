@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
+use crate::admission::pace::Pace;
 use crate::admission::quota::Scope;
 use crate::admission::rate::Limits;
 use crate::clock::Clock;
@@ -13,6 +14,7 @@ use crate::gateway::Gateway;
 use crate::gateway::rules::{self, Rules};
 use crate::jobs::attempt::{Ending, Parts};
 use crate::jobs::dedup::Dedup;
+use crate::jobs::ledger::Ledger as _;
 use crate::jobs::ledger::disk;
 use crate::jobs::ledger::disk::journal::File;
 use crate::jobs::ledger::local::LocalLedger;
@@ -61,23 +63,29 @@ pub(super) fn gateway(
                 .map_err(|error| error.to_string())?
         }
     };
+    ledger.reload(bounds, rules::bill(config));
+    let pace = Arc::new(Pace::new(config.upstream.pace, config.upstream.queue_wait, Handle::current()));
     let parts = Parts {
         ledger: Arc::new(ObservedLedger::new(ledger, telemetry.metrics.clone())),
         upstream: upstream.clone(),
         metrics: telemetry.metrics.clone(),
         clock: clock.clone(),
         ending,
+        pace: pace.clone(),
     };
+    let clients = Clients::keyed(*fingerprints.of_bytes(&[b"clients"]).as_bytes());
+    telemetry.metrics.money.know(clients.team());
     let dedup = Arc::new(Dedup::new(parts, config.upstream.submissions, Handle::current()));
     Ok(Arc::new(Gateway {
         rules: ArcSwap::from_pointee(rules),
         telemetry,
-        clients: Clients::new().map_err(|error| error.to_string())?,
+        clients,
         limits,
         memory: BodyMemory::new(config.server.body_memory),
         in_flight: InFlight::new(config.server.requests_in_flight),
         fingerprints,
         dedup,
+        pace,
         upstream,
         clock,
     }))
@@ -105,6 +113,9 @@ pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
             }
         }
         metrics.degraded.set(Degraded::Ledger, i64::from(!gateway.dedup.ledger().is_well()));
+        for (team, totals) in gateway.dedup.ledger().totals() {
+            metrics.money.show(&team, &totals);
+        }
         metrics.jobs_running.set(count(running as u64));
         metrics.hot_entries.set(count(gateway.dedup.ledger().hot_entries()));
         metrics.body_memory_bytes.set(count(gateway.memory.used()));

@@ -71,7 +71,8 @@ impl Reloader {
             gateway.upstream.replace_key(key);
         }
         gateway.limits.reload(&config.limits);
-        gateway.dedup.ledger().reload(rules::bounds(&config));
+        gateway.pace.reload(config.upstream.pace, config.upstream.queue_wait);
+        gateway.dedup.ledger().reload(rules::bounds(&config), rules::bill(&config));
         gateway.telemetry.log.set_level(config.log.level);
         self.admin.set_allowed_hosts(config.server.allowed_hosts.clone());
         gateway.rules.store(Arc::new(rules));

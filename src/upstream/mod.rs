@@ -10,6 +10,7 @@ pub mod key;
 pub mod mask;
 pub mod origin;
 pub mod outcome;
+pub mod pressure;
 pub mod polls;
 pub mod relay;
 pub mod tls;

@@ -5,6 +5,8 @@ mod body;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -48,6 +50,8 @@ pub enum NotSent {
     Superseded,
     /// The ledger could not be written, or not soon enough (M3).
     Ledger,
+    /// There was no slot of the upstream's pace within this time (M27).
+    Paced(Duration),
 }
 
 impl NotSent {
@@ -58,6 +62,7 @@ impl NotSent {
             Self::Left => Error::Aborted,
             Self::Unreached(why) => Error::UpstreamUnreachable(why),
             Self::Superseded | Self::Ledger => Error::LedgerUnavailable,
+            Self::Paced(retry_after) => Error::RateLimited { limit: "upstream.pace", retry_after },
         }
     }
 }
@@ -102,6 +107,11 @@ impl Outcome {
     /// Whether it is none: whoever still waits goes through admission again (M6).
     pub const fn is_void(&self) -> bool {
         matches!(self, Self::NotSent(NotSent::Left | NotSent::Superseded))
+    }
+
+    /// Whether it came from a limit: then it is no outcome for a twin, who asks for admission by itself (M5).
+    pub const fn is_paced(&self) -> bool {
+        matches!(self, Self::NotSent(NotSent::Paced(_)))
     }
 
     const fn broken() -> Self {

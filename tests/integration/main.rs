@@ -29,6 +29,8 @@ mod video;
 mod validation;
 mod browsers;
 mod limits;
+mod bill;
+mod pace;
 mod process;
 mod reload;
 mod restart;

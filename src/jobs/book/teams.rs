@@ -71,7 +71,7 @@ mod tests {
         let mut entry = Entry::claimed(AttemptId::from_bytes([0; 16]), team.into());
         if let Some(until) = done_until {
             let job = RequestId::parse("job").unwrap();
-            let created = Created { job, answer: Bytes::new(), at: Time::from_millis(0) };
+            let created = Created { job, answer: Bytes::new(), at: Time::from_millis(0), by: [0; 16] };
             entry.state = State::Done(created, Time::from_millis(until));
         }
         entry

@@ -3,6 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
+use crate::jobs::records::Life;
 use crate::jobs::records::Record;
 
 const WINDOWS: Windows = Windows {
@@ -50,7 +51,7 @@ fn alone(prompt: u8, number: u8) -> Ask {
 }
 
 fn created(id: &str, seconds: u64) -> Created {
-    Created { job: RequestId::parse(id).unwrap(), answer: Bytes::from(id.to_owned()), at: at(seconds) }
+    Created { job: RequestId::parse(id).unwrap(), answer: Bytes::from(id.to_owned()), at: at(seconds), by: [7; 16] }
 }
 
 fn job(of: &Ask, id: &str, seconds: u64) -> Arc<Job> {

@@ -39,14 +39,16 @@ impl Opened {
     /// Opens a flight, which can be found before its claim is made, and gives its first place.
     pub(super) fn begin(dedup: &Arc<Dedup>, ask: &Ask) -> (Self, Waiter) {
         let (flight, waiter) = dedup.flights.open(ask.attempt);
+        flight.led_by(ask.asker.caller);
         let Ask { fingerprint, attempt, .. } = *ask;
         (Self { dedup: dedup.clone(), fingerprint, attempt, flight, holds: Holds::Nothing }, waiter)
     }
 
     /// Asks the ledger. If it does not answer at once, the question goes on in a task of its own: the client may leave.
     pub(super) async fn admitted(self, request: &Request) -> Result<(Admission, Self), Error> {
-        let Request { ask, who, charged, closed } = request;
-        let request = Request { ask: ask.clone(), who: *who, charged: *charged, closed: *closed };
+        let Request { ask, who, charge, charged, closed } = request;
+        let request =
+            Request { ask: ask.clone(), who: *who, charge: charge.clone(), charged: *charged, closed: *closed };
         let dedup = self.dedup.clone();
         let mut asking = Box::pin(self.ask(request));
         let asked = match poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await {

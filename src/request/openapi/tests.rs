@@ -62,6 +62,7 @@ fn refusals() -> Vec<(u16, &'static str)> {
         Error::Internal,
         Error::UpstreamUnreachable(Unreached::Dns),
         Error::UpstreamUnreachable(Unreached::Timeout),
+        Error::BudgetExhausted { limit: "", retry_after: Duration::ZERO },
         Error::UpstreamTimeout,
         Error::UpstreamInvalidAnswer,
         Error::UpstreamKeyRefused,
@@ -90,6 +91,7 @@ fn refusals() -> Vec<(u16, &'static str)> {
             | Error::UriTooLong
             | Error::HeaderTooLarge
             | Error::RateLimited { .. }
+            | Error::BudgetExhausted { .. }
             | Error::Internal
             | Error::UpstreamUnreachable(_)
             | Error::UpstreamTimeout

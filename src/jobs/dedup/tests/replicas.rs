@@ -12,6 +12,8 @@ use tokio::time::timeout;
 
 use super::shared::{BOUNDS, Broken, LEASE, Shared, View, ask};
 use crate::admission::headers::Standing;
+use crate::admission::pace::Pace;
+use crate::bill::tab::Charge;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::jobs::attempt::{Ending, Order, Parts, Terms};
@@ -98,6 +100,7 @@ impl World {
             metrics: Arc::new(Metrics::new("1").unwrap()),
             clock: self.clock(),
             ending: ending.clone(),
+            pace: Arc::new(Pace::new(None, Duration::from_secs(20), Handle::current())),
         };
         let dedup = Arc::new(Dedup::new(parts, self.submissions, Handle::current()));
         Replica { dedup, upstream, given_back, ending, late_answer: self.late_answer }
@@ -139,7 +142,7 @@ impl Replica {
     async fn admit(&self, ask: Ask) -> Result<Place, Error> {
         let key = BucketKey::default();
         let who = Who { user: key, team: key, address: key };
-        let mut request = Request { ask, who, charged: false, closed: None };
+        let mut request = Request { ask, who, charge: Charge::default(), charged: false, closed: None };
         let order = Order {
             operation: Operation::Generations,
             body: Bytes::from_static(br#"{"prompt":"A candle."}"#),
@@ -418,7 +421,7 @@ async fn m15_a_keyless_twin_counts_under_the_entry_it_has_joined() {
 }
 
 #[tokio::test]
-async fn lim_a_call_whose_outcome_is_unknown_keeps_no_other_from_being_made() {
+async fn m12_a_call_whose_outcome_is_unknown_keeps_no_other_from_being_made() {
     let go = Arc::new(Notify::new());
     let script = vec![vec![Act::Wait(go.clone()), json("200 OK", CREATED)], vec![Act::Hang], vec![Act::Hang]];
     let mut world = World::begin(script).await;

@@ -9,12 +9,15 @@ use tokio::sync::Semaphore;
 
 use crate::admission::headers::Standing;
 use crate::admission::rate::Taken;
+use crate::bill::statement::Statement;
+use crate::bill::tab::Totals;
+use crate::bill::terms::Terms;
 use crate::clock::{Clock, Time};
 use crate::jobs::book::{Ask, Book, Bounds, Counts, Ended, Found, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Look, State, Turn, Windows};
 use crate::jobs::flight::{Flight, Progress};
-use crate::jobs::ledger::{Admission, Closed, Lease, Ledger, LedgerError, Request, Step, Verdict};
-use crate::jobs::records::{Job, Life};
+use crate::jobs::ledger::{Admission, Closed, Lease, Ledger, LedgerError, Preview, Request, Step, Verdict};
+use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 use crate::upstream::outcome::{NotSent, Outcome};
@@ -227,6 +230,18 @@ impl Ledger for View {
         })
     }
 
+    fn preview<'a>(&'a self, _: &'a Request) -> Step<'a, Preview> {
+        Box::pin(std::future::ready(Err(LedgerError::Unavailable)))
+    }
+
+    fn statement(&self, _: usize) -> Step<'_, Statement> {
+        Box::pin(std::future::ready(Err(LedgerError::Unavailable)))
+    }
+
+    fn totals(&self) -> Vec<(Arc<str>, Totals)> {
+        Vec::new()
+    }
+
     fn sending(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
         let step = self.step(|shared, now| shared.sending(fingerprint, attempt, now));
         if let Some(takes) = &self.sending_takes {
@@ -272,8 +287,8 @@ impl Ledger for View {
         self.step(|shared, _| Ok(shared.book.job(id)))
     }
 
-    fn turned(&self, job: Arc<Job>, turn: Turn, life: Life) -> Step<'_, Ended> {
-        self.step(|shared, now| Ok(shared.book.turned(&job, turn, life, now, &BOUNDS.windows)))
+    fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended> {
+        self.step(|shared, now| Ok(shared.book.turned(&job, turn, end, now, &BOUNDS.windows)))
     }
 
     fn lease(&self) -> Option<Lease> {
@@ -343,7 +358,7 @@ impl Ledger for View {
         0
     }
 
-    fn reload(&self, _: Bounds) {}
+    fn reload(&self, _: Bounds, _: Arc<Terms>) {}
 }
 
 /// A waiter of this replica, as the others see it while it waits.

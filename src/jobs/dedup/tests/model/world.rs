@@ -315,7 +315,7 @@ impl World {
                 let name = u128::from_be_bytes(id.into_bytes());
                 let request_id = RequestId::parse(&format!("job-{name}")).unwrap();
                 let body = Bytes::from_static(b"{}");
-                let created = Created { job: request_id.clone(), answer: body.clone(), at: now };
+                let created = Created { job: request_id.clone(), answer: body.clone(), at: now, by: [0; 16] };
                 let job = Arc::new(Job::new(request_id.clone(), id, prompt, "open".into(), "key", now));
                 if self.shared.accepted(&job, created, now) == Rank::Current {
                     self.standing[usize::from(wants.prompt)] = Some(id);
