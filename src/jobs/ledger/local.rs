@@ -287,3 +287,6 @@ impl Ledger for LocalLedger {
         self.bounds.store(Arc::new(bounds));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,7 +167,8 @@ pub trait Ledger: Send + Sync {
         None
     }
 
-    /// Renews the lease of an attempt of this replica; its holder asks for it each third of [`Lease::length`].
+    /// Renews the lease of an attempt of this replica; its holder asks for it each third of [`Lease::length`], also when
+    /// another attempt's entry lies over it by now.
     ///
     /// # Errors
     /// [`LedgerError::Superseded`] if the entry is another attempt's by now.
@@ -175,12 +176,14 @@ pub trait Ledger: Send + Sync {
         Box::pin(ready(Ok(())))
     }
 
-    /// Tells the waiters in other replicas how far an attempt of this one has come (M5, M25).
+    /// Tells the waiters in other replicas how far an attempt of this one has come (M5, M25); never before the ledger's own
+    /// write, and once more if it failed.
     fn tell(&self, _fingerprint: Fingerprint, _attempt: AttemptId, _progress: Progress) -> Step<'_, ()> {
         Box::pin(ready(Ok(())))
     }
 
-    /// Whether somebody in another replica waits for an attempt of this one (M6).
+    /// Whether somebody in another replica waits for an attempt of this one (M6). Asked about once a second while nobody
+    /// waits here, and once more before the send; an error counts as nobody.
     fn awaited(&self, _attempt: AttemptId) -> Step<'_, bool> {
         Box::pin(ready(Ok(false)))
     }
