@@ -11,8 +11,8 @@ use hyper::HeaderMap;
 
 use super::buckets::{Buckets, Held, Token};
 use super::headers::{Policies, Standing};
-use super::remote::{RemoteBucket, RemoteToken};
 use super::quota::{Kind, Limit, NANOS_A_MILLISECOND, Quota, Scope, whole_millis};
+use super::remote::{RemoteBucket, RemoteToken};
 use super::settings;
 use crate::clock::Clock;
 use crate::error::Error;

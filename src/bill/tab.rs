@@ -314,6 +314,13 @@ impl Tab {
         self.open.insert(attempt, open);
     }
 
+    /// Takes in how many jobs of a holder run, as it stands elsewhere.
+    pub fn restore_running(&mut self, holder: &Holder, jobs: i64) {
+        if jobs != 0 {
+            self.running.insert(holder.clone(), jobs);
+        }
+    }
+
     /// Everything that was posted: where tabs are only loaded, that is what has changed.
     pub fn posted(&self) -> impl Iterator<Item = (&AccountKey, &Sums)> {
         self.accounts.iter()
@@ -456,7 +463,8 @@ impl Tab {
     }
 }
 
-fn holders(team: &Arc<str>, user: UserId) -> [Holder; 3] {
+/// All whose accounts a charge of this user counts in.
+pub fn holders(team: &Arc<str>, user: UserId) -> [Holder; 3] {
     [Holder::User(team.clone(), user), Holder::Team(team.clone()), Holder::Total]
 }
 

@@ -130,6 +130,15 @@ pub struct Entry {
     pub beneath: Option<Box<Entry>>,
 }
 
+/// Attempts whose leases have lapsed.
+#[derive(Clone, Debug, Default)]
+pub struct Lapsed {
+    /// They had claimed, and will send nothing.
+    pub gone: Vec<AttemptId>,
+    /// They were sending: their outcome is unknown until then.
+    pub doubtful: Vec<(AttemptId, Time)>,
+}
+
 /// Who asks, and what they wish.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
@@ -189,16 +198,18 @@ impl Entry {
     }
 
     /// What is left of this entry, and of those beneath it, when leases have lapsed (M4): a claim reads as free, what
-    /// was being sent as unknown until the lease's end and the hold. The attempts whose claims are gone are told.
-    pub fn lapse(mut self, now: Time, windows: &Windows, gone: &mut Vec<AttemptId>) -> Option<Self> {
-        self.beneath = self.beneath.take().and_then(|beneath| beneath.lapse(now, windows, gone)).map(Box::new);
+    /// was being sent as unknown until the lease's end and the hold. Which attempts that were is told.
+    pub fn lapse(mut self, now: Time, windows: &Windows, lapsed: &mut Lapsed) -> Option<Self> {
+        self.beneath = self.beneath.take().and_then(|beneath| beneath.lapse(now, windows, lapsed)).map(Box::new);
         match (&self.state, self.lease) {
             (State::Claimed, Some(lease)) if lease <= now => {
-                gone.push(self.attempt);
+                lapsed.gone.push(self.attempt);
                 self.beneath.map(|beneath| *beneath)
             }
             (State::Sending, Some(lease)) if lease <= now => {
-                self.state = State::Unknown(lease + windows.hold);
+                let until = lease + windows.hold;
+                lapsed.doubtful.push((self.attempt, until));
+                self.state = State::Unknown(until);
                 Some(self)
             }
             _ => Some(self),

@@ -156,12 +156,16 @@ for _, write in ipairs(command.writes) do
     redis.call('SET', key, write.value, 'PXAT', string.format('%.0f', write.expires))
   end
 end
-for _, change in ipairs(command.counts) do
+local sums = {}
+for number, change in ipairs(command.counts) do
   local key = prefix .. change.key
-  redis.call('HINCRBY', key, change.field, change.by)
+  sums[number] = string.format('%.0f', redis.call('HINCRBY', key, change.field, change.by))
   if change.expires ~= cjson.null then
     redis.call('PEXPIREAT', key, string.format('%.0f', change.expires))
   end
+end
+for _, name in ipairs(command.names) do
+  redis.call('HSET', prefix .. name.key, 'name', name.name)
 end
 for _, mark in ipairs(command.marks) do
   if mark.score == cjson.null then
@@ -179,4 +183,5 @@ for _, member in ipairs(command.joins) do
     redis.call('PEXPIREAT', key, string.format('%.0f', member.expires))
   end
 end
+answer.sums = sums
 return reply('ok')

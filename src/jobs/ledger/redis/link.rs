@@ -78,7 +78,7 @@ pub(super) struct Link {
     failures: AtomicU32,
     on_failure: OnFailure,
     /// Redis' clock less ours, in milliseconds (`HARDENING.md` F-58).
-    offset: AtomicI64,
+    offset: Arc<AtomicI64>,
     clock: Clock,
     jitter: AtomicU64,
 }
@@ -119,7 +119,7 @@ impl Link {
             breaker: Mutex::new(Breaker::Closed),
             failures: AtomicU32::new(0),
             on_failure,
-            offset: AtomicI64::new(0),
+            offset: Arc::new(AtomicI64::new(0)),
             clock,
             jitter: AtomicU64::new(0),
         })
@@ -127,9 +127,13 @@ impl Link {
 
     /// The time, as Redis has it.
     pub(super) fn now(&self) -> Time {
-        let millis = i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX);
-        let now = millis.saturating_add(self.offset.load(Ordering::Relaxed));
-        Time::from_millis(u64::try_from(now).unwrap_or_default())
+        shifted(&self.clock, &self.offset)
+    }
+
+    /// What tells the time as Redis has it.
+    pub(super) fn clock(&self) -> impl Fn() -> Time + Clone + Send + Sync + 'static {
+        let (clock, offset) = (self.clock.clone(), self.offset.clone());
+        move || shifted(&clock, &offset)
     }
 
     /// Whether it answered when it was asked last.
@@ -145,8 +149,7 @@ impl Link {
         command.prefix.clone_from(&self.prefix);
         let text = serde_json::to_string(&command).map_err(|_| Failure::Other)?;
         let mut connection = self.connection.clone();
-        let answer: String =
-            self.ask(async { COMMIT.arg(text).invoke_async(&mut connection).await }).await?;
+        let answer: String = self.ask(async { COMMIT.arg(text).invoke_async(&mut connection).await }).await?;
         let reply: Reply = serde_json::from_str(&answer).map_err(|error| {
             warn!(%error, "redis answered with something that is not ours");
             Failure::Other
@@ -245,6 +248,12 @@ impl Link {
     }
 }
 
+fn shifted(clock: &Clock, offset: &AtomicI64) -> Time {
+    let millis = i64::try_from(clock.now().as_millis()).unwrap_or(i64::MAX);
+    let now = millis.saturating_add(offset.load(Ordering::Relaxed));
+    Time::from_millis(u64::try_from(now).unwrap_or_default())
+}
+
 fn client(url: &str, root: Option<Vec<u8>>) -> Result<Client, String> {
     let info = url.into_connection_info().map_err(|error| told(&error))?;
     // Messages come on the connection itself (RESP3).
@@ -280,6 +289,3 @@ const FAILURES: u32 = 3;
 /// How long it stays open before the next question.
 const PAUSE: Duration = Duration::from_millis(500);
 const JITTER_MILLIS: u64 = 250;
-
-/// A link that many share.
-pub(super) type SharedLink = Arc<Link>;

@@ -39,6 +39,14 @@ pub(super) struct Command {
     pub(super) counts: Vec<Count>,
     pub(super) marks: Vec<Mark>,
     pub(super) joins: Vec<Join>,
+    pub(super) names: Vec<Name>,
+}
+
+impl Command {
+    /// Whether it would change nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.writes.is_empty() && self.counts.is_empty() && self.back.is_empty() && self.requests.is_empty()
+    }
 }
 
 /// A bucket of a limit, in microseconds.
@@ -77,9 +85,16 @@ pub(super) struct Write {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Count {
     pub(super) key: String,
-    pub(super) field: &'static str,
+    pub(super) field: String,
     pub(super) by: String,
     pub(super) expires: Option<u64>,
+}
+
+/// What an account's user is called.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Name {
+    pub(super) key: String,
+    pub(super) name: String,
 }
 
 /// A place in an index by time; none: it leaves.
@@ -138,6 +153,9 @@ pub(super) struct Reply {
     pub(super) requests: Vec<Level>,
     #[serde(default)]
     pub(super) generations: Vec<Level>,
+    /// What the counters came to.
+    #[serde(default, deserialize_with = "texts")]
+    pub(super) sums: Vec<String>,
     /// Which cap.
     #[serde(default)]
     pub(super) cap: usize,
@@ -154,6 +172,12 @@ pub(super) struct Level {
     pub(super) since: String,
     /// Whether it was this one that refused.
     pub(super) refused: bool,
+}
+
+fn texts<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    Ok(items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect())
 }
 
 fn pairs<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Option<String>)>, D::Error> {
