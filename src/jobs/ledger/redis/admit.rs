@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::shared::{SETTLE, Shared};
 use super::script::{Cap, Cell, Level, Status};
+use super::shared::{SETTLE, Shared};
 use super::work::{Wanted, Work, account_key, hex, holder_key};
 use crate::admission::headers::Standing;
 use crate::admission::quota::Kind;
@@ -104,7 +104,8 @@ impl Shared {
                 }
                 Status::Changed => work.again(reply.values, self.context(&bounds)),
                 Status::Limited => {
-                    let refusal = refused(&generations, &reply.generations).or_else(|| refused(&requests, &reply.requests));
+                    let refusal =
+                        refused(&generations, &reply.generations).or_else(|| refused(&requests, &reply.requests));
                     let refusal: Refusal = refusal.ok_or(LedgerError::Unavailable)?;
                     return Ok(Admission { verdict: Verdict::Limited(refusal), standing });
                 }

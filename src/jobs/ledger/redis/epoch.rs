@@ -49,7 +49,14 @@ impl Mirror {
     pub(super) fn new(most: u64, key: Option<String>, now: impl Fn() -> u64 + Clone + Send + Sync + 'static) -> Self {
         let values = Cache::builder().max_capacity(most).expire_after(Until(Box::new(now.clone()))).build();
         let sums = Cache::builder().max_capacity(most).build();
-        Self { values, sums, epoch: Mutex::default(), key, restoring: tokio::sync::Mutex::default(), now: Box::new(now) }
+        Self {
+            values,
+            sums,
+            epoch: Mutex::default(),
+            key,
+            restoring: tokio::sync::Mutex::default(),
+            now: Box::new(now),
+        }
     }
 
     /// The epoch this replica lives in.
@@ -104,7 +111,8 @@ impl Shared {
         let mut id = [0; 8];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| LedgerError::Unavailable)?;
         let (seconds, micros): (String, String) = self.link.query(&cmd("TIME")).await.map_err(unavailable)?;
-        let millis = seconds.parse::<u64>().unwrap_or_default() * 1000 + micros.parse::<u64>().unwrap_or_default() / 1000;
+        let millis =
+            seconds.parse::<u64>().unwrap_or_default() * 1000 + micros.parse::<u64>().unwrap_or_default() / 1000;
         let epoch = format!("{}:{millis}", hex(&id));
         let mut begin = cmd("SET");
         begin.arg(self.key("epoch")).arg(&epoch).arg("NX").arg("GET");
@@ -183,7 +191,8 @@ impl Shared {
         let member = key.split_once(':').map_or(key, |(_, member)| member);
         if let (["due"], Checked::Sound(form)) = (places, self.seal.open::<EntryForm>(key, value)) {
             let state = form.into_entry().state.name();
-            let _: () = self.link.query(cmd("HINCRBY").arg(self.key("states")).arg(state).arg(1)).await.map_err(unavailable)?;
+            let _: () =
+                self.link.query(cmd("HINCRBY").arg(self.key("states")).arg(state).arg(1)).await.map_err(unavailable)?;
         }
         for place in places {
             let mut put = cmd("ZADD");

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::StatusCode;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use redis::cmd;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -83,7 +83,8 @@ struct AnswerForm {
 
 impl AnswerForm {
     fn of(answer: &Answer) -> Self {
-        let text = |(name, value): (&HeaderName, &HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
+        let text =
+            |(name, value): (&HeaderName, &HeaderValue)| Some((name.to_string(), value.to_str().ok()?.to_owned()));
         let headers = answer.headers.iter().filter_map(text).collect();
         let body = String::from_utf8_lossy(&answer.body).into_owned();
         Self { status: answer.status.as_u16(), headers, body }
@@ -209,7 +210,8 @@ impl Shared {
         };
         let waiters = self.key(&waiters_key(attempt));
         let until = (self.link.now() + WAITER_KEPT).as_millis();
-        let _: i64 = self.link.query(cmd("ZADD").arg(&waiters).arg(until).arg(&self.replica)).await.map_err(unavailable)?;
+        let _: i64 =
+            self.link.query(cmd("ZADD").arg(&waiters).arg(until).arg(&self.replica)).await.map_err(unavailable)?;
         let _: i64 = self.link.query(cmd("PEXPIREAT").arg(&waiters).arg(until)).await.map_err(unavailable)?;
         let mut work = Work::new(Wanted::entry(fingerprint));
         self.look(&mut work).await?;

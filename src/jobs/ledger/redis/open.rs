@@ -16,7 +16,8 @@ use tracing::warn;
 
 use super::RedisLedger;
 use super::epoch::Mirror;
-use super::link::{Failure, Link};
+pub use super::link::Failure;
+use super::link::Link;
 use super::news::Listeners;
 use super::shared::Shared;
 use super::upkeep::Pending;
@@ -49,8 +50,7 @@ pub struct Reached {
     link: Link,
     lease: Lease,
     key: Option<String>,
-    /// The fingerprints' key.
-    pub fingerprints: FingerprintKey,
+    seal: Seal,
 }
 
 /// Reaches a Redis. The key is `own`, where the environment gives one; else the one that stands there, or a new one.
@@ -68,7 +68,7 @@ pub async fn reach(
         .map_err(|error| format!("ledger.redis_url_env: {error}"))?;
     let lease = *lease;
     if let Some(fingerprints) = own {
-        return Ok(Reached { link, lease, key: None, fingerprints });
+        return Ok(Reached { link, lease, key: None, seal: seal(&fingerprints) });
     }
     let mut new = [0; 32];
     aws_lc_rs::rand::fill(&mut new).map_err(|_| "the system gives no randomness")?;
@@ -93,10 +93,24 @@ pub async fn reach(
         }
     };
     let fingerprints = FingerprintKey::from_hex(&key).map_err(|error| format!("the key in redis: {error}"))?;
-    Ok(Reached { link, lease, key: Some(key), fingerprints })
+    Ok(Reached { link, lease, key: Some(key), seal: seal(&fingerprints) })
+}
+
+/// What values are sealed with follows from the key, so that all replicas can read them.
+fn seal(fingerprints: &FingerprintKey) -> Seal {
+    Seal::new(*fingerprints.of_bytes(&[b"ledger values"]).as_bytes())
 }
 
 impl Reached {
+    /// The fingerprints' key that stands there.
+    ///
+    /// # Errors
+    /// If the environment gave one, and nobody looked.
+    pub fn key(&self) -> Result<FingerprintKey, String> {
+        let key = self.key.as_deref().ok_or("the fingerprints' key is the environment's")?;
+        FingerprintKey::from_hex(key).map_err(str::to_owned)
+    }
+
     /// The ledger there, whose claims are admitted by `limits`. What goes on beside the requests runs on `runtime`.
     ///
     /// # Errors
@@ -108,10 +122,9 @@ impl Reached {
         hot_entries: u64,
         runtime: Handle,
     ) -> Result<RedisLedger, String> {
-        let Self { link, lease, key, fingerprints } = self;
+        let Self { link, lease, key, seal } = self;
         let mut replica = [0; 8];
         aws_lc_rs::rand::fill(&mut replica).map_err(|_| "the system gives no randomness")?;
-        let seal = Seal::new(*fingerprints.of_bytes(&[b"ledger values"]).as_bytes());
         let most = u64::try_from(bounds.max_entries.saturating_mul(4)).unwrap_or(u64::MAX);
         let clock = link.clock();
         let mirror = Mirror::new(most, key, move || clock().as_millis());

@@ -64,8 +64,11 @@ impl Shared {
             jobs: field("jobs"),
             lost: field("lost"),
         };
-        let running: Option<i64> =
-            self.link.query(cmd("HGET").arg(self.key(&holder_key(&account.holder))).arg("running")).await.map_err(unavailable)?;
+        let running: Option<i64> = self
+            .link
+            .query(cmd("HGET").arg(self.key(&holder_key(&account.holder))).arg("running"))
+            .await
+            .map_err(unavailable)?;
         tab.restore_running(&account.holder, running.unwrap_or_default());
         tab.restore_account(account, sums, fields.get("name").map(|name| Arc::from(name.as_str())));
         Ok(())

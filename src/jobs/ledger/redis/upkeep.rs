@@ -268,7 +268,9 @@ impl Shared {
         }
         let (log, save) = (setting("appendonly").await, setting("save").await);
         if log.as_deref() == Some("no") && save.as_deref() == Some("") {
-            warn!("redis keeps nothing: after a restart of redis only what the replicas know comes back; set appendonly yes");
+            warn!(
+                "redis keeps nothing: after a restart of redis only what the replicas know comes back; set appendonly yes"
+            );
         }
         let info: Result<String, _> = self.link.query(cmd("INFO").arg("cluster")).await;
         if info.is_ok_and(|info| info.contains("cluster_enabled:1")) {
