@@ -9,7 +9,6 @@ use super::ledger;
 use crate::admission::pace::Pace;
 use crate::admission::quota::Scope;
 use crate::admission::rate::Limits;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::gateway::rules::{self, Rules};

@@ -60,7 +60,6 @@ impl Shared {
                     }
                     Err(refusal) => return Ok(Admission { verdict: Verdict::Limited(refusal), standing }),
                 }
-                self.hot.remove(&ask.fingerprint);
                 work.book.tab_mut().reserve(ask.attempt, request.charge.clone());
                 work.book.claim(ask, context.now, &bounds);
                 let lease = context.now + self.lease.length;
@@ -97,6 +96,7 @@ impl Shared {
                     self.wrote(&command, &reply.sums, &work.book);
                     standing = standing.then(remote::standing(&generations, &times(&reply.generations), now));
                     let verdict = verdict.unwrap_or_else(|| {
+                        self.hot.remove(&ask.fingerprint);
                         address.remote = tokens(&generations, &reply.generations);
                         Verdict::Claimed(address)
                     });

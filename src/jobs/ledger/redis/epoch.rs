@@ -93,6 +93,7 @@ impl Shared {
         if own.is_some() && own == self.link.query(cmd("GET").arg(self.key("epoch"))).await.map_err(unavailable)? {
             return Ok(());
         }
+        // Who has written nothing yet has nothing to put back, but the key.
         let is_first = own.is_none() && present.is_some();
         if !is_first {
             self.restore_key().await?;

@@ -11,7 +11,7 @@ use redis::{
     ServerErrorKind, TlsCertificates, Value,
 };
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::script::{COMMIT, Command, Reply};
 use crate::clock::{Clock, Time};
@@ -196,7 +196,10 @@ impl Link {
     async fn ask<T>(&self, question: impl Future<Output = Result<T, RedisError>>) -> Result<T, Failure> {
         self.enter().inspect_err(|failure| (self.on_failure)(*failure))?;
         let answer = match timeout(self.timeout, question).await {
-            Ok(answer) => answer.map_err(|error| Failure::of(&error)),
+            Ok(answer) => answer.map_err(|error| {
+                debug!(code = error.code(), detail = error.detail(), "redis refuses, or cannot be reached");
+                Failure::of(&error)
+            }),
             Err(_) => Err(Failure::Timeout),
         };
         match &answer {

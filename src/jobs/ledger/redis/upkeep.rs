@@ -1,7 +1,7 @@
 //! What goes on beside the requests: what could not be written is written when Redis is back, leases that have lapsed and
 //! entries that are due are ended, and the numbers for the metrics are fetched.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -222,10 +222,10 @@ impl Shared {
 
     /// The numbers for the metrics.
     async fn count(&self) -> Result<(), LedgerError> {
-        let states: std::collections::HashMap<String, i64> =
+        let states: HashMap<String, i64> =
             self.link.query(cmd("HGETALL").arg(self.key("states"))).await.map_err(unavailable)?;
         let running: usize = self.link.query(cmd("ZCARD").arg(self.key("running"))).await.map_err(unavailable)?;
-        let risks: std::collections::HashMap<String, i64> =
+        let risks: HashMap<String, i64> =
             self.link.query(cmd("HGETALL").arg(self.key("risk"))).await.map_err(unavailable)?;
         let mut counts = self.counts.load().0;
         for (name, count) in &mut counts {
@@ -259,9 +259,13 @@ impl Shared {
 
     /// What an operator should know of this Redis (M26).
     pub(super) async fn examine(&self) {
+        // The first epoch has settled by the time the first submission comes.
+        if let Err(error) = self.restore(None).await {
+            warn!(%error, "the ledger in redis cannot be asked yet");
+        }
         let setting = async |name: &str| -> Option<String> {
-            let pair: Vec<String> = self.link.query(cmd("CONFIG").arg("GET").arg(name)).await.ok()?;
-            pair.into_iter().nth(1)
+            let named: HashMap<String, String> = self.link.query(cmd("CONFIG").arg("GET").arg(name)).await.ok()?;
+            named.into_values().next()
         };
         if setting("maxmemory-policy").await.is_some_and(|policy| policy != "noeviction") {
             warn!("redis may evict the ledger's keys: set maxmemory-policy noeviction, or give it a redis of its own");

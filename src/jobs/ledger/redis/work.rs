@@ -291,13 +291,14 @@ impl Work {
                 ("jobs", jobs),
                 ("lost", lost),
             ];
-            let expires = Some(account.period.next().next().begins().as_millis());
+            let until = account.period.next().next().begins().as_millis();
+            let expires = Some(until);
             for (field, by) in fields.into_iter().filter(|(_, by)| *by != 0) {
                 let (key, field) = (account_key(account), field.to_owned());
                 command.counts.push(Count { key, field, by: by.to_string(), expires });
             }
             let key = accounts_key(account.period);
-            let (member, expires) = (hex(&form::account_key(account)), expires.unwrap_or_default());
+            let (member, expires) = (hex(&form::account_key(account)), until);
             command.joins.push(Join { key, member, leaves: false, expires });
             if let Some(name) = self.book.tab().name_of(&account.holder) {
                 command.names.push(Name { key: account_key(account), name: name.to_string() });
