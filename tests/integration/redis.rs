@@ -6,8 +6,9 @@ use reelgate::simulator::{Fault, Options, Simulator};
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::support::process::Program;
 use super::support::redis::{RedisServer, Replica};
-use super::support::{SOON, eventually, key_is_absent, random_key, together};
+use super::support::{Authority, Folder, SOON, TlsFront, eventually, key_is_absent, random_key, together};
 
 /// Some replicas over one Redis and one upstream.
 struct Fleet {
@@ -219,7 +220,8 @@ async fn m26_when_redis_forgets_nothing_is_bought_twice() {
     }
     fleet.redis.cli(&["FLUSHALL"]);
     let hits: Vec<String> = (0..10).map(|number| format!("p{number}")).collect();
-    let answers = together(hits.iter().enumerate().map(|(number, prompt)| fleet.replicas[(number + 1) % 2].submit(prompt))).await;
+    let answers =
+        together(hits.iter().enumerate().map(|(number, prompt)| fleet.replicas[(number + 1) % 2].submit(prompt))).await;
     for (answer, id) in answers.iter().zip(&ids) {
         assert_eq!((answer.status, answer.request_id()), (200, id.clone()), "{}", answer.text());
     }
@@ -262,4 +264,46 @@ async fn f56_a_value_that_is_not_ours_holds_its_prompt() {
     assert_eq!(fleet.upstream.posts(), 1);
     assert_eq!(replica.poll(&id).await.status, 200);
     fleet.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_reached_by_tls_and_with_its_password() {
+    let key = random_key();
+    let upstream = Simulator::start(Options { key: Some(key.clone()), ..quick() }).await.unwrap();
+    let redis = RedisServer::with(&["--requirepass", "a-password"]).await;
+    let (authority, folder) = (Authority::new(), Folder::new());
+    let (to, roots) = (redis.address(), folder.write("roots.pem", &authority.pem()));
+    let front = TlsFront::start(authority.acceptor("localhost", 2100), move || to).await;
+    let url = front.origin().replace("https://", "rediss://:a-password@");
+    let more = [("REELGATE_LEDGER__REDIS_ROOTS", roots.to_str().unwrap())];
+    let replica = Replica::start(&upstream, &key, &url, &more).await;
+    let id = replica.submit("one").await.request_id();
+    assert_eq!(replica.submit("one").await.request_id(), id);
+    let output = replica.end().await;
+    assert!(!output.contains("a-password"), "the password is in the log");
+
+    // Another authority's certificate, or no password: it does not begin, and says why without the URL.
+    let environment = |url: &str, roots: &str| {
+        vec![
+            ("COMETAPI_KEY", key.clone()),
+            ("REELGATE_LEDGER__KIND", "redis".to_owned()),
+            ("REELGATE_REDIS_URL", url.to_owned()),
+            ("REELGATE_LEDGER__REDIS_ROOTS", roots.to_owned()),
+            ("REELGATE_SERVER__LISTEN", "127.0.0.1:0".to_owned()),
+            ("REELGATE_ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
+        ]
+    };
+    let stranger = folder.write("stranger.pem", &Authority::new().pem());
+    let plain = redis.url();
+    for (url, roots, why) in [
+        (url.as_str(), stranger.to_str().unwrap(), "redis cannot be used"),
+        (plain.as_str(), "", "redis cannot be used (denied)"),
+        ("http://:a-password@localhost", "", "not a usable redis URL"),
+    ] {
+        let environment = environment(url, roots);
+        let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let (status, output) = Program::run(&["serve"], &environment).await;
+        assert_ne!(status, 0);
+        assert!(output.contains(why) && !output.contains("a-password"), "{output}");
+    }
 }

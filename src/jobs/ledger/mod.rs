@@ -223,3 +223,6 @@ pub trait Ledger: Send + Sync {
     /// Applies the settings of a reload.
     fn reload(&self, bounds: Bounds, terms: Arc<Terms>);
 }
+
+#[cfg(test)]
+mod conformance;

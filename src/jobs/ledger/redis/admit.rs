@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::script::{Cap, Cell, Level, Status};
+use super::script::{Cap, Cell, Command, Level, Reply, Status};
 use super::shared::{SETTLE, Shared};
 use super::work::{Wanted, Work, account_key, hex, holder_key};
 use crate::admission::headers::Standing;
@@ -15,9 +15,49 @@ use crate::admission::remote::{self, RemoteBucket, RemoteToken};
 use crate::bill::account::{AccountKey, Period};
 use crate::bill::tab::{Charge, holders};
 use crate::bill::terms::Exhausted;
-use crate::jobs::book::Found;
+use crate::clock::Time;
+use crate::jobs::book::{Bounds, Found};
 use crate::jobs::entry::Look;
 use crate::jobs::ledger::{Admission, LedgerError, Request, Verdict};
+
+/// How far an admission has come.
+struct SoFar {
+    /// Whether its `requests` are taken.
+    charged: bool,
+    standing: Standing,
+}
+
+/// What is asked beside the entries.
+#[derive(Default)]
+struct Question {
+    requests: Vec<RemoteBucket>,
+    generations: Vec<RemoteBucket>,
+    caps: Vec<(Cap, Exhausted)>,
+    /// What was taken here: addresses are counted by each replica.
+    address: Taken,
+}
+
+impl Question {
+    /// The command, with what is asked beside.
+    fn on(&self, mut command: Command, claims: bool, bounds: &Bounds) -> Command {
+        command.requests = cells(&self.requests);
+        command.claim = claims;
+        command.settle = u64::try_from(SETTLE.as_millis()).unwrap_or_default();
+        command.most_entries = bounds.max_entries;
+        command.generations = cells(&self.generations);
+        command.caps = self.caps.iter().map(|(cap, _)| cap.clone()).collect();
+        command
+    }
+
+    /// The refusal that an answer tells.
+    fn refusal(&self, reply: &Reply) -> Option<Refusal> {
+        let of = |buckets: &[RemoteBucket], levels: &[Level]| {
+            let flags: Vec<bool> = levels.iter().map(|level| level.refused).collect();
+            remote::refusal(buckets, &times(levels), &flags, micros(reply))
+        };
+        of(&self.generations, &reply.generations).or_else(|| of(&self.requests, &reply.requests))
+    }
+}
 
 impl Shared {
     /// Look-up, limits, budgets and claim.
@@ -28,105 +68,117 @@ impl Shared {
         wanted.base = ask.base;
         wanted.tabs.insert(ask.attempt);
         let mut work = Work::hopeful(wanted);
-        let mut charged = request.charged;
-        let mut standing = Standing::default();
+        let mut so_far = SoFar { charged: request.charged, standing: Standing::default() };
         for _ in 0..TRIES {
             self.look(&mut work).await?;
-            let bounds = **self.bounds.load();
-            let context = self.context(&bounds);
-            work.book.tab_mut().set_terms(self.terms.load_full());
-            let found = work.book.find(ask, context.now, &bounds);
-            let verdict = match found {
-                Found::KeyReused => Some(Verdict::KeyReused),
-                Found::Look(fingerprint, Look::Join(attempt)) => Some(Verdict::Join { fingerprint, attempt }),
-                Found::Look(_, Look::Held(wait)) => Some(Verdict::Held(wait)),
-                Found::Look(_, Look::Hit(created, until)) => {
-                    let own = work.book.entry(&ask.fingerprint).and_then(|entry| entry.created());
-                    if own.is_some_and(|own| *own == created) {
-                        self.hot.insert(ask.fingerprint, created.clone(), until);
-                    }
-                    Some(Verdict::Hit(created, until))
-                }
-                Found::Look(_, Look::Free) => request.closed.map(Verdict::Closed),
-            };
-            let requests = if charged { Vec::new() } else { self.limits.shared(&request.who, Kind::Requests) };
-            let claims = verdict.is_none();
-            let mut address = Taken::default();
-            if claims {
-                match self.limits.address_generation(&request.who) {
-                    Ok((taken, stands)) => {
-                        address = taken;
-                        standing = standing.then(stands);
-                    }
-                    Err(refusal) => return Ok(Admission { verdict: Verdict::Limited(refusal), standing }),
-                }
-                work.book.tab_mut().reserve(ask.attempt, request.charge.clone());
-                work.book.claim(ask, context.now, &bounds);
-                let lease = context.now + self.lease.length;
-                work.book.lease(ask.fingerprint, ask.attempt, Some(lease), &bounds.windows);
-            }
-            let generations = if claims { self.limits.shared(&request.who, Kind::Generations) } else { Vec::new() };
-            let caps = if claims { self.caps(&request.charge) } else { Vec::new() };
-            let mut command = work.command(context);
-            command.requests = cells(&requests);
-            if claims {
-                command.claim = true;
-                command.settle = u64::try_from(SETTLE.as_millis()).unwrap_or_default();
-                command.most_entries = bounds.max_entries;
-                command.generations = cells(&generations);
-                command.caps = caps.iter().map(|(cap, _)| cap.clone()).collect();
-            }
-            let verdict = match verdict {
-                Some(verdict) if command.is_idle() => return Ok(Admission { verdict, standing }),
-                verdict => verdict,
-            };
-            let reply = self.run(command.clone()).await.inspect_err(|_| self.give_back(&mut address))?;
-            charged = true;
-            let now = reply.now.saturating_mul(1000);
-            standing = standing.then(remote::standing(&requests, &times(&reply.requests), now));
-            if reply.status != Status::Ok {
-                self.give_back(&mut address);
-            }
-            let refused = |buckets: &[RemoteBucket], levels: &[Level]| {
-                let flags: Vec<bool> = levels.iter().map(|level| level.refused).collect();
-                remote::refusal(buckets, &times(levels), &flags, now)
-            };
-            match reply.status {
-                Status::Ok => {
-                    self.wrote(&command, &reply.sums, &work.book);
-                    standing = standing.then(remote::standing(&generations, &times(&reply.generations), now));
-                    let verdict = verdict.unwrap_or_else(|| {
-                        self.hot.remove(&ask.fingerprint);
-                        address.remote = tokens(&generations, &reply.generations);
-                        Verdict::Claimed(address)
-                    });
-                    return Ok(Admission { verdict, standing });
-                }
-                Status::Changed => work.again(reply.values, self.context(&bounds)),
-                Status::Limited => {
-                    let refusal =
-                        refused(&generations, &reply.generations).or_else(|| refused(&requests, &reply.requests));
-                    let refusal: Refusal = refusal.ok_or(LedgerError::Unavailable)?;
-                    return Ok(Admission { verdict: Verdict::Limited(refusal), standing });
-                }
-                Status::Exhausted => {
-                    let (_, exhausted) = caps.get(reply.cap).ok_or(LedgerError::Unavailable)?;
-                    return Ok(Admission { verdict: Verdict::Exhausted(*exhausted), standing });
-                }
-                Status::Full => {
-                    if !self.make_room().await? {
-                        return Ok(Admission { verdict: Verdict::Full, standing });
-                    }
-                    work.again(Vec::new(), self.context(&bounds));
-                }
-                Status::Wait => {
-                    sleep(Duration::from_millis(reply.wait.min(1000))).await;
-                    work.again(Vec::new(), self.context(&bounds));
-                }
-                Status::Late | Status::Epoch => return Err(LedgerError::Unavailable),
+            if let Some(verdict) = self.round(&mut work, request, &mut so_far).await? {
+                return Ok(Admission { verdict, standing: so_far.standing });
             }
         }
         Err(LedgerError::Unavailable)
+    }
+
+    /// One try, on what was seen so far. `None`: something else stands there by now.
+    async fn round(
+        &self,
+        work: &mut Work,
+        request: &Request,
+        so_far: &mut SoFar,
+    ) -> Result<Option<Verdict>, LedgerError> {
+        let bounds = **self.bounds.load();
+        let context = self.context(&bounds);
+        let found = self.find(work, request, context.now, &bounds);
+        let mut question = Question::default();
+        if !so_far.charged {
+            question.requests = self.limits.shared(&request.who, Kind::Requests);
+        }
+        if found.is_none()
+            && let Err(refusal) = self.claim(work, request, &mut question, so_far, context.now, &bounds)
+        {
+            return Ok(Some(Verdict::Limited(refusal)));
+        }
+        let command = question.on(work.command(context), found.is_none(), &bounds);
+        if found.is_some() && command.is_idle() {
+            return Ok(found);
+        }
+        let reply = self.run(command.clone()).await.inspect_err(|_| self.give_back(&mut question.address))?;
+        so_far.charged = true;
+        so_far.standing =
+            so_far.standing.then(remote::standing(&question.requests, &times(&reply.requests), micros(&reply)));
+        if reply.status != Status::Ok {
+            self.give_back(&mut question.address);
+        }
+        match reply.status {
+            Status::Ok => {
+                self.wrote(&command, &reply.sums, &work.book);
+                let levels = times(&reply.generations);
+                so_far.standing =
+                    so_far.standing.then(remote::standing(&question.generations, &levels, micros(&reply)));
+                if found.is_some() {
+                    return Ok(found);
+                }
+                self.hot.remove(&request.ask.fingerprint);
+                question.address.remote = tokens(&question.generations, &reply.generations);
+                return Ok(Some(Verdict::Claimed(question.address)));
+            }
+            Status::Limited => {
+                return question
+                    .refusal(&reply)
+                    .map(|refusal| Some(Verdict::Limited(refusal)))
+                    .ok_or(LedgerError::Unavailable);
+            }
+            Status::Exhausted => {
+                let (_, exhausted) = question.caps.get(reply.cap).ok_or(LedgerError::Unavailable)?;
+                return Ok(Some(Verdict::Exhausted(*exhausted)));
+            }
+            Status::Full if !self.make_room().await? => return Ok(Some(Verdict::Full)),
+            Status::Changed | Status::Full => {}
+            Status::Wait => sleep(Duration::from_millis(reply.wait.min(LONGEST_WAIT))).await,
+            Status::Late | Status::Epoch => return Err(LedgerError::Unavailable),
+        }
+        work.again(reply.values, self.context(&bounds));
+        Ok(None)
+    }
+
+    /// What stands there already for this submission; `None`: it is free.
+    fn find(&self, work: &mut Work, request: &Request, now: Time, bounds: &Bounds) -> Option<Verdict> {
+        let ask = &request.ask;
+        match work.book.find(ask, now, bounds) {
+            Found::KeyReused => Some(Verdict::KeyReused),
+            Found::Look(fingerprint, Look::Join(attempt)) => Some(Verdict::Join { fingerprint, attempt }),
+            Found::Look(_, Look::Held(wait)) => Some(Verdict::Held(wait)),
+            Found::Look(_, Look::Hit(created, until)) => {
+                let own = work.book.entry(&ask.fingerprint).and_then(|entry| entry.created());
+                if own.is_some_and(|own| *own == created) {
+                    self.hot.insert(ask.fingerprint, created.clone(), until);
+                }
+                Some(Verdict::Hit(created, until))
+            }
+            Found::Look(_, Look::Free) => request.closed.map(Verdict::Closed),
+        }
+    }
+
+    /// Claims in the small book, and asks for what a claim takes.
+    fn claim(
+        &self,
+        work: &mut Work,
+        request: &Request,
+        question: &mut Question,
+        so_far: &mut SoFar,
+        now: Time,
+        bounds: &Bounds,
+    ) -> Result<(), Refusal> {
+        let (taken, stands) = self.limits.address_generation(&request.who)?;
+        question.address = taken;
+        so_far.standing = so_far.standing.then(stands);
+        question.generations = self.limits.shared(&request.who, Kind::Generations);
+        question.caps = self.caps(&request.charge);
+        let ask = &request.ask;
+        work.book.tab_mut().set_terms(self.terms.load_full());
+        work.book.tab_mut().reserve(ask.attempt, request.charge.clone());
+        work.book.claim(ask, now, bounds);
+        work.book.lease(ask.fingerprint, ask.attempt, Some(now + self.lease.length), &bounds.windows);
+        Ok(())
     }
 
     fn give_back(&self, taken: &mut Taken) {
@@ -182,5 +234,12 @@ fn times(levels: &[Level]) -> Vec<u64> {
     levels.iter().map(|level| level.tat.parse().unwrap_or_default()).collect()
 }
 
+/// The moment of an answer, in microseconds.
+const fn micros(reply: &Reply) -> u64 {
+    reply.now.saturating_mul(1000)
+}
+
 /// How often an admission is tried against others under the same fingerprint.
 const TRIES: usize = 16;
+/// How long a new epoch is waited for at a time, in milliseconds.
+const LONGEST_WAIT: u64 = 1000;

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moka::Expiry;
 use moka::sync::Cache;
@@ -39,7 +39,7 @@ struct Until(Box<dyn Fn() -> u64 + Send + Sync>);
 
 impl Expiry<String, Arc<Kept>> for Until {
     #[expect(clippy::disallowed_types, reason = "the cache's own clock is an argument that is not used")]
-    fn expire_after_create(&self, _: &String, kept: &Arc<Kept>, _: Instant) -> Option<Duration> {
+    fn expire_after_create(&self, _: &String, kept: &Arc<Kept>, _: std::time::Instant) -> Option<Duration> {
         Some(Duration::from_millis(kept.expires.saturating_sub((self.0)())))
     }
 }
