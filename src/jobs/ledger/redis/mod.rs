@@ -169,7 +169,9 @@ impl Ledger for RedisLedger {
             match timeout(TURN_PATIENCE, self.shared.turned(&job, turn, end)).await {
                 Ok(Ok(ended)) => Ok(ended),
                 Ok(Err(_)) | Err(_) => {
-                    self.shared.hot.remove(&job.fingerprint);
+                    if !matches!(turn, Turn::Done(_) | Turn::Refused) {
+                        self.shared.hot.remove(&job.fingerprint);
+                    }
                     self.shared.pending.push(Late::Turned(job, turn, end));
                     Err(LedgerError::Unavailable)
                 }

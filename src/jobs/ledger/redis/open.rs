@@ -76,18 +76,23 @@ pub async fn reach(
     let mut put = cmd("SET");
     put.arg(format!("{prefix}fingerprint-key")).arg(&new).arg("NX").arg("GET");
     let begun = Instant::now();
+    let mut reason = Failure::Unreachable;
     let key = loop {
         match link.query::<Option<String>>(&put).await {
             Ok(standing) => break standing.unwrap_or(new),
-            Err(failure) if begun.elapsed() < FIRST_PATIENCE => {
-                warn!(reason = failure.name(), "redis does not answer yet");
+            Err(failure) if begun.elapsed() < FIRST_PATIENCE && reason != Failure::Denied => {
+                // That nobody has even asked is no reason.
+                if failure != Failure::Open {
+                    reason = failure;
+                    warn!(reason = reason.name(), "redis does not answer yet");
+                }
                 sleep(BETWEEN_TRIES).await;
             }
-            Err(failure) => {
+            Err(_) => {
                 return Err(format!(
                     "ledger.redis_url_env: redis cannot be used ({}), and the fingerprints' key is there: \
                      start it, or set dedup.key_env to begin without it",
-                    failure.name()
+                    reason.name()
                 ));
             }
         }

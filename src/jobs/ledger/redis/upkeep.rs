@@ -113,7 +113,8 @@ impl Shared {
             Ok(book.turned(job, turn, end, now, &bounds.windows))
         };
         let ended = self.unit(wanted, PLAIN, step).await?;
-        if ended.fate != Fate::Stays {
+        // What is done is still worth giving out when Redis is away.
+        if ended.fate == Fate::Ends {
             self.hot.remove(&job.fingerprint);
         }
         Ok(ended)
