@@ -71,8 +71,21 @@ pub enum Error {
         /// What is wrong and what to do.
         message: Cow<'static, str>,
     },
+    /// There is no gateway key.
+    MissingKey,
+    /// What was presented is no gateway key or token, or none that is good.
+    InvalidKey,
     /// A page of a foreign origin tried to call.
     OriginRefused,
+    /// A token is for another user than the body names.
+    UserMismatch,
+    /// The team, or its key, may not ask for this model.
+    ModelNotAllowed,
+    /// The key is not for this.
+    RouteNotAllowed {
+        /// Its name in the configuration.
+        route: &'static str,
+    },
     /// No such path.
     NotFound,
     /// A path of xAI's that this API does not offer.
@@ -150,7 +163,10 @@ impl Error {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::InvalidJson { .. } | Self::BadRequest { .. } | Self::Aborted => StatusCode::BAD_REQUEST,
-            Self::OriginRefused => StatusCode::FORBIDDEN,
+            Self::MissingKey | Self::InvalidKey => StatusCode::UNAUTHORIZED,
+            Self::OriginRefused | Self::UserMismatch | Self::ModelNotAllowed | Self::RouteNotAllowed { .. } => {
+                StatusCode::FORBIDDEN
+            }
             Self::NotFound | Self::NotOffered | Self::UnknownJob => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -182,7 +198,12 @@ impl Error {
         match self {
             Self::InvalidJson { .. } => "invalid_json",
             Self::BadRequest { .. } | Self::Aborted => "bad_request",
+            Self::MissingKey => "missing_key",
+            Self::InvalidKey => "invalid_key",
             Self::OriginRefused => "origin_refused",
+            Self::UserMismatch => "user_mismatch",
+            Self::ModelNotAllowed => "model_not_allowed",
+            Self::RouteNotAllowed { .. } => "route_not_allowed",
             Self::NotFound | Self::NotOffered => "not_found",
             Self::UnknownJob => "unknown_job",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -216,7 +237,11 @@ impl Error {
             Self::IdempotencyKeyReused => Some("Idempotency-Key"),
             Self::RateLimited { limit, .. } => Some(limit),
             Self::Overloaded { what } => Some(what),
+            Self::MissingKey | Self::InvalidKey => Some("Authorization"),
             Self::OriginRefused => Some("Origin"),
+            Self::UserMismatch => Some("user"),
+            Self::ModelNotAllowed => Some("model"),
+            Self::RouteNotAllowed { route } => Some(route),
             Self::MisdirectedRequest => Some("Host"),
             _ => None,
         }
@@ -267,7 +292,16 @@ impl Error {
         match self {
             Self::InvalidJson { message } => Cow::Borrowed(message),
             Self::BadRequest { message, .. } => Cow::Borrowed(message),
-            Self::OriginRefused => "this origin may not call: add it to server.cors.allowed_origins".into(),
+            Self::MissingKey => "a key is needed: send Authorization: Bearer and the gateway key".into(),
+            Self::InvalidKey => "this key is not valid here: ask the gateway's operator for one that is".into(),
+            Self::OriginRefused => {
+                "this origin may not call: add it to server.cors.allowed_origins, or to the key's own origins".into()
+            }
+            Self::UserMismatch => {
+                "user: this token is for another user: leave the field out, or ask for a token".into()
+            }
+            Self::ModelNotAllowed => "model: this team, or this key, may not use this model".into(),
+            Self::RouteNotAllowed { route } => format!("this key, or this token, is not for {route}").into(),
             Self::NotFound => "no such path: submit to /grok/v1/videos/generations or /grok/v1/videos/edits, \
                                poll /grok/v1/videos/{request_id}"
                 .into(),

@@ -3,5 +3,6 @@
 pub mod rate;
 pub mod quota;
 pub mod headers;
+pub mod attempts;
 mod buckets;
 pub mod settings;

@@ -2,6 +2,7 @@
 //! locks every bucket it asks, in one order, and takes from all of them or from none; a request then owns what it
 //! took, and a generation that was certainly not sent can be given back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::request::client::{BucketKey, Who};
 
 /// All limits of this process.
 pub struct Limits {
-    quotas: ArcSwap<Quotas>,
+    quotas: ArcSwap<AllQuotas>,
     users: Buckets,
     teams: Buckets,
     addresses: Buckets,
@@ -28,10 +29,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Limits nobody has used yet.
+    /// Limits nobody has used yet, the same for every team.
     pub fn new(limits: &settings::Limits, clock: Clock) -> Self {
         Self {
-            quotas: ArcSwap::from_pointee(Quotas::of(limits)),
+            quotas: ArcSwap::from_pointee(AllQuotas::of(limits, &[])),
             users: Buckets::new(limits.tracked),
             teams: Buckets::new(limits.tracked),
             addresses: Buckets::new(limits.tracked),
@@ -40,16 +41,18 @@ impl Limits {
         }
     }
 
-    /// Takes a new configuration. What was used stays used: a bucket owes as long as before, but never more than the
-    /// new window. Walks through all buckets, a shard at a time.
-    pub fn reload(&self, limits: &settings::Limits) {
+    /// Takes a new configuration: everybody's limits, and those of teams that have their own, by the team's key. What
+    /// was used stays used: a bucket owes as long as before, but never more than the new window. Walks through all
+    /// buckets, a shard at a time.
+    pub fn reload(&self, limits: &settings::Limits, teams: &[(BucketKey, settings::Limits)]) {
         for buckets in [&self.users, &self.teams, &self.addresses] {
             buckets.track(limits.tracked);
         }
-        let quotas = Arc::new(Quotas::of(limits));
+        let quotas = Arc::new(AllQuotas::of(limits, teams));
         self.quotas.store(Arc::clone(&quotas));
         for limit in Limit::ALL {
-            if let Some(quota) = quotas.get(limit) {
+            // Whose a bucket is cannot be told here: the longest window is nobody's advantage.
+            if let Some(quota) = quotas.longest(limit) {
                 self.buckets(limit.scope).cap(limit.kind, &quota, self.now());
             }
         }
@@ -83,6 +86,7 @@ impl Limits {
     /// refund would let one too many through.
     pub fn give_back(&self, taken: Taken) {
         let quotas = self.quotas.load();
+        let quotas = quotas.of_team(taken.team);
         let now = self.now();
         for (scope, token) in Scope::ALL.into_iter().zip(taken.tokens) {
             if let Some(token) = token {
@@ -100,9 +104,9 @@ impl Limits {
         }
     }
 
-    /// Adds `RateLimit-Policy` and `RateLimit` to an answer.
-    pub fn write_headers(&self, standing: &Standing, headers: &mut HeaderMap) {
-        self.quotas.load().policies.write(standing, headers);
+    /// Adds `RateLimit-Policy` and `RateLimit` to an answer for a client of this team.
+    pub fn write_headers(&self, team: BucketKey, standing: &Standing, headers: &mut HeaderMap) {
+        self.quotas.load().of_team(team).policies.write(standing, headers);
     }
 
     /// How many buckets of a scope are in memory.
@@ -112,6 +116,7 @@ impl Limits {
 
     fn take(&self, who: &Who, kind: Kind, scopes: &[Scope]) -> Result<(Taken, Standing), Refusal> {
         let quotas = self.quotas.load();
+        let quotas = quotas.of_team(who.team);
         if scopes.iter().all(|&scope| quotas.get(Limit { scope, kind }).is_none()) {
             return Ok((Taken::default(), Standing::default()));
         }
@@ -130,7 +135,7 @@ impl Limits {
         }
 
         let mut standing = Standing::default();
-        let mut taken = Taken::default();
+        let mut taken = Taken { team: who.team, ..Taken::default() };
         for (token, held) in taken.tokens.iter_mut().zip(&mut held) {
             let Some((limit, quota, bucket)) = held else { continue };
             if refused.is_none() {
@@ -205,6 +210,32 @@ impl From<&Refusal> for Error {
 pub struct Taken {
     /// In the order of [`Scope::ALL`].
     tokens: [Option<Token>; Scope::ALL.len()],
+    /// Whose limits it was taken by.
+    team: BucketKey,
+}
+
+/// The quotas of everybody, and of the teams that have their own.
+struct AllQuotas {
+    common: Quotas,
+    teams: HashMap<BucketKey, Quotas>,
+}
+
+impl AllQuotas {
+    fn of(limits: &settings::Limits, teams: &[(BucketKey, settings::Limits)]) -> Self {
+        let teams = teams.iter().map(|(team, limits)| (*team, Quotas::of(limits))).collect();
+        Self { common: Quotas::of(limits), teams }
+    }
+
+    fn of_team(&self, team: BucketKey) -> &Quotas {
+        // Mostly no team has its own.
+        if self.teams.is_empty() { &self.common } else { self.teams.get(&team).unwrap_or(&self.common) }
+    }
+
+    /// The quota of a limit that has the longest window; `None` if nobody has one.
+    fn longest(&self, limit: Limit) -> Option<Quota> {
+        let quotas = std::iter::once(&self.common).chain(self.teams.values()).map(|quotas| quotas.get(limit));
+        quotas.flatten().max_by_key(|quota| quota.window)
+    }
 }
 
 /// The quotas of one configuration.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 
@@ -153,6 +154,14 @@ pub fn refusal(error: &Error) -> Response<Body> {
     }
     match error {
         Error::OutcomeUnknown { .. } => _ = headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false")),
+        // RFC 6750 §3: nothing more is told to who has not tried.
+        Error::MissingKey => {
+            _ = headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"reelgate\""))
+        }
+        Error::InvalidKey => {
+            let challenge = "Bearer realm=\"reelgate\", error=\"invalid_token\"";
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         Error::MethodNotAllowed { allow } => _ = headers.insert(ALLOW, HeaderValue::from_static(allow)),
         Error::UnsupportedMediaType { param: "Content-Encoding" } => {
             headers.insert("accept-encoding", HeaderValue::from_static("identity"));
@@ -164,6 +173,13 @@ pub fn refusal(error: &Error) -> Response<Body> {
         let status = HeaderValue::try_from(format!("reelgate; error={kind}"));
         headers.extend(status.ok().map(|status| (PROXY_STATUS, status)));
     }
+    answer
+}
+
+/// A document that is for its reader alone.
+pub fn secret(body: Bytes) -> Response<Body> {
+    let mut answer = document(body);
+    answer.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     answer
 }
 

@@ -13,6 +13,7 @@ use tracing::debug;
 use super::Worker;
 use super::answer::Body;
 use super::rules::Rules;
+use crate::access::teams::Pass;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::jobs::entry::Turn;
@@ -35,6 +36,7 @@ impl Worker {
         id: &RequestId,
         header_only: bool,
         passed: &Passed,
+        pass: &Pass,
         rules: &Rules,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {

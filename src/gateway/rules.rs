@@ -8,11 +8,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::understand::Known;
+use crate::access::settings::Team;
+use crate::access::teams::Teams;
+use crate::admission;
 use crate::config::Config;
 use crate::jobs::attempt::Terms;
 use crate::jobs::book::Bounds;
 use crate::jobs::entry::Windows;
 use crate::jobs::settings::{By, Scope, Shape};
+use crate::request::client::{BucketKey, Clients};
 use crate::request::openapi;
 use crate::request::route::Operation;
 use crate::request::schema::Schema;
@@ -34,6 +38,10 @@ pub struct Rules {
     pub body: Limits,
     /// What a body must look like.
     pub validation: Validation,
+    /// Who may call.
+    pub teams: Teams,
+    /// The longest life of a client token.
+    pub token_lifetime: Duration,
     /// `/openapi.json`.
     pub openapi: Bytes,
     /// What makes two submissions one.
@@ -75,6 +83,8 @@ impl Rules {
             cors: Cors::new(&config.server),
             body: Limits::new(&config.server),
             validation,
+            teams: Teams::new(&config.access, &config.teams),
+            token_lifetime: config.access.token_lifetime,
             openapi,
             by: dedup.by,
             scope: dedup.scope,
@@ -93,6 +103,12 @@ impl Rules {
             known: Known::default(),
         })
     }
+}
+
+/// The limits of the teams that have their own.
+pub fn team_limits(config: &Config, clients: &Clients) -> Vec<(BucketKey, admission::settings::Limits)> {
+    let own = |team: &Team| Some((clients.team(&team.name), team.limits.over(&config.limits)?));
+    config.teams.iter().filter_map(own).collect()
 }
 
 /// The bounds of the ledger's book.

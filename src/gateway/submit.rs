@@ -43,12 +43,13 @@ impl Worker {
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
         let mut standing = Standing::default();
+        let team = client.who().team;
         let result = self.serve(operation, &head, upload, client, rules, record, &mut standing).await;
         let mut answer = result.unwrap_or_else(|error| {
             record.refused(&error);
             answer::refusal(&error)
         });
-        self.gateway.limits.write_headers(&standing, answer.headers_mut());
+        self.gateway.limits.write_headers(team, &standing, answer.headers_mut());
         Ok(answer)
     }
 
@@ -168,7 +169,7 @@ impl Worker {
     fn request(&self, understood: &Understood, client: &Client, rules: &Rules) -> Result<Request, Error> {
         let Understood { wishes, names, .. } = understood;
         let gateway = &*self.gateway;
-        let user = understood.user.as_deref().filter(|_| rules.scope == Scope::User).unwrap_or_default();
+        let user = client.user.as_deref().filter(|_| rules.scope == Scope::User).unwrap_or_default();
         let key = wishes.idempotency_key.as_deref();
         let ask = Ask {
             fingerprint: names.fingerprint,

@@ -7,11 +7,13 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use crate::access::teams::{OPEN, Pass};
+
 /// Tells clients apart; one for the whole process.
 pub struct Clients {
     secret: [u8; 32],
-    open: Arc<str>,
-    open_key: BucketKey,
+    /// The key of everyone's team in mode `open`.
+    open: BucketKey,
 }
 
 impl Clients {
@@ -22,34 +24,55 @@ impl Clients {
     pub fn new() -> io::Result<Self> {
         let mut secret = [0; 32];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| io::Error::other("the system gives no randomness"))?;
-        let open = Arc::<str>::from("open");
-        let open_key = BucketKey::new(digest(&secret, b"team", &[open.as_bytes()]));
-        Ok(Self { secret, open, open_key })
+        let open = BucketKey::new(digest(&secret, b"team", &[OPEN.as_bytes()]));
+        Ok(Self { secret, open })
     }
 
-    /// The team of everyone in mode `open`.
-    pub const fn team(&self) -> &Arc<str> {
-        &self.open
-    }
-
-    /// The client behind a connection in mode `open`: everyone is the team `open`. Its `user` is known only once the
-    /// body is read; without one, each address has a bucket of its own among the users.
-    pub fn identify(&self, address: IpAddr) -> Client {
+    /// The client behind a connection that has shown this. Its `user` is known only once the body is read, unless a
+    /// token fixes it; without one, each gateway key has a bucket of its own among the users, and where there are none
+    /// (mode `open`) each address.
+    pub fn identify(&self, address: IpAddr, pass: Pass) -> Client {
         let group = AddressGroup::of(address);
-        let team = self.open_key;
-        let address_key = BucketKey::new(digest(&self.secret, b"address", &[group.as_bytes()]));
-        let who = Who { user: address_key.inside(team), team, address: address_key };
-        Client { team: Arc::clone(&self.open), address, user: None, who, group }
+        let address_key = self.address_of(group);
+        let (team, user) = match &pass.key {
+            None => (self.open, address_key.inside(self.open)),
+            Some(key) => {
+                let name = &pass.team.name;
+                (self.team(name), self.bucket(b"gateway key", &[name.as_bytes(), key.id.as_bytes()]))
+            }
+        };
+        let who = Who { user, team, address: address_key };
+        let fixed = pass.user().map(str::to_owned);
+        let client = Client { team: pass.team.name.clone(), pass, address, user: None, who, group };
+        self.named(client, fixed)
     }
 
-    /// The same client, now that its body is read: `user` is what the body says, in NFC.
+    /// The same client, now that its body is read: `user` is what the body says, in NFC. It changes nothing where a
+    /// token fixes the user.
     pub fn named(&self, mut client: Client, user: Option<String>) -> Client {
-        if let Some(user) = &user {
-            let parts = [client.team.as_bytes(), user.as_bytes()];
-            client.who.user = BucketKey::new(digest(&self.secret, b"user", &parts));
+        if let Some(user) = user {
+            client.who.user = self.bucket(b"user", &[client.team.as_bytes(), user.as_bytes()]);
+            client.user = Some(user);
         }
-        client.user = user;
         client
+    }
+
+    /// The key under which the limits count a team.
+    pub fn team(&self, name: &str) -> BucketKey {
+        self.bucket(b"team", &[name.as_bytes()])
+    }
+
+    /// The key under which the limits count an address.
+    pub fn address(&self, address: IpAddr) -> BucketKey {
+        self.address_of(AddressGroup::of(address))
+    }
+
+    fn address_of(&self, group: AddressGroup) -> BucketKey {
+        self.bucket(b"address", &[group.as_bytes()])
+    }
+
+    fn bucket(&self, label: &[u8], parts: &[&[u8]]) -> BucketKey {
+        BucketKey::new(digest(&self.secret, label, parts))
     }
 
     /// Team, user and address together (`MONEY.md` M13, M14). An address counts as its group, because a client's
@@ -80,9 +103,11 @@ fn digest(secret: &[u8; 32], label: &[u8], parts: &[&[u8]]) -> [u8; 16] {
 pub struct Client {
     /// Whose money it spends.
     pub team: Arc<str>,
+    /// What it has shown, and so what it may.
+    pub pass: Pass,
     /// Where it calls from.
     pub address: IpAddr,
-    /// The body's `user`.
+    /// The body's `user`, or the token's.
     pub user: Option<String>,
     who: Who,
     group: AddressGroup,
@@ -98,7 +123,7 @@ impl Client {
 /// The keys of one client's buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Who {
-    /// The `user` inside its team; without a `user`, the address inside the team.
+    /// The `user` inside its team; without a `user`, the gateway key, or in mode `open` the address inside the team.
     pub user: BucketKey,
     /// The team.
     pub team: BucketKey,
@@ -177,7 +202,7 @@ mod tests {
     use super::*;
 
     fn client(clients: &Clients, address: &str, user: Option<&str>) -> Client {
-        clients.named(clients.identify(address.parse().unwrap()), user.map(str::to_owned))
+        clients.named(clients.identify(address.parse().unwrap(), Pass::open()), user.map(str::to_owned))
     }
 
     #[test]

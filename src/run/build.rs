@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use secrecy::ExposeSecret;
 use tokio::runtime::Handle;
 
+use crate::access::token::Tokens;
+use crate::admission::attempts::Attempts;
 use crate::admission::quota::Scope;
 use crate::admission::rate::Limits;
 use crate::clock::Clock;
@@ -52,7 +55,9 @@ pub(super) fn gateway(
     let pseudonym = format!("reelgate-{a:02x}{b:02x}{c:02x}{d:02x}");
     let upstream = Upstream::new(&config.upstream, key, &pseudonym).map_err(|fault| fault.to_string())?;
     let upstream = Arc::new(upstream);
+    let clients = Clients::new().map_err(|error| error.to_string())?;
     let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
+    limits.reload(&config.limits, &rules::team_limits(config, &clients));
     let hot_entries = config.dedup.hot_entries;
     let ledger = match file {
         None => LocalLedger::in_memory(limits.clone(), bounds, hot_entries, clock.clone()),
@@ -72,7 +77,9 @@ pub(super) fn gateway(
     Ok(Arc::new(Gateway {
         rules: ArcSwap::from_pointee(rules),
         telemetry,
-        clients: Clients::new().map_err(|error| error.to_string())?,
+        clients,
+        tokens: Tokens::new(fingerprints.derive(TOKENS).expose_secret()),
+        attempts: Attempts::new(config.access.failed_keys, config.limits.tracked, clock.clone()),
         limits,
         memory: BodyMemory::new(config.server.body_memory),
         in_flight: InFlight::new(config.server.requests_in_flight),
@@ -82,6 +89,10 @@ pub(super) fn gateway(
         clock,
     }))
 }
+
+/// Names the purpose of a key that is derived from the fingerprints' key (`MONEY.md` M9): where that is the same, so is
+/// this one, after a restart and in another replica.
+const TOKENS: &str = "reelgate signing key of client tokens";
 
 /// Shows at each scrape what is counted elsewhere.
 pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {

@@ -42,7 +42,12 @@ fn refusals() -> Vec<(u16, &'static str)> {
     let all = [
         Error::InvalidJson { message: String::new() },
         Error::BadRequest { param: "", message: "".into() },
+        Error::MissingKey,
+        Error::InvalidKey,
         Error::OriginRefused,
+        Error::UserMismatch,
+        Error::ModelNotAllowed,
+        Error::RouteNotAllowed { route: "" },
         Error::NotFound,
         Error::NotOffered,
         Error::UnknownJob,
@@ -75,7 +80,12 @@ fn refusals() -> Vec<(u16, &'static str)> {
         match error {
             Error::InvalidJson { .. }
             | Error::BadRequest { .. }
+            | Error::MissingKey
+            | Error::InvalidKey
             | Error::OriginRefused
+            | Error::UserMismatch
+            | Error::ModelNotAllowed
+            | Error::RouteNotAllowed { .. }
             | Error::NotFound
             | Error::NotOffered
             | Error::UnknownJob
@@ -119,6 +129,7 @@ fn every_path_and_method_in_it_exists() {
         "GET /grok/v1/videos/{request_id}",
         "GET /openapi.json",
         "HEAD /grok/v1/videos/{request_id}",
+        "POST /grok/v1/client_tokens",
         "POST /grok/v1/videos/edits",
         "POST /grok/v1/videos/generations",
     ];

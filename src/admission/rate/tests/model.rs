@@ -164,7 +164,7 @@ proptest! {
                     continue;
                 }
                 Act::Reload(limits) => {
-                    bench.limits.reload(&limits);
+                    bench.limits.reload(&limits, &[]);
                     quotas = Quotas::of(&limits);
                     model.reload(&quotas);
                     continue;
