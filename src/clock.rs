@@ -37,6 +37,23 @@ impl std::ops::Add<Duration> for Time {
     }
 }
 
+/// What the boot-time clock and the wall clock show at one moment. `Instant` does not count a suspended machine, and either
+/// of these may miss what the other shows (`MONEY.md` M3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The boot-time clock.
+    pub boot: Duration,
+    /// The wall clock, since the Unix epoch.
+    pub wall: Duration,
+}
+
+impl Reading {
+    /// The time that has passed since `earlier` by whichever clock shows more of it.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.boot.saturating_sub(earlier.boot).max(self.wall.saturating_sub(earlier.wall))
+    }
+}
+
 /// Where the current [`Time`] comes from.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
@@ -52,21 +69,30 @@ enum Source {
 impl Clock {
     /// The clock of this machine.
     pub fn system() -> Self {
-        let wall_at_start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(Source::System { wall_at_start, boot_at_start: boot_time() })
+        Self(Source::System { wall_at_start: wall_time(), boot_at_start: boot_time() })
     }
 
     /// The clock of this machine, unless that shows an earlier time than `earliest`: then it goes on from there, so that
     /// what is remembered does not live longer because a wall clock was set back (`MONEY.md` M10).
     pub fn system_not_before(earliest: Time) -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall_at_start = wall.max(Duration::from_millis(earliest.as_millis()));
+        let wall_at_start = wall_time().max(Duration::from_millis(earliest.as_millis()));
         Self(Source::System { wall_at_start, boot_at_start: boot_time() })
     }
 
     /// A clock that shows the milliseconds in `millis`, for tests.
     pub fn manual(millis: Arc<AtomicU64>) -> Self {
         Self(Source::Manual(millis))
+    }
+
+    /// What both clocks show now.
+    pub fn reading(&self) -> Reading {
+        match &self.0 {
+            Source::System { .. } => Reading { boot: boot_time(), wall: wall_time() },
+            Source::Manual(millis) => {
+                let both = Duration::from_millis(millis.load(Ordering::SeqCst));
+                Reading { boot: both, wall: both }
+            }
+        }
     }
 
     /// The current time.
@@ -78,6 +104,11 @@ impl Clock {
             Source::Manual(millis) => Time(millis.load(Ordering::SeqCst)),
         }
     }
+}
+
+/// The time since the Unix epoch, by the wall clock.
+fn wall_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The time since the machine booted, sleep included.
@@ -99,6 +130,15 @@ mod tests {
         let first = clock.now();
         assert!(first.as_millis().abs_diff(wall) < 1_000, "{first:?} is far from {wall}");
         assert!(clock.now() >= first);
+    }
+
+    #[test]
+    fn m3_a_difference_is_what_the_clock_that_saw_more_of_it_shows() {
+        let at = |boot, wall| Reading { boot: Duration::from_secs(boot), wall: Duration::from_secs(wall) };
+        let start = at(100, 5_000);
+        for (later, seconds) in [(at(101, 5_001), 1), (at(101, 5_030), 30), (at(140, 5_001), 40), (at(102, 4_000), 2)] {
+            assert_eq!(later.since(start), Duration::from_secs(seconds), "{later:?}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use toml::de::{DeTable, Error as SyntaxError};
 
 use crate::access::settings::{Access, Team};
 use crate::admission::settings::Limits;
+use crate::bill::settings::{Budgets, Prices, Running};
 use crate::jobs::settings::{Dedup, Ledger, Polls};
 use crate::server::settings::Admin;
 use crate::{request, server, telemetry, upstream};
@@ -49,6 +50,12 @@ pub struct Config {
     pub teams: Vec<Team>,
     /// `[limits]`: how often.
     pub limits: Limits,
+    /// `[limits]`: how many jobs at once.
+    pub running: Running,
+    /// `[budgets]`: how much may be spent.
+    pub budgets: Budgets,
+    /// `[prices]`: what a job costs.
+    pub prices: Prices,
     /// `[validation]`: what a body must look like.
     pub validation: request::settings::Settings,
     /// `[dedup]`: what counts as the same prompt.
@@ -115,6 +122,9 @@ impl Config {
             access: Access::read(&mut root.section("access"), &base.access),
             teams: root.each("teams", &base.teams, &Team::default(), Team::read),
             limits: Limits::read(&mut root.section("limits"), &base.limits),
+            running: Running::read(&mut root.section("limits"), &base.running),
+            budgets: Budgets::read(&mut root.section("budgets"), &base.budgets),
+            prices: Prices::read(&mut root.section("prices"), &base.prices),
             validation: request::settings::Settings::read(&mut root.section("validation"), &base.validation),
             dedup: Dedup::read(&mut root.section("dedup"), &base.dedup),
             ledger: Ledger::read(&mut root.section("ledger"), &base.ledger),

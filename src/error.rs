@@ -133,6 +133,13 @@ pub enum Error {
         /// When it is over.
         retry_after: Duration,
     },
+    /// A budget is used up.
+    BudgetExhausted {
+        /// The budget's name: `user.per_day`, `total.seconds_per_month`, ….
+        limit: &'static str,
+        /// When the next day or month begins.
+        retry_after: Duration,
+    },
     /// Our own fault.
     Internal,
     /// Nothing was sent: the upstream could not be reached.
@@ -187,6 +194,7 @@ impl Error {
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::BudgetExhausted { .. } => StatusCode::PAYMENT_REQUIRED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Overloaded { .. } | Self::LedgerUnavailable | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::LoopDetected => StatusCode::LOOP_DETECTED,
@@ -217,6 +225,7 @@ impl Error {
             Self::UriTooLong => "uri_too_long",
             Self::HeaderTooLarge => "header_too_large",
             Self::RateLimited { .. } => "rate_limited",
+            Self::BudgetExhausted { .. } => "budget_exhausted",
             Self::Internal => "internal_error",
             Self::UpstreamUnreachable(Unreached::Timeout) | Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamUnreachable(_) => "upstream_unreachable",
@@ -235,7 +244,7 @@ impl Error {
             Self::InvalidRequest(faults) => faults.first().map(|fault| fault.param.as_str()).filter(|p| !p.is_empty()),
             Self::BadRequest { param, .. } | Self::UnsupportedMediaType { param } => Some(param),
             Self::IdempotencyKeyReused => Some("Idempotency-Key"),
-            Self::RateLimited { limit, .. } => Some(limit),
+            Self::RateLimited { limit, .. } | Self::BudgetExhausted { limit, .. } => Some(limit),
             Self::Overloaded { what } => Some(what),
             Self::MissingKey | Self::InvalidKey => Some("Authorization"),
             Self::OriginRefused => Some("Origin"),
@@ -267,7 +276,9 @@ impl Error {
     /// Whole seconds for `Retry-After`, at least 1, where waiting helps.
     pub fn retry_after(&self) -> Option<u64> {
         let wait = match self {
-            Self::OutcomeUnknown { retry_after, .. } | Self::RateLimited { retry_after, .. } => *retry_after,
+            Self::OutcomeUnknown { retry_after, .. }
+            | Self::RateLimited { retry_after, .. }
+            | Self::BudgetExhausted { retry_after, .. } => *retry_after,
             Self::Overloaded { .. } | Self::LedgerUnavailable | Self::Draining => Duration::from_secs(1),
             Self::UpstreamUnreachable(_) | Self::UpstreamTimeout => Duration::from_secs(2),
             _ => return None,
@@ -343,6 +354,10 @@ impl Error {
             Self::RateLimited { limit, .. } => {
                 let seconds = self.retry_after().unwrap_or(1);
                 format!("the limit {limit} is reached: try again in {seconds} s").into()
+            }
+            Self::BudgetExhausted { limit, .. } => {
+                let period = if limit.ends_with("month") { "month" } else { "day" };
+                format!("the budget {limit} does not hold this job: it is renewed with the next {period} (UTC)").into()
             }
             Self::Internal => "an error of the gateway itself: try again, and tell its operator".into(),
             Self::UpstreamUnreachable(_) => "the upstream could not be reached: nothing was sent, try again".into(),

@@ -4,6 +4,7 @@
 pub mod answer;
 mod identify;
 mod poll;
+mod preview;
 pub mod rules;
 mod submit;
 mod tokens;
@@ -20,6 +21,7 @@ use hyper::{Method, Request, Response};
 use crate::access::settings::Gate;
 use crate::access::token::Tokens;
 use crate::admission::attempts::Attempts;
+use crate::admission::pace::Pace;
 use crate::admission::rate::Limits;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -61,6 +63,8 @@ pub struct Gateway {
     pub fingerprints: FingerprintKey,
     /// One job for identical prompts.
     pub dedup: Arc<Dedup>,
+    /// How fast the API behind takes submissions.
+    pub pace: Arc<Pace>,
     /// The API behind.
     pub upstream: Arc<Upstream>,
     /// The time.
@@ -96,6 +100,9 @@ impl Worker {
             Ok(caller) => caller,
             Err(error) => return (Caller::default(), Err(error)),
         };
+        if rules.teams.is_open() {
+            rules.teams.names().for_each(|team| record.team(team));
+        }
         let answer = self.route(head, upload, peer, &caller, rules, record).await;
         (caller, answer)
     }

@@ -39,6 +39,7 @@ pub mod server;
 pub mod request;
 pub mod access;
 pub mod admission;
+pub mod bill;
 pub mod jobs;
 pub mod upstream;
 pub mod telemetry;

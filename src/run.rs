@@ -155,6 +155,8 @@ impl Running {
             hurry.await;
             warn!("ending at once: what is in flight is written down as unknown");
             ending.hurry.cancel();
+            // Whoever waits is told so, and that takes a moment; then nobody is waited for.
+            tokio::time::sleep(LAST_ANSWERS).await;
             drain.abort();
             std::future::pending().await
         };
@@ -199,6 +201,8 @@ async fn sweep(gateway: &Gateway) {
 
 /// How long the connections have to end what they have in work.
 const CLOSE_WITHIN: Duration = Duration::from_secs(30);
+/// How long a hurried end has for the answers of those who wait.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// How long the admin listener and the log have at the very end.
 const LAST_CHORES: Duration = Duration::from_secs(2);
 const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);

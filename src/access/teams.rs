@@ -70,6 +70,12 @@ impl Teams {
         self.mode == Mode::Open
     }
 
+    /// The names of the teams that may call.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let open = self.is_open().then_some(&self.open.team.name);
+        open.into_iter().chain(self.by_name.keys().filter(|_| !self.is_open()))
+    }
+
     /// How many teams may call.
     pub fn count(&self) -> usize {
         if self.is_open() { 1 } else { self.by_name.len() }

@@ -71,17 +71,27 @@ impl Buckets {
         Held { key, kind, now, bucket, next: Cell::new(None), place }
     }
 
-    /// Lets no bucket owe more than one window of the quotas that a reload has brought.
-    pub(super) fn cap(&self, kind: Kind, quota: &Quota, now: Nanos) {
-        let latest = now + quota.window;
+    /// Brings every bucket from its old quota to its new one, if it has one: `change_of` says both, `common` is that of
+    /// the bucket that newcomers share.
+    pub(super) fn measure(
+        &self,
+        kind: Kind,
+        common: Option<(Quota, Quota)>,
+        change_of: impl Fn(BucketKey) -> Option<(Quota, Quota)>,
+        now: Nanos,
+    ) {
         for shard in self.shards.iter().chain([&self.last]) {
             let shard = &mut *lock(shard);
-            for bucket in shard.map.values_mut() {
-                bucket.cap(kind, latest);
+            for (key, bucket) in &mut shard.map {
+                if let Some((old, new)) = change_of(*key) {
+                    bucket.measure(kind, &old, &new, now);
+                }
             }
             shard.none_full_before = Nanos::default();
         }
-        lock(&self.shared).cap(kind, latest);
+        if let Some((old, new)) = common {
+            lock(&self.shared).measure(kind, &old, &new, now);
+        }
     }
 
     /// Undoes a generation that was not used, unless its bucket has been full since: then it has come back by itself.
@@ -249,6 +259,19 @@ impl Bucket {
             Kind::Generations => self.generations = self.generations.min(latest),
         }
         *self
+    }
+
+    /// Owes as many submissions as before, each by the new quota's measure.
+    fn measure(&mut self, kind: Kind, old: &Quota, new: &Quota, now: Nanos) {
+        let until = self.time(kind);
+        if until > now && old.interval != new.interval {
+            let debt = new.of_same_count(until.saturating_sub(now), old);
+            match kind {
+                Kind::Requests => self.requests = now + debt,
+                Kind::Generations => self.generations = now + debt,
+            }
+        }
+        self.cap(kind, now + new.window);
     }
 
     fn full_at(&self) -> Nanos {

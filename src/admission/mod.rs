@@ -4,5 +4,6 @@ pub mod rate;
 pub mod quota;
 pub mod headers;
 pub mod attempts;
+pub mod pace;
 mod buckets;
 pub mod settings;

@@ -139,6 +139,13 @@ impl Quota {
         limiter.check().map_err(|refusal| refusal.wait_time_from(now).into())
     }
 
+    /// What as many submissions owe here as owed `debt` by the old quota; a window at most.
+    pub(super) fn of_same_count(&self, debt: Nanos, old: &Self) -> Nanos {
+        let product = u128::from(debt.as_u64()) * u128::from(self.interval.as_u64());
+        let debt = product.div_ceil(u128::from(old.interval.as_u64().max(1)));
+        Nanos::new(u64::try_from(debt).unwrap_or(u64::MAX)).min(self.window)
+    }
+
     /// How a bucket stands that owes until `time`.
     pub(super) fn level(&self, time: Nanos, now: Nanos) -> Level {
         let free = self.window.saturating_sub(time.saturating_sub(now));

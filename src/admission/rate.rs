@@ -42,19 +42,27 @@ impl Limits {
     }
 
     /// Takes a new configuration: everybody's limits, and those of teams that have their own, by the team's key. What
-    /// was used stays used: a bucket owes as long as before, but never more than the new window. Walks through all
-    /// buckets, a shard at a time.
+    /// was used stays used: a bucket owes for as many submissions as before, each by the new measure, but never more than
+    /// the new window. Walks through all buckets, a shard at a time; a decision that falls between the swap and its
+    /// bucket's turn is judged by the new quota over the old debt.
     pub fn reload(&self, limits: &settings::Limits, teams: &[(BucketKey, settings::Limits)]) {
         for buckets in [&self.users, &self.teams, &self.addresses] {
             buckets.track(limits.tracked);
         }
         let quotas = Arc::new(AllQuotas::of(limits, teams));
-        self.quotas.store(Arc::clone(&quotas));
+        let old = self.quotas.swap(Arc::clone(&quotas));
         for limit in Limit::ALL {
-            // Whose a bucket is cannot be told here: the longest window is nobody's advantage.
-            if let Some(quota) = quotas.longest(limit) {
-                self.buckets(limit.scope).cap(limit.kind, &quota, self.now());
-            }
+            let change = |old: &Quotas, new: &Quotas| new.get(limit).map(|new| (old.get(limit).unwrap_or(new), new));
+            let common = change(&old.common, &quotas.common);
+            let own = old.teams.keys().chain(quotas.teams.keys());
+            let own: HashMap<u16, _> =
+                own.map(|team| (team.tag(), change(old.of_team(*team), quotas.of_team(*team)))).collect();
+            let of_teams = matches!(limit.scope, Scope::User | Scope::Team);
+            let change_of = |key: BucketKey| match own.get(&key.tag()) {
+                Some(change) if of_teams => *change,
+                _ => common,
+            };
+            self.buckets(limit.scope).measure(limit.kind, common, change_of, self.now());
         }
     }
 
@@ -229,12 +237,6 @@ impl AllQuotas {
     fn of_team(&self, team: BucketKey) -> &Quotas {
         // Mostly no team has its own.
         if self.teams.is_empty() { &self.common } else { self.teams.get(&team).unwrap_or(&self.common) }
-    }
-
-    /// The quota of a limit that has the longest window; `None` if nobody has one.
-    fn longest(&self, limit: Limit) -> Option<Quota> {
-        let quotas = std::iter::once(&self.common).chain(self.teams.values()).map(|quotas| quotas.get(limit));
-        quotas.flatten().max_by_key(|quota| quota.window)
     }
 }
 

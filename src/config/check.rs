@@ -10,6 +10,7 @@ use std::path::Path;
 
 use super::{Config, names};
 use crate::access::settings::Mode;
+use crate::bill::settings::Budgets;
 use crate::jobs::settings::Kind;
 use crate::request::route::Operation;
 use crate::request::settings::SchemaSource;
@@ -43,6 +44,7 @@ pub(super) fn faults(config: &Config, schema: SchemaCheck<'_>) -> Vec<Finding> {
     validation(config, schema, &mut findings);
     dedup(config, &mut findings);
     findings.0.extend(teams::faults(config));
+    budgets(config, &mut findings);
     findings.0
 }
 
@@ -173,6 +175,12 @@ fn upstream(config: &Config, findings: &mut Findings) {
             NOT_A_VARIABLE,
         ),
     }
+    let slot = upstream.pace.map(|pace| pace.per / pace.count.max(1));
+    findings.require(
+        slot.is_none_or(|slot| slot <= upstream.queue_wait),
+        &["upstream.pace", "upstream.queue_wait"],
+        "a slot comes less often than upstream.queue_wait: nobody who waits would ever be in time",
+    );
     findings.require(
         upstream.submit_timeout <= upstream.late_answer,
         &["upstream.submit_timeout", "upstream.late_answer"],
@@ -193,6 +201,56 @@ fn validation(config: &Config, schema: SchemaCheck<'_>, findings: &mut Findings)
         }
     }
 }
+
+/// A budget that the longest job can never fit into would refuse it for ever (`MONEY.md` M24).
+fn budgets(config: &Config, findings: &mut Findings) {
+    let cheapest = config.prices.rows.values().flat_map(|row| row.second.values()).min().copied().unwrap_or_default();
+    let longest = cheapest.for_millis(1000 * u64::from(LONGEST_VIDEO));
+    let Budgets { user, team, total, .. } = config.budgets;
+    let kinds: [(_, [&[&str]; 4]); 3] = [
+        (
+            user,
+            [
+                &["budgets.user.per_day"],
+                &["budgets.user.per_month"],
+                &["budgets.user.seconds_per_day"],
+                &["budgets.user.seconds_per_month"],
+            ],
+        ),
+        (
+            team,
+            [
+                &["budgets.team.per_day"],
+                &["budgets.team.per_month"],
+                &["budgets.team.seconds_per_day"],
+                &["budgets.team.seconds_per_month"],
+            ],
+        ),
+        (
+            total,
+            [
+                &["budgets.total.per_day"],
+                &["budgets.total.per_month"],
+                &["budgets.total.seconds_per_day"],
+                &["budgets.total.seconds_per_month"],
+            ],
+        ),
+    ];
+    for (budget, [per_day, per_month, seconds_per_day, seconds_per_month]) in kinds {
+        for (money, keys) in [(budget.per_day, per_day), (budget.per_month, per_month)] {
+            let message = format!("less than {longest}, the price of the longest video at the lowest rate");
+            findings.require(money.is_none_or(|money| money >= longest), keys, message);
+        }
+        for (video, keys) in [(budget.seconds_per_day, seconds_per_day), (budget.seconds_per_month, seconds_per_month)]
+        {
+            let message = format!("less than {LONGEST_VIDEO}, the length of the longest video");
+            findings.require(video.is_none_or(|video| video >= LONGEST_VIDEO), keys, message);
+        }
+    }
+}
+
+/// `duration` goes up to this, in seconds.
+const LONGEST_VIDEO: u32 = 15;
 
 fn dedup(config: &Config, findings: &mut Findings) {
     let dedup = &config.dedup;

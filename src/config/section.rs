@@ -189,6 +189,18 @@ impl<'a> Section<'_, 'a> {
         }
     }
 
+    /// The names of all tables that are written in this section: where operators name them.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = String> + use<'a> {
+        let written = self.table.into_iter().flat_map(|table| table.iter());
+        let tables = written.filter(|(_, value)| value.get_ref().as_table().is_some());
+        tables.map(|(name, _)| name.get_ref().to_string())
+    }
+
+    /// The names of all keys that are written in this section: where operators name them.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = String> + use<'a> {
+        self.table.into_iter().flat_map(|table| table.iter()).map(|(name, _)| name.get_ref().to_string())
+    }
+
     /// The value of a key; `base` where nothing, or nothing usable, is written.
     pub(crate) fn value<T: Value>(&mut self, name: &str, base: &T) -> T {
         self.read(name, base, |_| true, T::refusal)

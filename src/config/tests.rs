@@ -136,10 +136,6 @@ fn keys_of_later_versions_are_unknown_for_now() {
     for (section, key) in [
         ("server.tls", "certificate = \"x\""),
         ("server", "trusted_proxies = []"),
-        ("upstream", "pace = \"off\""),
-        ("upstream", "queue_wait = \"20s\""),
-        ("budgets.user", "per_day = 5.0"),
-        ("prices.\"grok-imagine-video\"", "\"480p\" = 0.05"),
         ("ledger", "lease = \"30s\""),
         ("polls", "watch = \"60s\""),
     ] {
@@ -282,4 +278,25 @@ fn schema_files_are_tried() {
     assert_eq!(load(&any_schema).unwrap().validation.edits, SchemaSource::File(file.clone()));
     let told = load(&|operation, text| Err(format!("{operation:?} {text}"))).unwrap_err().to_string();
     assert_eq!(told, "reelgate.toml:2: validation.edits: Edits not a schema");
+}
+
+#[test]
+fn m24_a_budget_holds_the_longest_job_or_is_refused() {
+    refused("[budgets.user]\nper_day = 0.5", "budgets.user.per_day: less than 0.75");
+    refused("[budgets.total]\nseconds_per_month = 14", "budgets.total.seconds_per_month: less than 15");
+    assert!(read("[budgets.user]\nper_day = 0.75\nseconds_per_day = 15").is_ok());
+    assert!(read("[prices.cheap]\n\"480p\" = 0.01\n[budgets.user]\nper_day = 0.15").is_ok());
+}
+
+#[test]
+fn a_new_model_is_a_new_row_and_a_wrong_price_is_told() {
+    let config = read("[prices.\"my model\"]\n\"480p\" = 1\n[prices.grok-imagine-video]\n\"480p\" = 0.04").unwrap();
+    let price = |model: &str, resolution: &str| config.prices.rows[model].second[resolution].to_string();
+    assert_eq!(
+        (price("my model", "480p"), price("grok-imagine-video", "480p")),
+        ("1.00".to_owned(), "0.04".to_owned())
+    );
+    assert_eq!(price("grok-imagine-video", "720p"), "0.07", "what is not written stays");
+    refused("[prices.a]\n\"480p\" = -1", "prices.a.480p: expected an amount in US dollars");
+    refused("[prices.a]\nhd = 1", "prices.a.hd: unknown key");
 }

@@ -41,7 +41,7 @@ impl Raw<'_> {
     }
 
     /// A whole number that is not negative.
-    fn number(&self) -> Option<u64> {
+    pub(crate) fn number(&self) -> Option<u64> {
         match self {
             Self::Toml(value) => {
                 let integer = value.as_integer()?;

@@ -153,10 +153,13 @@ pub fn refusal(error: &Error) -> Response<Body> {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     match error {
-        Error::OutcomeUnknown { .. } => _ = headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false")),
+        // The same submission would meet the same: only time, or the operator, changes it.
+        Error::OutcomeUnknown { .. } | Error::UpstreamKeyRefused => {
+            headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
         // RFC 6750 §3: nothing more is told to who has not tried.
         Error::MissingKey => {
-            _ = headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"reelgate\""))
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"reelgate\""));
         }
         Error::InvalidKey => {
             let challenge = "Bearer realm=\"reelgate\", error=\"invalid_token\"";
@@ -176,8 +179,8 @@ pub fn refusal(error: &Error) -> Response<Body> {
     answer
 }
 
-/// A document that is for its reader alone.
-pub fn secret(body: Bytes) -> Response<Body> {
+/// What was asked for, told of this moment.
+pub fn told(body: Bytes) -> Response<Body> {
     let mut answer = document(body);
     answer.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     answer

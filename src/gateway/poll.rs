@@ -14,12 +14,13 @@ use super::Worker;
 use super::answer::Body;
 use super::rules::Rules;
 use crate::access::teams::Pass;
+use crate::bill::price::Prices;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::jobs::entry::Turn;
 use crate::jobs::ledger::Ledger;
-use crate::jobs::observe::{self, Seen};
-use crate::jobs::records::{Job, Life};
+use crate::jobs::observe::{self, Facts, Seen};
+use crate::jobs::records::{End, Job, Life};
 use crate::jobs::settings::Shape;
 use crate::request::route::RequestId;
 use crate::telemetry::labels::{Degraded, UpstreamOperation, UpstreamOutcome};
@@ -51,7 +52,7 @@ impl Worker {
             // One answer for all ids that nobody here knows.
             return Err(Error::UnknownJob);
         }
-        let witness = job.clone().map(|job| self.witness(job, response.body().key().id()));
+        let witness = job.clone().map(|job| self.witness(job, response.body().key().id(), rules));
         let relayed = Relay::begin(response, witness).await;
         let unreadable_unknown = job.is_none() && relayed.status() == StatusCode::BAD_REQUEST;
         let flat = rules.shape == Shape::Flat && relayed.status().is_success();
@@ -82,7 +83,7 @@ impl Worker {
         record.upstream(response.ok().map(Response::status), duration);
     }
 
-    fn witness(&self, job: Arc<Job>, key: &str) -> Box<dyn Witness> {
+    fn witness(&self, job: Arc<Job>, key: &str, rules: &Rules) -> Box<dyn Witness> {
         let gateway = &self.gateway;
         Box::new(Observer {
             by_its_key: *job.key == *key,
@@ -90,6 +91,7 @@ impl Worker {
             ledger: gateway.dedup.ledger().clone(),
             metrics: gateway.telemetry.metrics.clone(),
             clock: gateway.clock.clone(),
+            prices: rules.prices.clone(),
         })
     }
 }
@@ -102,28 +104,31 @@ struct Observer {
     ledger: Arc<dyn Ledger>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    prices: Arc<Prices>,
 }
 
 impl Witness for Observer {
     fn saw(&mut self, status: StatusCode, so_far: &[u8], _complete: bool) -> Option<Before> {
-        let (turn, life) = match observe::read(status, so_far) {
+        let (turn, life, facts) = match observe::read(status, so_far) {
             Seen::Nothing | Seen::KeyRefused => return None,
             Seen::Unfinished => {
                 self.job.note_unfinished(self.clock.now());
                 return None;
             }
-            Seen::Done(facts) => (Turn::Done(facts.finished), Life::Done),
-            Seen::Failed { refusal, .. } => (if refusal { Turn::Refused } else { Turn::Over }, Life::Failed),
-            Seen::Moderated(_) => (Turn::Refused, Life::Moderated),
-            Seen::Expired(_) => (Turn::Over, Life::Expired),
+            Seen::Done(facts) => (Turn::Done(facts.finished), Life::Done, facts),
+            Seen::Failed { refusal, facts } => (if refusal { Turn::Refused } else { Turn::Over }, Life::Failed, facts),
+            Seen::Moderated(facts) => (Turn::Refused, Life::Moderated, facts),
+            Seen::Expired(facts) => (Turn::Over, Life::Expired, facts),
             // Another account does not see it.
             Seen::Missing if !self.by_its_key => return None,
-            Seen::Missing => (Turn::Missing, Life::Expired),
+            Seen::Missing => (Turn::Missing, Life::Expired, Facts::default()),
         };
+        let cost = facts.ticks.and_then(|ticks| self.prices.of_ticks(ticks));
+        let end = End { life, cost, length: facts.duration };
         let (job, ledger, metrics) = (self.job.clone(), self.ledger.clone(), self.metrics.clone());
         Some(Box::pin(async move {
             let id = job.id.clone();
-            match ledger.turned(job, turn, life).await {
+            match ledger.turned(job, turn, end).await {
                 Ok(ended) if ended.news => {
                     if let Some(outcome) = life.outcome() {
                         metrics.jobs.inc(outcome);

@@ -1,6 +1,7 @@
 //! The configuration made ready for use: parsed names, compiled schemas, documents written. Made whole, then swapped;
 //! each request goes by one.
 
+use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,9 @@ use super::understand::Known;
 use crate::access::settings::Team;
 use crate::access::teams::Teams;
 use crate::admission;
+use crate::bill::price::Prices;
+use crate::bill::settings::Users;
+use crate::bill::terms::Terms as Bill;
 use crate::config::Config;
 use crate::jobs::attempt::Terms;
 use crate::jobs::book::Bounds;
@@ -60,6 +64,10 @@ pub struct Rules {
     pub patience: Duration,
     /// The form of polls' answers.
     pub shape: Shape,
+    /// What a job costs.
+    pub prices: Arc<Prices>,
+    /// Whether users' names may be kept with what they spend.
+    pub names_users: bool,
     /// Bodies that were understood by these rules.
     pub(super) known: Known,
 }
@@ -96,10 +104,12 @@ impl Rules {
                 max_waiters: dedup.max_waiters,
                 rules: Arc::new(outcome::Rules::from(dedup)),
             },
-            // Connecting is bounded by itself; what comes on top is the ledger's.
-            queue_patience: config.upstream.connect_timeout + Duration::from_secs(5),
+            // Queueing and connecting are bounded by themselves; what comes on top is the ledger's.
+            queue_patience: config.upstream.queue_wait + config.upstream.connect_timeout + Duration::from_secs(5),
             patience: config.upstream.submit_timeout,
             shape: config.polls.shape,
+            prices: Arc::new(Prices::new(&config.prices)),
+            names_users: config.budgets.users == Users::Clear,
             known: Known::default(),
         })
     }
@@ -109,6 +119,11 @@ impl Rules {
 pub fn team_limits(config: &Config, clients: &Clients) -> Vec<(BucketKey, admission::settings::Limits)> {
     let own = |team: &Team| Some((clients.team(&team.name), team.limits.over(&config.limits)?));
     config.teams.iter().filter_map(own).collect()
+}
+
+/// What may be spent.
+pub fn bill(config: &Config) -> Arc<Bill> {
+    Arc::new(Bill::new(&config.budgets, config.running, HashMap::new()))
 }
 
 /// The bounds of the ledger's book.

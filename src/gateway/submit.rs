@@ -2,6 +2,7 @@
 //! (`DESIGN.md` §3).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Response;
@@ -13,19 +14,20 @@ use super::rules::Rules;
 use super::understand::Understood;
 use crate::admission::headers::Standing;
 use crate::admission::rate::Refusal;
+use crate::bill::tab::Charge;
 use crate::clock::Time;
 use crate::error::{Doubt, Error};
 use crate::jobs::attempt::Order;
 use crate::jobs::book::Ask;
-use crate::jobs::dedup::{Delivery, Part, Place};
-use crate::jobs::entry::{Asker, AttemptId, Created, RETRY_AFTER_DOUBT};
+use crate::jobs::dedup::{Delivery, Part, Place, Waiting};
+use crate::jobs::entry::{Asker, AttemptId, Caller, Created, RETRY_AFTER_DOUBT};
 use crate::jobs::ledger::Request;
 use crate::jobs::settings::{By, Scope};
 use crate::request::client::Client;
 use crate::request::route::Operation;
 use crate::request::submission::{self, Wishes};
 use crate::server::body::{self, Upload};
-use crate::telemetry::labels::SubmissionOutcome;
+use crate::telemetry::labels::{Saved, SubmissionOutcome};
 use crate::telemetry::record::Record;
 use crate::telemetry::submission_count::SubmissionCount;
 use crate::upstream::headers::Passed;
@@ -73,11 +75,11 @@ impl Worker {
         let understood = self.understand(operation, wishes, &client, &body, rules).await?;
         let client = gateway.clients.named(client, understood.user.clone());
         self.note(&understood, record);
+        if understood.wishes.dry_run {
+            return self.preview(&understood, &client, rules, record, standing).await;
+        }
         let mut answer = match self.hot(&understood, &client, rules, standing)? {
-            Some((created, until)) => {
-                record.outcome(SubmissionOutcome::Hit);
-                self.hit(&created, until, record)
-            }
+            Some((created, until)) => self.hit(&created, until, &understood, gateway.clients.caller(&client).0, record),
             None => {
                 let mut order = Order {
                     operation,
@@ -132,41 +134,54 @@ impl Worker {
     ) -> Result<Response<Body>, Error> {
         let gateway = &*self.gateway;
         let mut request = self.request(understood, client, rules)?;
+        let mut vain = Vain::default();
         for _ in 0..MOST_ADMISSIONS {
             request.ask.attempt = random_attempt()?;
             match gateway.dedup.admit(&mut request, order, &rules.terms, standing).await? {
                 Place::Hit(created, until) => {
-                    record.outcome(SubmissionOutcome::Hit);
-                    return Ok(self.hit(&created, until, record));
+                    return Ok(self.hit(&created, until, understood, request.ask.asker.caller, record));
                 }
-                Place::Waiting { mut waiter, attempt, part } => {
+                Place::Waiting(mut waiting) => {
                     // Held from here on, so that a client that leaves while it waits leaves its job to be adopted.
-                    let owed = gateway.dedup.delivery(&request.ask, attempt, part);
-                    let joined = Joined::begin(part, order.count.as_ref());
+                    let owed = gateway.dedup.delivery(&request.ask, &waiting);
+                    let joined = Joined::begin(waiting.part, order.count.as_ref());
                     let begun = tokio::time::Instant::now();
-                    // What is on its way is not sent again: the answer is waited for without the body.
-                    let forget = || order.body = Bytes::new();
-                    let outcome = waiter.outcome(rules.queue_patience, rules.patience, forget).await;
-                    if outcome.as_ref().is_some_and(|outcome| outcome.is_void()) {
+                    // What is on its way is not sent again: the answer is waited for without the body. Of an attempt
+                    // elsewhere nothing may be heard any more, and then this submission needs its body again.
+                    let keeps = waiting.waiter.is_elsewhere();
+                    let forget = || {
+                        if !keeps {
+                            order.body = Bytes::new()
+                        }
+                    };
+                    let outcome = waiting.waiter.outcome(rules.queue_patience, rules.patience, forget).await;
+                    let is_void = |outcome: &Arc<Outcome>| {
+                        outcome.is_void() || waiting.part == Part::Joiner && outcome.is_paced()
+                    };
+                    if outcome.as_ref().is_some_and(is_void) {
                         joined.forget();
                         settled(owed);
                         if order.body.is_empty() {
                             return Err(Error::Internal);
                         }
+                        vain.pause(waiting.attempt).await;
                         continue;
                     }
                     drop(joined);
                     record.upstream(None, begun.elapsed());
-                    let waited = Waited { attempt, part, ask: &request.ask };
-                    return self.landed(outcome.as_deref(), &waited, owed, record).await;
+                    if waiting.part == Part::Joiner && matches!(outcome.as_deref(), Some(Outcome::Created { .. })) {
+                        let is_own = waiting.waiter.leader() == Some(request.ask.asker.caller);
+                        record.saved(if is_own { Saved::Retry } else { Saved::Join }, understood.price.amount());
+                    }
+                    return self.landed(outcome.as_deref(), &waiting, &request.ask, owed, record).await;
                 }
             }
         }
-        Err(Error::Overloaded { what: "dedup.max_waiters" })
+        Err(Error::LedgerUnavailable)
     }
 
     /// The submission as the ledger sees it.
-    fn request(&self, understood: &Understood, client: &Client, rules: &Rules) -> Result<Request, Error> {
+    pub(super) fn request(&self, understood: &Understood, client: &Client, rules: &Rules) -> Result<Request, Error> {
         let Understood { wishes, names, .. } = understood;
         let gateway = &*self.gateway;
         let user = client.user.as_deref().filter(|_| rules.scope == Scope::User).unwrap_or_default();
@@ -180,14 +195,22 @@ impl Worker {
             asker: Asker { caller: gateway.clients.caller(client).0, no_cache: wishes.no_cache },
             key: key.map(|key| gateway.fingerprints.digest("idempotency key", &[&client.team, user, key])),
         };
-        Ok(Request { ask, who: *client.who(), charged: false, closed: None })
+        let charge = Charge {
+            team: client.team.clone(),
+            user: client.who().user.to_bytes(),
+            name: client.user.as_deref().filter(|_| rules.names_users).map(Arc::from),
+            price: understood.price,
+            at: gateway.dedup.ledger().now(),
+        };
+        Ok(Request { ask, who: *client.who(), charge, charged: false, closed: None })
     }
 
     /// The outcome that a submission waited for, as its client is told it.
     async fn landed(
         &self,
         outcome: Option<&Outcome>,
-        waited: &Waited<'_>,
+        waited: &Waiting,
+        ask: &Ask,
         delivery: Option<Delivery>,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
@@ -199,7 +222,7 @@ impl Worker {
                 record.outcome(told(SubmissionOutcome::Created));
                 let served = match waited.part {
                     Part::Joiner => Served::Collapsed,
-                    Part::Leader if waited.ask.asker.no_cache => Served::Wished,
+                    Part::Leader if ask.asker.no_cache => Served::Wished,
                     Part::Leader => Served::Stored,
                 };
                 Ok(answer::created(answer.body.clone(), served, delivery))
@@ -218,7 +241,7 @@ impl Worker {
                 Err(not_sent.error())
             }
             Some(Outcome::Unknown { doubt, answer }) => {
-                gateway.dedup.doubted(waited.ask, waited.attempt).await;
+                gateway.dedup.doubted(waited.fingerprint, waited.attempt, ask.asker.caller).await;
                 let Some(answer) = answer else { return Err(unknown(*doubt)) };
                 record.outcome(told(SubmissionOutcome::Unknown));
                 let mut passed = answer::passed(answer);
@@ -227,24 +250,44 @@ impl Worker {
             }
             // It goes on; whoever asks again meets it, or its end.
             None => {
-                gateway.dedup.doubted(waited.ask, waited.attempt).await;
+                gateway.dedup.doubted(waited.fingerprint, waited.attempt, ask.asker.caller).await;
                 Err(unknown(Doubt::Silent))
             }
         }
     }
 
-    fn hit(&self, created: &Created, until: Time, record: &mut Record) -> Response<Body> {
+    fn hit(
+        &self,
+        created: &Created,
+        until: Time,
+        understood: &Understood,
+        caller: Caller,
+        record: &mut Record,
+    ) -> Response<Body> {
+        record.outcome(SubmissionOutcome::Hit);
         record.job(&created.job);
+        let reason = if created.by == caller { Saved::Retry } else { Saved::Hit };
+        record.saved(reason, understood.price.amount());
         let ttl = until.since(self.gateway.clock.now());
         answer::created(created.answer.clone(), Served::Hit(ttl), None)
     }
 }
 
-/// What a submission has waited for.
-struct Waited<'a> {
-    attempt: AttemptId,
-    part: Part,
-    ask: &'a Ask,
+/// The attempts that a submission has waited for in vain.
+#[derive(Default)]
+struct Vain {
+    last: Option<AttemptId>,
+    pause: Duration,
+}
+
+impl Vain {
+    /// Lets time pass before the next admission if the same attempt came to nothing again: its entry must go first.
+    async fn pause(&mut self, attempt: AttemptId) {
+        if self.last.replace(attempt) == Some(attempt) {
+            self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+            tokio::time::sleep(self.pause).await;
+        }
+    }
 }
 
 /// Counts a joiner as such, also if its client leaves while it waits.
@@ -280,7 +323,7 @@ const fn unknown(doubt: Doubt) -> Error {
 }
 
 /// The refusal by a limit, behind what was taken before it.
-fn limited(refusal: &Refusal, standing: &mut Standing) -> Error {
+pub(super) fn limited(refusal: &Refusal, standing: &mut Standing) -> Error {
     let refusal = refusal.clone().after(standing);
     *standing = refusal.standing;
     Error::from(&refusal)
@@ -298,3 +341,5 @@ pub(super) fn random() -> Result<[u8; 16], Error> {
 
 /// How often a submission asks for admission, if what it waited for comes to nothing each time.
 const MOST_ADMISSIONS: usize = 8;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);

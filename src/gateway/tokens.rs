@@ -53,7 +53,7 @@ impl Worker {
             "expires_in": wish.lifetime.as_secs(),
             "expires_at": until.as_millis().div_ceil(1_000),
         });
-        Ok(answer::secret(told.to_string().into()))
+        Ok(answer::told(told.to_string().into()))
     }
 }
 

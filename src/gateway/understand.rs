@@ -10,6 +10,7 @@ use moka::sync::Cache;
 use super::rules::Rules;
 use super::submit::random;
 use super::{Gateway, Worker};
+use crate::bill::price::Price;
 use crate::error::{Error, Fault};
 use crate::jobs::settings::{By, Scope};
 use crate::request::client::Client;
@@ -32,6 +33,8 @@ pub(super) struct Understood {
     pub(super) faults: Vec<Fault>,
     /// Its names.
     pub(super) names: Names,
+    /// What a new job for it would cost.
+    pub(super) price: Price,
 }
 
 /// Under which names a submission shares.
@@ -138,7 +141,8 @@ fn read(
     };
     let name = |sharing: &Sharing<'_>| gateway.fingerprints.fingerprint(sharing, operation, &fields, &rules.url_ignore);
     let names = Names::of(rules.by, &sharing, wishes.idempotency_key.as_deref(), name)?;
-    Ok(Understood { user, model, wishes, deprecated, faults, names })
+    let price = rules.prices.of(operation, &fields);
+    Ok(Understood { user, model, wishes, deprecated, faults, names, price })
 }
 
 impl Names {

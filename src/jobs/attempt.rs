@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::admission::pace::{Pace, TooLong};
 use crate::admission::rate::Taken;
+use crate::bill::account::UserId;
 use crate::clock::Clock;
 use crate::error::{Doubt, Error};
 use crate::jobs::book::Rank;
-use crate::jobs::entry::{AttemptId, Created};
+use crate::jobs::entry::{AttemptId, Caller, Created};
 use crate::jobs::flight::Flight;
 use crate::jobs::ledger::{Ledger, LedgerError, WRITE_PATIENCE};
 use crate::jobs::records::Job;
@@ -23,8 +26,10 @@ use crate::telemetry::labels::{Degraded, SubmissionOutcome, UpstreamOperation, U
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::submission_count::SubmissionCount;
 use crate::upstream::client::{PaidConnection, Upstream};
+use crate::upstream::gate::SendBy;
 use crate::upstream::headers::Passed;
 use crate::upstream::outcome::{self, Answer, NotSent, Outcome, Reply, Unanswered};
+use crate::upstream::pressure::Pressure;
 
 /// What is to be sent.
 #[derive(Clone)]
@@ -79,16 +84,32 @@ pub struct Attempt {
     pub fingerprint: Fingerprint,
     /// Whose it is.
     pub team: Arc<str>,
+    /// The user within the team.
+    pub user: UserId,
+    /// Who asked first.
+    pub caller: Caller,
     /// What it sends.
     pub order: Order,
     /// What it took from the limits.
     pub taken: Option<Taken>,
     /// Those who wait for it.
     pub flight: Arc<Flight>,
+    /// Cancelled when its entry is another attempt's by now (M4).
+    pub lost: CancellationToken,
+    /// Its place among all attempts.
+    pub berth: Berth,
     /// How it goes about it.
     pub terms: Terms,
     /// The parts it works with.
     pub parts: Parts,
+}
+
+/// An attempt's place among all that run at once.
+pub struct Berth {
+    /// `upstream.submissions`: given back when the outcome is known, or known to be unknown.
+    pub slot: Option<OwnedSemaphorePermit>,
+    /// Places for those that read on for a late answer.
+    pub readers: Arc<Semaphore>,
 }
 
 /// What every attempt works with.
@@ -104,6 +125,8 @@ pub struct Parts {
     pub clock: Clock,
     /// What ends attempts from outside.
     pub ending: Ending,
+    /// The upstream's pace.
+    pub pace: Arc<Pace>,
 }
 
 impl Attempt {
@@ -120,17 +143,50 @@ impl Attempt {
         let connection = tokio::select! {
             biased;
             () = self.parts.ending.draining.cancelled() => return Err(NotSent::Draining),
-            () = self.flight.abandoned() => return Err(NotSent::Left),
-            connection = self.parts.upstream.connect() => connection.map_err(NotSent::Unreached)?,
+            () = self.lost.cancelled() => return Err(NotSent::Superseded),
+            () = self.left() => return Err(NotSent::Left),
+            connection = self.connect() => connection?,
         };
-        if !self.flight.depart() {
+        let awaited = self.flight.is_deserted() && self.is_awaited_elsewhere().await;
+        if !self.flight.depart(awaited) {
             return Err(NotSent::Left);
         }
+        let issued = self.parts.clock.reading();
         match self.parts.ledger.sending(self.fingerprint, self.id).await {
-            Ok(()) => Ok(connection),
-            Err(LedgerError::Superseded) => Err(NotSent::Superseded),
-            Err(LedgerError::Unavailable) => Err(NotSent::Ledger),
+            Ok(()) => {}
+            Err(LedgerError::Superseded) => return Err(NotSent::Superseded),
+            Err(LedgerError::Unavailable) => return Err(NotSent::Ledger),
         }
+        // From here to the first byte nothing is waited for (M3).
+        if let Some(lease) = self.parts.ledger.lease() {
+            connection.send_by(SendBy { clock: self.parts.clock.clone(), issued, within: lease.send_by });
+        }
+        Ok(connection)
+    }
+
+    /// A slot of the upstream's pace, and then a connection for this call alone.
+    async fn connect(&self) -> Result<PaidConnection, NotSent> {
+        let slot = self.parts.pace.slot(&self.team, self.user).await;
+        slot.map_err(|TooLong { retry_after }| NotSent::Paced(retry_after))?;
+        self.parts.upstream.connect().await.map_err(NotSent::Unreached)
+    }
+
+    /// Resolves when nobody waits for it any more, here or in another replica (M6).
+    async fn left(&self) {
+        loop {
+            self.flight.deserted().await;
+            if self.is_awaited_elsewhere().await {
+                tokio::time::sleep(BETWEEN_QUESTIONS).await;
+            } else if self.flight.abandon() {
+                return;
+            }
+        }
+    }
+
+    /// A ledger that does not say so says no: without it nothing could be sent anyway.
+    async fn is_awaited_elsewhere(&self) -> bool {
+        let awaited = tokio::time::timeout(WRITE_PATIENCE, self.parts.ledger.awaited(self.id)).await;
+        matches!(awaited, Ok(Ok(true)))
     }
 
     /// Nothing was sent: everything is given back.
@@ -163,7 +219,12 @@ impl Attempt {
         let Some(answer) = answer else {
             metrics.upstream_request(UpstreamOperation::Submit, UpstreamOutcome::Unknown, Some(sent.elapsed()));
             self.doubt(Outcome::Unknown { doubt: Doubt::Silent, answer: None }).await;
-            self.read_on(call, &key).await;
+            // Calls that nobody waits for any more do not keep others from being made; past a bound nobody reads for
+            // them, and the hold stays.
+            drop(self.berth.slot.take());
+            if let Ok(_reader) = self.berth.readers.clone().try_acquire_owned() {
+                self.read_on(call, &key).await;
+            }
             return;
         };
         let outcome = outcome::classify(answer, &self.terms.rules);
@@ -178,6 +239,9 @@ impl Attempt {
         if key_refused || matches!(outcome, Outcome::Created { .. }) {
             metrics.degrade(Degraded::UpstreamKey, key_refused);
         }
+        if matches!(outcome, Outcome::Created { .. }) {
+            metrics.degrade(Degraded::UpstreamCredit, false);
+        }
         match outcome {
             Outcome::Created { request_id, answer } => {
                 self.keep(&request_id, &answer, &key).await;
@@ -188,6 +252,7 @@ impl Attempt {
                 if self.parts.ledger.free(self.fingerprint, self.id, None).await.is_err() {
                     warn!(attempt = ?self.id, "a refused attempt could not be freed in the ledger");
                 }
+                self.heed(&reply);
                 self.order.settle(SubmissionOutcome::RefusedUpstream);
                 self.land(Outcome::Refused(reply));
             }
@@ -196,9 +261,24 @@ impl Attempt {
         }
     }
 
+    /// A refusal may speak of all other submissions too (M27).
+    fn heed(&self, reply: &Reply) {
+        let Reply::Answer(answer) = reply else { return };
+        match Pressure::of(answer) {
+            Some(Pressure::TooFast(wait)) => self.parts.pace.slow_down(wait),
+            Some(Pressure::NoCredit) => self.parts.metrics.degrade(Degraded::UpstreamCredit, true),
+            None => {}
+        }
+    }
+
     /// Writes the id down before anybody is told (M7), but never withholds it (M8).
     async fn keep(&self, request_id: &RequestId, answer: &Answer, key: &str) {
-        let created = Created { job: request_id.clone(), answer: answer.body.clone(), at: self.parts.clock.now() };
+        let created = Created {
+            job: request_id.clone(),
+            answer: answer.body.clone(),
+            at: self.parts.clock.now(),
+            by: self.caller,
+        };
         let (id, fingerprint, team) = (request_id.clone(), self.fingerprint, self.team.clone());
         let job = Arc::new(Job::new(id, self.id, fingerprint, team, key, created.at));
         match tokio::time::timeout(WRITE_PATIENCE, self.parts.ledger.accepted(job, created)).await {
@@ -249,3 +329,6 @@ impl Attempt {
         self.flight.land(Arc::new(outcome), self.parts.clock.now());
     }
 }
+
+/// How often it is asked whether somebody elsewhere still waits.
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);

@@ -1,17 +1,23 @@
 //! Everything the ledger knows, in memory, behind one lock: entries, idempotency keys, job records. Each method is one
 //! step of the protocol in `MONEY.md`; none waits, none reads a clock. The durable ledgers write down what it decides.
 
+mod find;
+mod teams;
+mod twice;
 mod written;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::bill::tab::Tab;
 use crate::clock::Time;
 use crate::jobs::entry::{Asker, AttemptId, Caller, Created, Entry, Fate, Look, State, Turn, Windows};
 use crate::jobs::keys::{self, KeyDigest, Keys, NewKey};
-use crate::jobs::records::{Job, Life, Records};
+use crate::jobs::records::{End, Job, Records};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
+use teams::Teams;
+use twice::GivenTwice;
 
 pub use written::Dirty;
 
@@ -64,6 +70,15 @@ pub enum Rank {
     Orphan,
 }
 
+/// Whether there is room for one more, and what had to leave for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Whether there is.
+    pub fits: bool,
+    /// Fingerprints that are free now.
+    pub evicted: Vec<Fingerprint>,
+}
+
 /// The entry has gone on without this attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Superseded;
@@ -86,8 +101,10 @@ pub struct Book {
     entries: HashMap<Fingerprint, Entry>,
     /// Entries that time ends, the next first.
     due: BTreeSet<(Time, Fingerprint)>,
-    /// Entries that may make room, the oldest first.
-    done: BTreeSet<(Time, Fingerprint)>,
+    /// Whose entries they are, and which may make room.
+    teams: Teams,
+    /// Which entries give out an id that another's record names.
+    twice: GivenTwice,
     /// Keyless entries of `dedup.by = "idempotency-key"` that are held or undelivered, by their body (M15).
     by_base: HashMap<Fingerprint, Vec<Fingerprint>>,
     keys: Keys,
@@ -97,99 +114,38 @@ pub struct Book {
     dirty: Option<Dirty>,
     /// Jobs that are being written down.
     writing: HashSet<RequestId>,
+    /// What every attempt costs.
+    tab: Tab,
 }
 
 impl Book {
-    /// What a submission finds. Refusals are remembered (M14), an idempotency key that joins or hits is attached (M16),
-    /// an undelivered attempt is adopted (M15).
-    pub fn find(&mut self, ask: &Ask, now: Time, bounds: &Bounds) -> Found {
-        if let Some(found) = self.find_by_key(ask, now, bounds) {
-            return found;
-        }
-        let twin = self.twin(ask, now, &bounds.windows);
-        let fingerprint = twin.unwrap_or(ask.fingerprint);
-        let look = self.look(fingerprint, ask, now, &bounds.windows);
-        // A refusal adopts nothing: whoever is told the job, or waits for it, does.
-        if twin.is_some() && matches!(look, Look::Hit(..) | Look::Join(_)) {
-            self.change(fingerprint, &bounds.windows, |entry| entry.undelivered = false);
-            self.mark(fingerprint);
-        }
-        if let Some(digest) = ask.key {
-            let attach = match &look {
-                Look::Join(attempt) => Some((*attempt, keys::Fate::InFlight)),
-                Look::Hit(created, _) => {
-                    let attempt = self.entries.get(&fingerprint).map_or(ask.attempt, |entry| entry.attempt);
-                    Some((attempt, keys::Fate::Created(created.clone())))
+    /// Whether one more job fits, and an entry under this fingerprint, which may replace one that is there. The oldest
+    /// `done` of who has most make room, what may still be paid never (M28).
+    pub fn make_room(&mut self, fingerprint: &Fingerprint, bounds: &Bounds) -> Room {
+        let mut room = Room { fits: self.records.make_room(bounds.max_jobs), evicted: Vec::new() };
+        while room.fits && self.entries.len() >= bounds.max_entries && !self.entries.contains_key(fingerprint) {
+            match self.teams.next_to_leave() {
+                Some(oldest) => {
+                    self.remove(oldest, &bounds.windows);
+                    room.evicted.push(oldest);
                 }
-                Look::Held(_) | Look::Free => None,
-            };
-            if let Some((attempt, fate)) = attach {
-                let new = NewKey { body: ask.body, fingerprint, attempt, fate };
-                self.keys.attach(digest, new, now, bounds.max_entries);
+                None => room.fits = false,
             }
         }
-        Found::Look(fingerprint, look)
+        room
     }
 
-    fn look(&mut self, fingerprint: Fingerprint, ask: &Ask, now: Time, windows: &Windows) -> Look {
-        self.change(fingerprint, windows, |entry| entry.look(ask.asker, now, windows)).unwrap_or(Look::Free)
+    /// What every attempt costs.
+    pub const fn tab(&self) -> &Tab {
+        &self.tab
     }
 
-    /// A key already seen wins over everything else that is asked for.
-    fn find_by_key(&mut self, ask: &Ask, now: Time, bounds: &Bounds) -> Option<Found> {
-        let digest = ask.key?;
-        let record = self.keys.get(&digest, now)?.clone();
-        if record.body != ask.body {
-            return Some(Found::KeyReused);
-        }
-        let look = match record.fate {
-            keys::Fate::InFlight => Look::Join(record.attempt),
-            keys::Fate::Unknown => {
-                let asker = Asker { no_cache: false, ..ask.asker };
-                let entry = self.change(record.fingerprint, &bounds.windows, |entry| {
-                    (entry.attempt == record.attempt).then(|| entry.look(asker, now, &bounds.windows))
-                });
-                match entry.flatten() {
-                    Some(Look::Held(wait)) => Look::Held(wait),
-                    _ => Look::Held(crate::jobs::entry::RETRY_AFTER_DOUBT),
-                }
-            }
-            keys::Fate::Created(created) => {
-                let stands = self.entries.get_mut(&record.fingerprint).and_then(|entry| entry.of_job(&created.job));
-                let until = stands.and_then(|entry| entry.due(&bounds.windows)).filter(|until| now < *until);
-                // A job that was replaced by somebody's wish for another is still this key's job, until it fails.
-                let lives = |life| matches!(life, Life::Running | Life::Done);
-                let good = || self.records.get(&created.job).is_some_and(|record| lives(record.life));
-                let replaced = || good().then(|| created.at + bounds.windows.delivery).filter(|until| now < *until);
-                match until.or_else(replaced) {
-                    Some(until) => Look::Hit(created, until),
-                    None => {
-                        self.keys.forget(&digest);
-                        return None;
-                    }
-                }
-            }
-        };
-        Some(Found::Look(record.fingerprint, look))
+    /// The same, to be changed.
+    pub const fn tab_mut(&mut self) -> &mut Tab {
+        &mut self.tab
     }
 
-    /// For a keyless submission where only keys share: an equal one that is held, or whose answer nobody took (M15).
-    fn twin(&self, ask: &Ask, now: Time, windows: &Windows) -> Option<Fingerprint> {
-        let lives = |entry: &Entry| entry.due(windows).is_none_or(|due| now < due);
-        let twins = self.by_base.get(&ask.base?)?.iter();
-        twins.copied().find(|twin| self.entries.get(twin).is_some_and(lives))
-    }
-
-    /// Whether one more entry and one more job fit; the oldest `done` make room, what may still be paid never (M28).
-    pub fn make_room(&mut self, bounds: &Bounds) -> bool {
-        while self.entries.len() >= bounds.max_entries {
-            let Some((_, oldest)) = self.done.first().copied() else { return false };
-            self.remove(oldest, &bounds.windows);
-        }
-        self.records.make_room(bounds.max_jobs)
-    }
-
-    /// Takes the fingerprint for an attempt, over what stood there.
+    /// Takes the fingerprint for an attempt, over what stood there. What it may cost is reserved in the [`Tab`].
     pub fn claim(&mut self, ask: &Ask, now: Time, bounds: &Bounds) {
         let mut entry = Entry::claimed(ask.attempt, ask.team.clone());
         entry.wish = ask.asker.no_cache.then_some((ask.asker.caller, now));
@@ -225,6 +181,7 @@ impl Book {
         if own == Some(true) {
             self.mark(fingerprint);
             self.keys.mark_attempt(attempt);
+            self.tab.sending(attempt);
             Ok(())
         } else {
             Err(Superseded)
@@ -234,6 +191,11 @@ impl Book {
     /// The upstream gave an id. The job is recorded whatever became of the entry (M12).
     pub fn accepted(&mut self, job: &Arc<Job>, created: Created, bounds: &Bounds) -> Rank {
         self.keys.settle(job.attempt, &keys::Fate::Created(created.clone()));
+        match self.records.get(&job.id) {
+            // The upstream gave an id twice: it is one job, and paid once.
+            Some(known) if known.job.attempt != job.attempt => self.tab.release(job.attempt),
+            _ => self.tab.created(job.attempt),
+        }
         let rank = self.change(job.fingerprint, &bounds.windows, |entry| {
             let current = entry.attempt == job.attempt;
             if let Some(own) = entry.of_attempt(job.attempt) {
@@ -245,6 +207,9 @@ impl Book {
         self.mark(job.fingerprint);
         let rank = rank.unwrap_or(Rank::Orphan);
         self.records.make_room(bounds.max_jobs);
+        if self.records.get(&job.id).is_some_and(|known| known.job.fingerprint != job.fingerprint) {
+            self.twice.add(&job.id, job.fingerprint);
+        }
         self.records.insert(job.clone(), rank == Rank::Orphan);
         rank
     }
@@ -252,6 +217,7 @@ impl Book {
     /// Nobody knows whether the attempt was paid: its twins are held.
     pub fn unknown(&mut self, fingerprint: Fingerprint, attempt: AttemptId, now: Time, windows: &Windows) {
         self.keys.settle(attempt, &keys::Fate::Unknown);
+        self.tab.doubt(attempt, now + windows.hold);
         self.change(fingerprint, windows, |entry| {
             if let Some(own) = entry.of_attempt(attempt).filter(|own| own.created().is_none()) {
                 own.state = State::Unknown(now + windows.hold);
@@ -263,6 +229,7 @@ impl Book {
     /// The attempt made nothing: what it replaced stands again.
     pub fn free(&mut self, fingerprint: Fingerprint, attempt: AttemptId, windows: &Windows) {
         self.keys.release(attempt);
+        self.tab.release(attempt);
         self.mark(fingerprint);
         let Some(mut entry) = self.take(fingerprint, windows) else { return };
         if entry.attempt == attempt {
@@ -271,7 +238,7 @@ impl Book {
             }
             return;
         }
-        remove_beneath(&mut entry, attempt);
+        remove_beneath(&mut entry, &|beneath| beneath.attempt == attempt);
         self.put(fingerprint, entry, windows);
     }
 
@@ -304,31 +271,45 @@ impl Book {
     }
 
     /// A poll has shown that a job's life came to a turn.
-    pub fn turned(&mut self, job: &Job, turn: Turn, life: Life, now: Time, windows: &Windows) -> Ended {
-        let shown = job.shown();
-        let fate = self.change(job.fingerprint, windows, |entry| {
-            entry.of_job(&job.id).map(|own| own.turn(turn, shown, now, windows))
-        });
-        let fate = fate.flatten().unwrap_or(Fate::Stays);
-        if fate != Fate::Stays {
-            self.mark(job.fingerprint);
-        }
-        if fate == Fate::Ends {
-            self.end_entry(job, windows);
+    pub fn turned(&mut self, job: &Job, turn: Turn, end: impl Into<End>, now: Time, windows: &Windows) -> Ended {
+        let end = end.into();
+        let fate = self.turn_entry(job.fingerprint, job, turn, now, windows);
+        for further in self.given_twice(&job.id) {
+            self.turn_entry(further, job, turn, now, windows);
         }
         // A job that may just not be visible yet is not over (M19).
         let over = turn != Turn::Missing || fate == Fate::Ends;
-        Ended { news: over && self.records.end(&job.id, life, now), fate }
+        if over {
+            self.tab.settle(job.attempt, end.verdict());
+        }
+        Ended { news: over && self.records.end(&job.id, end.life, now), fate }
+    }
+
+    /// The further fingerprints under which the upstream gave this id.
+    pub fn given_twice(&self, id: &RequestId) -> Vec<Fingerprint> {
+        self.twice.of(id).to_vec()
+    }
+
+    fn turn_entry(&mut self, of: Fingerprint, job: &Job, turn: Turn, now: Time, windows: &Windows) -> Fate {
+        let shown = job.shown();
+        let fate =
+            self.change(of, windows, |entry| entry.of_job(&job.id).map(|own| own.turn(turn, shown, now, windows)));
+        let fate = fate.flatten().unwrap_or(Fate::Stays);
+        if fate != Fate::Stays {
+            self.mark(of);
+        }
+        if fate == Fate::Ends {
+            self.end_entry(of, &job.id, windows);
+        }
+        fate
     }
 
     /// Compare-and-delete on the job: a late end of an old job must not take its successor's entry (M1).
-    fn end_entry(&mut self, job: &Job, windows: &Windows) {
-        let Some(mut entry) = self.take(job.fingerprint, windows) else { return };
-        if entry.created().is_some_and(|created| created.job == job.id) {
-            return;
-        }
-        remove_beneath(&mut entry, job.attempt);
-        self.put(job.fingerprint, entry, windows);
+    fn end_entry(&mut self, fingerprint: Fingerprint, job: &RequestId, windows: &Windows) {
+        let is_own = |entry: &Entry| entry.created().is_some_and(|created| created.job == *job);
+        let Some(mut entry) = self.take(fingerprint, windows).filter(|entry| !is_own(entry)) else { return };
+        remove_beneath(&mut entry, &is_own);
+        self.put(fingerprint, entry, windows);
     }
 
     /// Drops what time has ended, at most `most` of each kind, so that the lock is held briefly. Returns the
@@ -354,6 +335,8 @@ impl Book {
         }
         self.keys.sweep(now, most);
         self.records.sweep(now, most);
+        self.tab.sweep(now, most);
+        self.twice.retain(|id| self.records.get(id).is_some());
         freed
     }
 
@@ -392,10 +375,8 @@ impl Book {
     fn put(&mut self, fingerprint: Fingerprint, entry: Entry, windows: &Windows) {
         if let Some(due) = entry.due(windows) {
             self.due.insert((due, fingerprint));
-            if matches!(entry.state, State::Done(..)) {
-                self.done.insert((due, fingerprint));
-            }
         }
+        self.teams.put(fingerprint, &entry);
         if let Some(base) = entry.found_by_body() {
             self.by_base.entry(base).or_default().push(fingerprint);
         }
@@ -409,8 +390,8 @@ impl Book {
         let entry = self.entries.remove(&fingerprint)?;
         if let Some(due) = entry.due(windows) {
             self.due.remove(&(due, fingerprint));
-            self.done.remove(&(due, fingerprint));
         }
+        self.teams.take(fingerprint, &entry);
         if let Some(base) = entry.found_by_body() {
             let twins = self.by_base.entry(base).or_default();
             twins.retain(|twin| *twin != fingerprint);
@@ -425,12 +406,12 @@ impl Book {
     }
 }
 
-/// Takes an attempt's entry out of the chain beneath `entry`.
-fn remove_beneath(entry: &mut Entry, attempt: AttemptId) {
+/// Takes the first such entry out of the chain beneath `entry`.
+fn remove_beneath(entry: &mut Entry, is_it: &impl Fn(&Entry) -> bool) {
     match entry.beneath.take() {
-        Some(beneath) if beneath.attempt == attempt => entry.beneath = beneath.beneath,
+        Some(beneath) if is_it(&beneath) => entry.beneath = beneath.beneath,
         Some(mut beneath) => {
-            remove_beneath(&mut beneath, attempt);
+            remove_beneath(&mut beneath, is_it);
             entry.beneath = Some(beneath);
         }
         None => {}

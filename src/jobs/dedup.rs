@@ -1,26 +1,34 @@
 //! One job for identical prompts: admits a submission, gives it a hit, a place beside its twin, or an attempt of its own,
 //! whose paid call runs in a tracked task that outlives the client.
 
+mod delivery;
+mod follow;
+mod opened;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use crate::admission::headers::Standing;
-use crate::admission::rate::Taken;
 use crate::clock::Time;
 use crate::error::{Doubt, Error};
-use crate::jobs::attempt::{Attempt, Order, Parts, Terms};
+use crate::jobs::attempt::{Attempt, Berth, Order, Parts, Terms};
 use crate::jobs::book::Ask;
-use crate::jobs::entry::{AttemptId, Created};
-use crate::jobs::flight::{Flight, Flights, NoPlace, Waiter};
-use crate::jobs::ledger::{Closed, Ledger, LedgerError, Request, Verdict};
+use crate::jobs::entry::{AttemptId, Caller, Created};
+use crate::jobs::flight::{Flights, Full, Waiter};
+use crate::jobs::lease::Tenancy;
+use crate::jobs::ledger::{Closed, Ledger, Request, Verdict};
 use crate::request::fingerprint::Fingerprint;
 use crate::telemetry::labels::SubmissionOutcome;
 use crate::upstream::outcome::Outcome;
+use opened::Opened;
+
+pub use delivery::Delivery;
 
 /// The single flights of this process over its ledger.
 pub struct Dedup {
@@ -28,6 +36,8 @@ pub struct Dedup {
     flights: Flights,
     /// `upstream.submissions`: attempts at once.
     slots: Arc<Semaphore>,
+    /// As many again may read for a late answer, past the point where their outcome is unknown.
+    readers: Arc<Semaphore>,
     /// The runtime of the paid tasks, apart from everything that can be slow.
     paid: Handle,
     tasks: TaskTracker,
@@ -39,14 +49,20 @@ pub enum Place {
     /// The job, for that much longer.
     Hit(Created, Time),
     /// A place beside those who wait for an attempt.
-    Waiting {
-        /// The place.
-        waiter: Waiter,
-        /// The attempt.
-        attempt: AttemptId,
-        /// Whether the attempt is this submission's own.
-        part: Part,
-    },
+    Waiting(Waiting),
+}
+
+/// A place beside those who wait for an attempt.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The place.
+    pub waiter: Waiter,
+    /// The fingerprint of the entry, which need not be the one that was asked for (M15).
+    pub fingerprint: Fingerprint,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Whether it is this submission's own.
+    pub part: Part,
 }
 
 /// Whose attempt a submission waits for.
@@ -61,8 +77,9 @@ pub enum Part {
 impl Dedup {
     /// Nothing in flight yet. At most `submissions` attempts run at once, on `paid`.
     pub fn new(parts: Parts, submissions: usize, paid: Handle) -> Self {
-        let slots = Arc::new(Semaphore::new(submissions.min(Semaphore::MAX_PERMITS)));
-        Self { parts, flights: Flights::default(), slots, paid, tasks: TaskTracker::new() }
+        let places = || Arc::new(Semaphore::new(submissions.min(Semaphore::MAX_PERMITS)));
+        let (slots, readers) = (places(), places());
+        Self { parts, flights: Flights::default(), slots, readers, paid, tasks: TaskTracker::new() }
     }
 
     /// The ledger.
@@ -75,7 +92,7 @@ impl Dedup {
     /// # Errors
     /// What refuses it; nothing was sent then.
     pub async fn admit(
-        &self,
+        self: &Arc<Self>,
         request: &mut Request,
         order: &Order,
         terms: &Terms,
@@ -87,27 +104,19 @@ impl Dedup {
             None => Some(Closed::Busy),
             Some(_) => None,
         };
-        let attempt = request.ask.attempt;
-        let (flight, waiter) = self.flights.open(attempt);
-        let admission = self.parts.ledger.admit(request).await.inspect_err(|_| self.flights.close(attempt));
-        let admission = admission.map_err(|error| match error {
-            LedgerError::Superseded | LedgerError::Unavailable => Error::LedgerUnavailable,
-        })?;
+        let Ask { fingerprint, attempt, .. } = request.ask;
+        let (opened, waiter) = Opened::begin(self, &request.ask);
+        let (admission, opened) = opened.admitted(request).await?;
         request.charged = true;
         *standing = standing.then(admission.standing);
-        if let Verdict::Claimed(taken) = admission.verdict {
-            let Some(slot) = slot else { return Err(Error::Internal) };
-            self.start(&request.ask, order.clone(), taken, flight, terms.clone(), slot);
-            return Ok(Place::Waiting { waiter, attempt, part: Part::Leader });
-        }
-        self.flights.close(attempt);
         match admission.verdict {
+            Verdict::Claimed(_) => {
+                let slot = slot.ok_or(Error::Internal)?;
+                self.start(request, opened, order.clone(), terms.clone(), slot);
+                Ok(Place::Waiting(Waiting { waiter, fingerprint, attempt, part: Part::Leader }))
+            }
             Verdict::Hit(created, until) => Ok(Place::Hit(created, until)),
-            Verdict::Join { attempt, .. } => match self.flights.join(attempt, terms.max_waiters) {
-                Ok(waiter) => Ok(Place::Waiting { waiter, attempt, part: Part::Joiner }),
-                Err(NoPlace::Full) => Err(Error::Overloaded { what: "dedup.max_waiters" }),
-                Err(NoPlace::Gone) => Err(Error::Overloaded { what: "an attempt that just ended" }),
-            },
+            Verdict::Join { fingerprint, attempt } => self.join(fingerprint, attempt, terms.max_waiters),
             Verdict::Held(retry_after) => Err(Error::OutcomeUnknown { doubt: Doubt::Held, retry_after }),
             Verdict::KeyReused => Err(Error::IdempotencyKeyReused),
             Verdict::Limited(refusal) => {
@@ -115,39 +124,54 @@ impl Dedup {
                 *standing = refusal.standing;
                 Err(Error::from(&refusal))
             }
+            Verdict::Exhausted(exhausted) => Err(Error::from(exhausted)),
             Verdict::Closed(Closed::Draining) => Err(Error::Draining),
             Verdict::Closed(Closed::Busy) => Err(Error::Overloaded { what: "upstream.submissions" }),
             Verdict::Closed(Closed::Ledger) => Err(Error::LedgerUnavailable),
             Verdict::Full => Err(Error::Overloaded { what: "dedup.max_entries" }),
-            Verdict::Claimed(_) => Err(Error::Internal),
         }
     }
 
+    /// A place beside those who wait for an attempt; if that runs in another replica, it is followed from here on.
+    fn join(self: &Arc<Self>, fingerprint: Fingerprint, attempt: AttemptId, max: usize) -> Result<Place, Error> {
+        let (waiter, begun) = match self.flights.join(attempt, max) {
+            Ok(joined) => joined,
+            Err(Full) => return Err(Error::Overloaded { what: "dedup.max_waiters" }),
+        };
+        if let Some(flight) = begun {
+            self.tasks.spawn_on(self.clone().follow(fingerprint, attempt, flight), &self.paid);
+        }
+        Ok(Place::Waiting(Waiting { waiter, fingerprint, attempt, part: Part::Joiner }))
+    }
+
     /// Starts the attempt in a task of its own. Should it panic, its outcome is unknown (`CRATES.md` T1).
-    fn start(
-        &self,
-        ask: &Ask,
-        order: Order,
-        taken: Taken,
-        flight: Arc<Flight>,
-        terms: Terms,
-        slot: OwnedSemaphorePermit,
-    ) {
+    fn start(&self, request: &Request, opened: Opened, order: Order, terms: Terms, slot: OwnedSemaphorePermit) {
+        let ask = &request.ask;
         let (id, fingerprint) = (ask.attempt, ask.fingerprint);
         let (parts, count) = (self.parts.clone(), order.count.clone());
+        let (flight, taken) = opened.hand_over();
+        let lost = CancellationToken::new();
+        if let Some(lease) = parts.ledger.lease() {
+            let (ledger, flight, lost) = (parts.ledger.clone(), flight.clone(), lost.clone());
+            let tenancy = Tenancy { ledger, fingerprint, attempt: id, flight, lease, lost };
+            self.tasks.spawn_on(tenancy.hold(), &self.paid);
+        }
         let attempt = Attempt {
             id,
             fingerprint,
             team: ask.team.clone(),
+            user: request.charge.user,
+            caller: ask.asker.caller,
             order,
-            taken: Some(taken),
+            taken,
             flight: flight.clone(),
+            lost,
+            berth: Berth { slot: Some(slot), readers: self.readers.clone() },
             terms,
             parts: parts.clone(),
         };
         let run = self.tasks.spawn_on(attempt.run(), &self.paid);
         let watch = async move {
-            let _slot = slot;
             if run.await.is_err() {
                 error!(%fingerprint, "the task of a paid call failed: its outcome is unknown");
                 let written = parts.ledger.unknown(fingerprint, id).await;
@@ -165,20 +189,9 @@ impl Dedup {
     }
 
     /// A caller was told that an outcome is unknown (M14).
-    pub async fn doubted(&self, ask: &Ask, attempt: AttemptId) {
+    pub async fn doubted(&self, fingerprint: Fingerprint, attempt: AttemptId, caller: Caller) {
         // Without the ledger the hold itself still stands; only its last minute is less exact.
-        _ = self.parts.ledger.doubted(ask.fingerprint, attempt, ask.asker.caller).await;
-    }
-
-    /// An answer that must reach its client, or be adopted by the next equal submission (M15).
-    /// An attempt's own submission owes it; one that joined has adopted it already.
-    pub fn delivery(self: &Arc<Self>, ask: &Ask, attempt: AttemptId, part: Part) -> Option<Delivery> {
-        ask.base.filter(|_| part == Part::Leader).map(|_| Delivery {
-            dedup: self.clone(),
-            fingerprint: ask.fingerprint,
-            attempt,
-            taken: false,
-        })
+        _ = self.parts.ledger.doubted(fingerprint, attempt, caller).await;
     }
 
     /// Drops what time has ended.
@@ -209,29 +222,5 @@ impl Dedup {
 /// How long a hurried end waits for the ledger to take what is unknown.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
-/// Watches over an answer on its way to a keyless client; if it is dropped before it was taken, the next equal keyless
-/// submission adopts the job (M15).
-pub struct Delivery {
-    dedup: Arc<Dedup>,
-    fingerprint: Fingerprint,
-    attempt: AttemptId,
-    taken: bool,
-}
-
-impl Delivery {
-    /// The last byte was taken.
-    pub fn taken(mut self) {
-        self.taken = true;
-    }
-}
-
-impl Drop for Delivery {
-    fn drop(&mut self) {
-        if self.taken {
-            return;
-        }
-        let (ledger, fingerprint, attempt) = (self.dedup.parts.ledger.clone(), self.fingerprint, self.attempt);
-        let note = async move { _ = ledger.undelivered(fingerprint, attempt).await };
-        self.dedup.tasks.spawn_on(note, &self.dedup.paid);
-    }
-}
+#[cfg(test)]
+mod tests;

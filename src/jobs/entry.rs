@@ -72,6 +72,8 @@ pub struct Created {
     pub answer: Bytes,
     /// When it came.
     pub at: Time,
+    /// Whose submission made it: the same caller's next one is a retry.
+    pub by: Caller,
 }
 
 /// Where an entry stands.

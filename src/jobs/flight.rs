@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::Time;
-use crate::jobs::entry::AttemptId;
+use crate::jobs::entry::{AttemptId, Caller};
 use crate::upstream::outcome::Outcome;
 
 /// How long a landed flight is still found by a twin that was told to join it (M5).
@@ -29,6 +29,8 @@ pub enum Progress {
 /// One attempt, as its waiters see it.
 #[derive(Debug)]
 pub struct Flight {
+    /// Whether the attempt runs in another replica.
+    elsewhere: bool,
     crew: Mutex<Crew>,
     progress: watch::Sender<Progress>,
 }
@@ -41,52 +43,74 @@ struct Crew {
     /// Given up before anything was sent, because all had left.
     abandoned: bool,
     landed: Option<Time>,
+    /// Whose submission began it, if that was here.
+    leader: Option<Caller>,
 }
 
-/// Why a submission got no place beside the waiters.
+/// `dedup.max_waiters` wait already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoPlace {
-    /// The attempt is over, or never became one.
-    Gone,
-    /// `dedup.max_waiters` wait already.
-    Full,
-}
+pub struct Full;
 
 impl Flight {
-    fn new() -> Arc<Self> {
-        let crew = Crew { waiters: 0, departed: false, abandoned: false, landed: None };
-        Arc::new(Self { crew: Mutex::new(crew), progress: watch::Sender::new(Progress::Waiting) })
+    fn new(elsewhere: bool) -> Arc<Self> {
+        let crew = Crew { waiters: 0, departed: false, abandoned: false, landed: None, leader: None };
+        Arc::new(Self { elsewhere, crew: Mutex::new(crew), progress: watch::Sender::new(Progress::Waiting) })
+    }
+
+    /// Whether the attempt runs in another replica.
+    pub const fn is_elsewhere(&self) -> bool {
+        self.elsewhere
+    }
+
+    /// Whose submission began it.
+    pub fn led_by(&self, caller: Caller) {
+        self.crew().leader = Some(caller);
+    }
+
+    /// How far it has come, as it goes on. A waiter that leaves may show the same value again.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
     }
 
     /// A place beside the waiters.
-    fn join(self: &Arc<Self>, max: usize) -> Result<Waiter, NoPlace> {
+    fn join(self: &Arc<Self>, max: usize) -> Result<Waiter, Full> {
         // An abandoned flight still lands, and tells whoever came too late that it made nothing.
         let mut crew = self.crew();
         if crew.waiters >= max {
-            return Err(NoPlace::Full);
+            return Err(Full);
         }
         crew.waiters += 1;
         Ok(Waiter { flight: self.clone(), progress: self.progress.subscribe() })
     }
 
-    /// The last moment before the send: from here on nothing cancels it. `false`: all have left, nothing may be sent.
-    pub fn depart(&self) -> bool {
+    /// Whether nobody waits here.
+    pub fn is_deserted(&self) -> bool {
+        self.crew().waiters == 0
+    }
+
+    /// The last moment before the send: from here on nothing cancels it. `false`: nobody waits, here or, by the caller's
+    /// word, elsewhere, so nothing may be sent.
+    pub fn depart(&self, awaited_elsewhere: bool) -> bool {
         let mut crew = self.crew();
-        if crew.waiters == 0 {
-            crew.abandoned = true;
-        }
+        crew.abandoned |= crew.waiters == 0 && !awaited_elsewhere;
         crew.departed = !crew.abandoned;
         crew.departed
     }
 
-    /// Resolves when all waiters have left before the send; never after it.
-    pub async fn abandoned(&self) {
+    /// Gives it up before the send, unless somebody has come meanwhile. It still has to land.
+    pub fn abandon(&self) -> bool {
+        let mut crew = self.crew();
+        crew.abandoned |= crew.waiters == 0 && !crew.departed;
+        crew.abandoned
+    }
+
+    /// Resolves when all waiters of this process have left before the send; never after it.
+    pub async fn deserted(&self) {
         let mut progress = self.progress.subscribe();
         loop {
             {
-                let mut crew = self.crew();
+                let crew = self.crew();
                 if crew.waiters == 0 && !crew.departed {
-                    crew.abandoned = true;
                     return;
                 }
             }
@@ -108,6 +132,14 @@ impl Flight {
         self.progress.send_replace(Progress::Landed(outcome));
     }
 
+    /// The outcome, if it is known.
+    pub fn outcome(&self) -> Option<Arc<Outcome>> {
+        match &*self.progress.borrow() {
+            Progress::Landed(outcome) => Some(outcome.clone()),
+            Progress::Waiting | Progress::Sent(_) => None,
+        }
+    }
+
     fn crew(&self) -> MutexGuard<'_, Crew> {
         self.crew.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,6 +153,16 @@ pub struct Waiter {
 }
 
 impl Waiter {
+    /// Whether the attempt runs in another replica.
+    pub fn is_elsewhere(&self) -> bool {
+        self.flight.is_elsewhere()
+    }
+
+    /// Whose submission began it, if that was here.
+    pub fn leader(&self) -> Option<Caller> {
+        self.flight.crew().leader
+    }
+
     /// The outcome, or `None` if it did not come within `patience`, counted from the send or from now, whichever is
     /// later; before the send `queue` bounds the wait. `sent` is called once when it is known to be on its way.
     pub async fn outcome(&mut self, queue: Duration, patience: Duration, sent: impl FnOnce()) -> Option<Arc<Outcome>> {
@@ -168,25 +210,41 @@ pub struct Flights {
 impl Flights {
     /// A new flight and its first waiter. It can be found before its claim is made, so that no twin misses it.
     pub fn open(&self, attempt: AttemptId) -> (Arc<Flight>, Waiter) {
-        let flight = Flight::new();
-        flight.crew().waiters = 1;
-        let waiter = Waiter { flight: flight.clone(), progress: flight.progress.subscribe() };
+        let (flight, waiter) = Self::crewed(false);
         self.map().insert(attempt, flight.clone());
         (flight, waiter)
     }
 
-    /// A place beside the waiters of an attempt.
+    /// A place beside the waiters of an attempt. If no flight of it is known here, a new one is begun, which the caller
+    /// has to bring to its end by what the other replica tells.
     ///
     /// # Errors
-    /// [`NoPlace`].
-    pub fn join(&self, attempt: AttemptId, max: usize) -> Result<Waiter, NoPlace> {
-        let flight = self.map().get(&attempt).cloned().ok_or(NoPlace::Gone)?;
-        flight.join(max)
+    /// [`Full`].
+    pub fn join(&self, attempt: AttemptId, max: usize) -> Result<(Waiter, Option<Arc<Flight>>), Full> {
+        let mut map = self.map();
+        if let Some(known) = map.get(&attempt).cloned() {
+            drop(map);
+            return known.join(max).map(|waiter| (waiter, None));
+        }
+        let (flight, waiter) = Self::crewed(true);
+        map.insert(attempt, flight.clone());
+        Ok((waiter, Some(flight)))
     }
 
-    /// Forgets a flight that never became an attempt.
-    pub fn close(&self, attempt: AttemptId) {
-        self.map().remove(&attempt);
+    /// A flight with its first waiter.
+    fn crewed(elsewhere: bool) -> (Arc<Flight>, Waiter) {
+        let flight = Flight::new(elsewhere);
+        flight.crew().waiters = 1;
+        let waiter = Waiter { flight: flight.clone(), progress: flight.progress.subscribe() };
+        (flight, waiter)
+    }
+
+    /// Forgets a flight that came to nothing.
+    pub fn close(&self, attempt: AttemptId, flight: &Arc<Flight>) {
+        let mut map = self.map();
+        if map.get(&attempt).is_some_and(|known| Arc::ptr_eq(known, flight)) {
+            map.remove(&attempt);
+        }
     }
 
     /// Forgets flights that landed a while ago.

@@ -199,7 +199,7 @@ mod tests {
 
     fn created() -> Fate {
         let job = crate::request::route::RequestId::parse("job").unwrap();
-        Fate::Created(Created { job, answer: Bytes::new(), at: Time::from_millis(0) })
+        Fate::Created(Created { job, answer: Bytes::new(), at: Time::from_millis(0), by: [7; 16] })
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod keys;
 pub mod records;
 pub mod ledger;
 pub mod flight;
+pub mod lease;
 pub mod attempt;
 pub mod dedup;
 pub mod observe;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::bill::money::Amount;
+use crate::bill::tab::Verdict;
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Shown};
 use crate::request::fingerprint::Fingerprint;
@@ -87,8 +89,37 @@ impl Life {
     }
 }
 
+/// How a job's life ended, and what that says of its bill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// How.
+    pub life: Life,
+    /// What it cost, if the upstream said so in a way that counts here (M29).
+    pub cost: Option<Amount>,
+    /// How long the video is, if the upstream told.
+    pub length: Option<Duration>,
+}
+
+impl From<Life> for End {
+    /// An end that says nothing more.
+    fn from(life: Life) -> Self {
+        Self { life, cost: None, length: None }
+    }
+}
+
+impl End {
+    /// How its tab is settled.
+    pub const fn verdict(self) -> Verdict {
+        match self.life {
+            Life::Done | Life::Running => Verdict::Done { cost: self.cost, length: self.length },
+            Life::Failed | Life::Expired => Verdict::Failed,
+            Life::Moderated => Verdict::Moderated,
+        }
+    }
+}
+
 /// One record.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Record {
     /// The job itself.
     pub job: Arc<Job>,

@@ -1,5 +1,5 @@
 //! Who asks: the team, the `user` the body names, and the address, and the keys under which the limits count them.
-//! The keys are 128 bits of a hash under a secret of this process, so nobody can choose names that share a bucket
+//! The keys are 128 bits of a hash under a secret, so nobody can choose names that share a bucket
 //! with somebody else's, and no name is kept.
 
 use std::hash::{Hash, Hasher};
@@ -24,8 +24,14 @@ impl Clients {
     pub fn new() -> io::Result<Self> {
         let mut secret = [0; 32];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| io::Error::other("the system gives no randomness"))?;
+        Ok(Self::keyed(secret))
+    }
+
+    /// Clients under a secret that outlives the process, so that accounts and refusals are found again by whoever
+    /// starts next.
+    pub fn keyed(secret: [u8; 32]) -> Self {
         let open = BucketKey::new(digest(&secret, b"team", &[OPEN.as_bytes()]));
-        Ok(Self { secret, open })
+        Self { secret, open }
     }
 
     /// The client behind a connection that has shown this. Its `user` is known only once the body is read, unless a
@@ -35,15 +41,15 @@ impl Clients {
         let group = AddressGroup::of(address);
         let address_key = self.address_of(group);
         let (team, user) = match &pass.key {
-            None => (self.open, address_key.inside(self.open)),
+            None => (self.open, address_key.inside(self.open).tagged(self.open)),
             Some(key) => {
-                let name = &pass.team.name;
-                (self.team(name), self.bucket(b"gateway key", &[name.as_bytes(), key.id.as_bytes()]))
+                let (name, team) = (&pass.team.name, self.team(&pass.team.name));
+                (team, self.bucket(b"gateway key", &[name.as_bytes(), key.id.as_bytes()]).tagged(team))
             }
         };
         let who = Who { user, team, address: address_key };
         let fixed = pass.user().map(str::to_owned);
-        let client = Client { team: pass.team.name.clone(), pass, address, user: None, who, group };
+        let client = Client { team: pass.team.name.clone(), pass, address, user: None, who };
         self.named(client, fixed)
     }
 
@@ -51,7 +57,8 @@ impl Clients {
     /// token fixes the user.
     pub fn named(&self, mut client: Client, user: Option<String>) -> Client {
         if let Some(user) = user {
-            client.who.user = self.bucket(b"user", &[client.team.as_bytes(), user.as_bytes()]);
+            let key = self.bucket(b"user", &[client.team.as_bytes(), user.as_bytes()]);
+            client.who.user = key.tagged(client.who.team);
             client.user = Some(user);
         }
         client
@@ -78,11 +85,8 @@ impl Clients {
     /// Team, user and address together (`MONEY.md` M13, M14). An address counts as its group, because a client's
     /// IPv6 address changes within its /64 by itself.
     pub fn caller(&self, client: &Client) -> Caller {
-        let network = client.group.as_bytes();
-        Caller(match &client.user {
-            Some(user) => digest(&self.secret, b"caller", &[client.team.as_bytes(), user.as_bytes(), network]),
-            None => digest(&self.secret, b"nameless caller", &[client.team.as_bytes(), network]),
-        })
+        // Both are hashes already, so their sum is one: every hit asks for it.
+        Caller(client.who.user.inside(client.who.address).to_bytes())
     }
 }
 
@@ -110,7 +114,6 @@ pub struct Client {
     /// The body's `user`, or the token's.
     pub user: Option<String>,
     who: Who,
-    group: AddressGroup,
 }
 
 impl Client {
@@ -154,6 +157,25 @@ impl BucketKey {
         Self { low: self.low.wrapping_add(other.low), high: self.high.wrapping_add(other.high) }
     }
 
+    /// Its bytes.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) = (self.low.to_le_bytes(), self.high.to_le_bytes());
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+
+    /// The key with the tag of a team's key, so that a reload finds the quota of a user's bucket. What is left of it is
+    /// still far too long to be met by chance.
+    const fn tagged(self, team: Self) -> Self {
+        Self { low: self.low, high: self.high & !TAG | team.high & TAG }
+    }
+
+    /// A few bits that a team's key and the keys of its users have in common. Two teams may by chance have the same;
+    /// then a reload measures the debts of one by the quota of the other, once.
+    #[expect(clippy::cast_possible_truncation, reason = "only the tag's bits are left")]
+    pub const fn tag(self) -> u16 {
+        (self.high & TAG) as u16
+    }
+
     /// The half that [`Hash`] does not use: it spreads keys over shards.
     pub const fn spread(self) -> u64 {
         self.high
@@ -165,6 +187,9 @@ impl Hash for BucketKey {
         state.write_u64(self.low);
     }
 }
+
+/// The bits of a tag. [`BucketKey::spread`] goes by the others first.
+const TAG: u64 = 0xffff;
 
 /// What counts as one address: all of IPv4 (also when it comes mapped into IPv6), the /64 of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -98,9 +98,10 @@ impl Refusal {
             409 => &["Retry-After", "X-Should-Retry"][..],
             401 => &["WWW-Authenticate"],
             415 => &["Accept", "Accept-Encoding"],
-            429 | 500 | 503 => &["Retry-After"],
-            502 | 504 if of_submission => &["Retry-After", "X-Should-Retry", "Proxy-Status"],
-            502 | 504 => &["Retry-After", "Proxy-Status"],
+            402 | 429 | 500 | 503 => &["Retry-After"],
+            502 => &["Retry-After", "X-Should-Retry", "Proxy-Status"],
+            504 if of_submission => &["Retry-After", "X-Should-Retry", "Proxy-Status"],
+            504 => &["Retry-After", "Proxy-Status"],
             508 => &["Proxy-Status"],
             _ => &[],
         });
@@ -140,6 +141,7 @@ const REFUSALS: [(&str, &[Refusal]); 4] = [
         &[
             Refusal::or_passed(400, &["invalid_json", "bad_request"], "The request is malformed."),
             NO_KEY,
+            Refusal::or_passed(402, &["budget_exhausted"], "A budget is used up; error.param names it."),
             Refusal::or_passed(
                 403,
                 &["origin_refused", "route_not_allowed", "user_mismatch", "model_not_allowed"],

@@ -44,6 +44,8 @@ pub struct Wishes {
     pub variation: Option<String>,
     /// `Idempotency-Key`, without quotes.
     pub idempotency_key: Option<String>,
+    /// `Reelgate-Dry-Run: 1`: only to be told what would happen.
+    pub dry_run: bool,
 }
 
 impl Wishes {
@@ -57,7 +59,15 @@ impl Wishes {
         let variation = single(headers, &REELGATE_VARIATION, "Reelgate-Variation", MAX_VARIATION)?;
         let key = single(headers, &IDEMPOTENCY_KEY, "Idempotency-Key", MAX_KEY)?;
         let idempotency_key = key.map(|key| unquoted(&key)).transpose()?;
-        Ok(Self { no_cache, variation, idempotency_key })
+        let dry_run = match single(headers, &REELGATE_DRY_RUN, "Reelgate-Dry-Run", 1)?.as_deref() {
+            None => false,
+            Some("1") => true,
+            Some(_) => {
+                let message = "Reelgate-Dry-Run takes 1, or is left out".into();
+                return Err(Error::BadRequest { param: "Reelgate-Dry-Run", message });
+            }
+        };
+        Ok(Self { no_cache, variation, idempotency_key, dry_run })
     }
 }
 
@@ -218,6 +228,7 @@ fn unquoted(key: &str) -> Result<String, Error> {
 }
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REELGATE_DRY_RUN: HeaderName = HeaderName::from_static("reelgate-dry-run");
 const REELGATE_VARIATION: HeaderName = HeaderName::from_static("reelgate-variation");
 /// What the upstream takes where a body names no model.
 const USUAL_MODEL: &str = "grok-imagine-video";

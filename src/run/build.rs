@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 
 use crate::access::token::Tokens;
 use crate::admission::attempts::Attempts;
+use crate::admission::pace::Pace;
 use crate::admission::quota::Scope;
 use crate::admission::rate::Limits;
 use crate::clock::Clock;
@@ -16,6 +17,7 @@ use crate::gateway::Gateway;
 use crate::gateway::rules::{self, Rules};
 use crate::jobs::attempt::{Ending, Parts};
 use crate::jobs::dedup::Dedup;
+use crate::jobs::ledger::Ledger as _;
 use crate::jobs::ledger::disk;
 use crate::jobs::ledger::disk::journal::File;
 use crate::jobs::ledger::local::LocalLedger;
@@ -55,7 +57,7 @@ pub(super) fn gateway(
     let pseudonym = format!("reelgate-{a:02x}{b:02x}{c:02x}{d:02x}");
     let upstream = Upstream::new(&config.upstream, key, &pseudonym).map_err(|fault| fault.to_string())?;
     let upstream = Arc::new(upstream);
-    let clients = Clients::new().map_err(|error| error.to_string())?;
+    let clients = Clients::keyed(*fingerprints.of_bytes(&[b"clients"]).as_bytes());
     let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
     limits.reload(&config.limits, &rules::team_limits(config, &clients));
     let hot_entries = config.dedup.hot_entries;
@@ -66,13 +68,17 @@ pub(super) fn gateway(
                 .map_err(|error| error.to_string())?
         }
     };
+    ledger.reload(bounds, rules::bill(config));
+    let pace = Arc::new(Pace::new(config.upstream.pace, config.upstream.queue_wait, Handle::current()));
     let parts = Parts {
         ledger: Arc::new(ObservedLedger::new(ledger, telemetry.metrics.clone())),
         upstream: upstream.clone(),
         metrics: telemetry.metrics.clone(),
         clock: clock.clone(),
         ending,
+        pace: pace.clone(),
     };
+    rules.teams.names().for_each(|team| telemetry.metrics.money.know(team));
     let dedup = Arc::new(Dedup::new(parts, config.upstream.submissions, Handle::current()));
     Ok(Arc::new(Gateway {
         rules: ArcSwap::from_pointee(rules),
@@ -85,6 +91,7 @@ pub(super) fn gateway(
         in_flight: InFlight::new(config.server.requests_in_flight),
         fingerprints,
         dedup,
+        pace,
         upstream,
         clock,
     }))
@@ -116,6 +123,9 @@ pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
             }
         }
         metrics.degraded.set(Degraded::Ledger, i64::from(!gateway.dedup.ledger().is_well()));
+        for (team, totals) in gateway.dedup.ledger().totals() {
+            metrics.money.show(&team, &totals);
+        }
         metrics.jobs_running.set(count(running as u64));
         metrics.hot_entries.set(count(gateway.dedup.ledger().hot_entries()));
         metrics.body_memory_bytes.set(count(gateway.memory.used()));

@@ -72,7 +72,9 @@ impl Reloader {
         }
         gateway.limits.reload(&config.limits, &rules::team_limits(&config, &gateway.clients));
         gateway.attempts.reload(config.access.failed_keys);
-        gateway.dedup.ledger().reload(rules::bounds(&config));
+        gateway.pace.reload(config.upstream.pace, config.upstream.queue_wait);
+        rules.teams.names().for_each(|team| gateway.telemetry.metrics.money.know(team));
+        gateway.dedup.ledger().reload(rules::bounds(&config), rules::bill(&config));
         gateway.telemetry.log.set_level(config.log.level);
         self.admin.set_allowed_hosts(config.server.allowed_hosts.clone());
         gateway.rules.store(Arc::new(rules));

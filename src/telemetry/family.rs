@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 use super::labels::RouteLabel;
@@ -203,6 +204,20 @@ impl Builder<'_> {
 
     pub(super) fn counter_vector(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
         let vector = IntCounterVec::new(options(name, help), labels)?;
+        self.0.register(Box::new(vector.clone()))?;
+        Ok(vector)
+    }
+
+    /// Counters of dollars.
+    pub(super) fn amounts(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<CounterVec> {
+        let vector = CounterVec::new(options(name, help), labels)?;
+        self.0.register(Box::new(vector.clone()))?;
+        Ok(vector)
+    }
+
+    /// Gauges of dollars.
+    pub(super) fn amounts_now(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+        let vector = GaugeVec::new(options(name, help), labels)?;
         self.0.register(Box::new(vector.clone()))?;
         Ok(vector)
     }

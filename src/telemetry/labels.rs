@@ -84,6 +84,8 @@ labels! {
         Held = "held",
         /// The request itself is wrong.
         Invalid = "invalid",
+        /// It only asked what would happen.
+        DryRun = "dry_run",
         /// A limit or a budget is reached.
         Limited = "limited",
         /// The upstream refused it.
@@ -142,6 +144,30 @@ labels! {
         TotalRequests = "total.requests",
         /// Everybody's new jobs.
         TotalGenerations = "total.generations",
+        /// One user's jobs at once.
+        UserRunning = "user.running",
+        /// One team's jobs at once.
+        TeamRunning = "team.running",
+        /// Everybody's jobs at once.
+        TotalRunning = "total.running",
+        /// The upstream's own pace.
+        UpstreamPace = "upstream.pace",
+        /// One user's money.
+        UserBudget = "user.budget",
+        /// One team's money.
+        TeamBudget = "team.budget",
+        /// Everybody's money.
+        TotalBudget = "total.budget",
+    }
+
+    /// `reason` of money that was not spent.
+    Saved ("reason") {
+        /// The job was there.
+        Hit = "hit",
+        /// A twin's job was on its way.
+        Join = "join",
+        /// It was the same client's own job, asked for again.
+        Retry = "retry",
     }
 
     /// `outcome` of a job, as a poll showed it.
@@ -250,6 +276,10 @@ labels! {
         Teams = "teams",
         /// How often.
         Limits = "limits",
+        /// How much may be spent.
+        Budgets = "budgets",
+        /// What a job costs.
+        Prices = "prices",
         /// What a body must look like.
         Validation = "validation",
         /// What counts as the same prompt.
@@ -270,6 +300,8 @@ labels! {
         Ledger = "ledger",
         /// The upstream refuses our key.
         UpstreamKey = "upstream_key",
+        /// The upstream says that our account is empty.
+        UpstreamCredit = "upstream_credit",
     }
 }
 
@@ -325,7 +357,7 @@ impl SubmissionOutcome {
             | Error::MethodNotAllowed { .. }
             | Error::MisdirectedRequest
             | Error::LoopDetected => Self::Denied,
-            Error::RateLimited { .. } => Self::Limited,
+            Error::RateLimited { .. } | Error::BudgetExhausted { .. } => Self::Limited,
             Error::OutcomeUnknown { doubt: Doubt::Held, .. } => Self::Held,
             Error::OutcomeUnknown { doubt: Doubt::Broken | Doubt::Silent, .. } => Self::Unknown,
             Error::Internal | Error::Overloaded { .. } | Error::LedgerUnavailable | Error::Draining => {
@@ -428,6 +460,7 @@ mod tests {
             Error::UriTooLong,
             Error::HeaderTooLarge,
             Error::RateLimited { limit: "user.generations", retry_after: wait },
+            Error::BudgetExhausted { limit: "user.per_day", retry_after: wait },
             Error::Internal,
             Error::UpstreamUnreachable(Unreached::Dns),
             Error::UpstreamUnreachable(Unreached::Timeout),

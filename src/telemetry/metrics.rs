@@ -15,6 +15,7 @@ use super::labels::{
     CloseReason, ConfigSection, Degraded, EntryState, JobOutcome, LedgerOperation, LedgerResult, Limit, ReloadResult,
     RouteLabel, SubmissionOutcome, UpstreamOperation, UpstreamOutcome,
 };
+use super::money::Money;
 use super::process::Process;
 use crate::error::Error;
 
@@ -39,6 +40,8 @@ pub struct Metrics {
     pub limited: Counters<Limit>,
     /// What was wrong with bodies, by field.
     pub fields: Fields,
+    /// What was spent, saved and lost.
+    pub money: Money,
     /// Jobs that a poll showed at their end.
     pub jobs: Counters<JobOutcome>,
     /// Jobs not yet seen at their end.
@@ -105,6 +108,7 @@ impl Metrics {
             )?,
             limited: make.counters("limited_total", "Refusals by a limit.")?,
             fields: Fields::new(&make)?,
+            money: Money::new(&make)?,
             jobs: make.counters("jobs_total", "Jobs that a poll showed at their end.")?,
             jobs_running: make.gauge("jobs_running", "Jobs made and not yet seen at their end.")?,
             entries: make.gauges("entries", "Entries of the ledger, by state.")?,
@@ -152,6 +156,10 @@ impl Metrics {
                     self.limited.inc(limit);
                 }
             }
+            Error::BudgetExhausted { limit, .. } => {
+                let limit = limit.split('.').next().and_then(|scope| Limit::named(&format!("{scope}.budget")));
+                limit.into_iter().for_each(|limit| self.limited.inc(limit));
+            }
             Error::InvalidJson { .. } => self.fields.invalid("", error.code()),
             _ => error.faults().iter().for_each(|fault| self.fields.invalid(&fault.param, fault.code)),
         }
@@ -168,6 +176,9 @@ impl Metrics {
             (_, false) => info!(reason = name, "no longer degraded"),
             (Degraded::UpstreamKey, true) => {
                 error!(reason = name, "the upstream refuses the gateway's key: nothing but hits is served");
+            }
+            (Degraded::UpstreamCredit, true) => {
+                error!(reason = name, "the upstream says that the account is empty: nothing but hits is served");
             }
             (Degraded::Ledger, true) => error!(reason = name, "the ledger cannot be used: nothing new is bought"),
         }

@@ -6,6 +6,7 @@ mod body;
 pub mod submission_count;
 mod request_ids;
 pub mod metrics;
+pub mod money;
 mod fields;
 mod family;
 pub mod labels;

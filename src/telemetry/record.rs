@@ -12,10 +12,11 @@ use tokio::time::Instant;
 
 use super::Telemetry;
 pub use super::body::Recorded;
-use super::labels::{RouteLabel, SubmissionOutcome};
+use super::labels::{RouteLabel, Saved, SubmissionOutcome};
 use super::request_ids::X_REQUEST_ID;
 use super::settings::Level;
 use super::submission_count::SubmissionCount;
+use crate::bill::money::Amount;
 use crate::error::Error;
 use crate::request::route::RequestId;
 
@@ -35,6 +36,7 @@ pub struct Record {
     fingerprint: Option<String>,
     job: Option<RequestId>,
     upstream: Option<(Option<StatusCode>, Duration)>,
+    saved: Option<(Saved, Amount)>,
     error: Option<&'static str>,
     cause: Option<String>,
     bytes_in: u64,
@@ -73,6 +75,7 @@ impl Record {
             fingerprint: None,
             job: None,
             upstream: None,
+            saved: None,
             error: None,
             cause: None,
             bytes_in: 0,
@@ -125,6 +128,14 @@ impl Record {
     /// What the upstream answered on behalf of this request, if anything, and how long it took.
     pub const fn upstream(&mut self, status: Option<StatusCode>, duration: Duration) {
         self.upstream = Some((status, duration));
+    }
+
+    /// What the submission did not cost, because its job was there already.
+    pub fn saved(&mut self, reason: Saved, amount: Amount) {
+        self.saved = Some((reason, amount));
+        if let Some(team) = &self.team {
+            self.telemetry.metrics.money.saved(team, reason, amount);
+        }
     }
 
     /// What has become of the submission.
@@ -209,6 +220,10 @@ impl Record {
         }
         if let Some(job) = &self.job {
             line.text("job", job.as_str());
+        }
+        if let Some((reason, amount)) = &self.saved {
+            line.literal("saved_usd", amount);
+            line.word("saved_by", reason.name());
         }
         line.milliseconds("duration_ms", duration);
         if let Some((status, duration)) = self.upstream {

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Doubt, Unreached};
 use crate::request::route::{Operation, RequestId};
 use crate::upstream::dial::{Dialer, Stream};
+use crate::upstream::gate::{Gate, Gated, SendBy};
 use crate::upstream::headers::{self, Passed, Via};
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::origin::{Origin, OriginFault};
@@ -93,21 +94,26 @@ impl Upstream {
     /// Why the upstream could not be reached: nothing was sent.
     pub async fn connect(self: &Arc<Self>) -> Result<PaidConnection, Unreached> {
         // A body may be 32 MiB: written from where it lies, not copied into hyper's buffer.
-        let (sender, driver) = self.open(true).await?;
-        Ok(PaidConnection { sender, driver, upstream: self.clone(), key: self.key() })
+        let gate = Arc::new(Gate::default());
+        let (sender, driver) = self.open(true, Some(gate.clone())).await?;
+        Ok(PaidConnection { sender, driver, gate, upstream: self.clone(), key: self.key() })
     }
 
-    /// A new connection, its driver running on this runtime.
-    pub(super) async fn open<B>(&self, vectored: bool) -> Result<(http1::SendRequest<B>, Driver), Unreached>
+    /// A new connection, its driver running on this runtime; its first byte goes through the gate.
+    pub(super) async fn open<B>(
+        &self,
+        vectored: bool,
+        gate: Option<Arc<Gate>>,
+    ) -> Result<(http1::SendRequest<B>, Driver), Unreached>
     where
         B: Body + Send + 'static,
         B::Data: Send,
         B::Error: std::error::Error + Send + Sync,
     {
-        let stream = TokioIo::new(self.dialer.dial().await?);
+        let stream = TokioIo::new(Gated::new(self.dialer.dial().await?, gate));
         let mut builder = http1::Builder::new();
         builder.writev(vectored).max_buf_size(MAX_HEAD_BYTES).max_header_size(MAX_HEAD_BYTES);
-        let handshake = builder.handshake::<TokioIo<Stream>, B>(stream).await;
+        let handshake = builder.handshake::<TokioIo<Gated<Stream>>, B>(stream).await;
         let (sender, connection) = handshake.map_err(|_| Unreached::Refused)?;
         // How it ends is told to whoever waits for an answer on it.
         let task = self.tasks.spawn(async move { _ = connection.await });
@@ -142,6 +148,7 @@ impl Drop for Driver {
 pub struct PaidConnection {
     sender: http1::SendRequest<Full<Bytes>>,
     driver: Driver,
+    gate: Arc<Gate>,
     upstream: Arc<Upstream>,
     key: Arc<UpstreamKey>,
 }
@@ -150,6 +157,11 @@ impl PaidConnection {
     /// The key that pays for the call.
     pub fn key(&self) -> &UpstreamKey {
         &self.key
+    }
+
+    /// Lets the first byte leave until then and no later: [`Unanswered::TooLate`] (M3).
+    pub fn send_by(&self, limit: SendBy) {
+        self.gate.limit(limit);
     }
 
     /// Sends the body as it came and reads the whole answer. The caller holds the deadline.
@@ -167,10 +179,12 @@ impl PaidConnection {
         let interim = Interim::watch(&mut request);
         let response = tokio::select! {
             biased;
+            () = self.gate.shut() => return Err(Unanswered::TooLate),
             () = interim.too_many.notified() => return Err(Unanswered::InDoubt(Doubt::Broken)),
             response = self.sender.try_send_request(request) => response,
         };
         let response = response.map_err(|mut failure| match failure.take_message() {
+            _ if self.gate.is_shut() => Unanswered::TooLate,
             // Given back: not a byte of it was written.
             Some(_) => Unanswered::NotSent(Unreached::Refused),
             None => Unanswered::InDoubt(Doubt::Broken),

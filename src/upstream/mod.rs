@@ -4,14 +4,16 @@ pub mod settings;
 
 pub mod client;
 pub mod dial;
+pub mod gate;
 pub mod headers;
 pub mod key;
 pub mod mask;
 pub mod origin;
 pub mod outcome;
+pub mod pressure;
 pub mod polls;
 pub mod relay;
 pub mod tls;
 
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;

@@ -5,6 +5,8 @@ mod body;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -46,8 +48,10 @@ pub enum NotSent {
     Unreached(Unreached),
     /// Somebody else holds the entry.
     Superseded,
-    /// The ledger could not be written.
+    /// The ledger could not be written, or not soon enough (M3).
     Ledger,
+    /// There was no slot of the upstream's pace within this time (M27).
+    Paced(Duration),
 }
 
 impl NotSent {
@@ -58,6 +62,7 @@ impl NotSent {
             Self::Left => Error::Aborted,
             Self::Unreached(why) => Error::UpstreamUnreachable(why),
             Self::Superseded | Self::Ledger => Error::LedgerUnavailable,
+            Self::Paced(retry_after) => Error::RateLimited { limit: "upstream.pace", retry_after },
         }
     }
 }
@@ -67,6 +72,8 @@ impl NotSent {
 pub enum Unanswered {
     /// The connection was gone before a byte of the request was written.
     NotSent(Unreached),
+    /// The first byte would have left too late, and did not (M3).
+    TooLate,
     /// The request may have arrived.
     InDoubt(Doubt),
     /// An answer of this status came, with a body longer than any of the API's.
@@ -102,6 +109,11 @@ impl Outcome {
         matches!(self, Self::NotSent(NotSent::Left | NotSent::Superseded))
     }
 
+    /// Whether it came from a limit: then it is no outcome for a twin, who asks for admission by itself (M5).
+    pub const fn is_paced(&self) -> bool {
+        matches!(self, Self::NotSent(NotSent::Paced(_)))
+    }
+
     const fn broken() -> Self {
         Self::Unknown { doubt: Doubt::Broken, answer: None }
     }
@@ -127,6 +139,7 @@ pub fn classify(answer: Result<Answer, Unanswered>, rules: &Rules) -> Outcome {
     let answer = match answer {
         Ok(answer) => answer,
         Err(Unanswered::NotSent(why)) => return Outcome::NotSent(NotSent::Unreached(why)),
+        Err(Unanswered::TooLate) => return Outcome::NotSent(NotSent::Ledger),
         Err(Unanswered::InDoubt(doubt)) => return Outcome::Unknown { doubt, answer: None },
         Err(Unanswered::TooLong(status)) => return too_long(status, rules),
     };

@@ -96,7 +96,7 @@ impl Polls {
 
     async fn connect(&self) -> Result<Connection, PollFailure> {
         // Small requests are cheaper copied into one buffer than written from two (`writev`).
-        let (sender, driver) = self.upstream.open(false).await.map_err(PollFailure::Unreached)?;
+        let (sender, driver) = self.upstream.open(false, None).await.map_err(PollFailure::Unreached)?;
         Ok(Connection { sender, _driver: driver })
     }
 

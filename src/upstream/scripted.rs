@@ -16,13 +16,13 @@ use crate::upstream::key::UpstreamKey;
 use crate::upstream::settings::Settings;
 
 /// The key of all tests here.
-pub(super) const KEY: &str = "sk-Zx81kPq0LmN7vTrY2aBcD3eFgH4iJ5kL6mN7oP8q";
+pub(crate) const KEY: &str = "sk-Zx81kPq0LmN7vTrY2aBcD3eFgH4iJ5kL6mN7oP8q";
 /// The pseudonym of all tests here.
-pub(super) const PSEUDONYM: &str = "reelgate-0a1b2c3d";
+pub(crate) const PSEUDONYM: &str = "reelgate-0a1b2c3d";
 
 /// What is done about a request, in turn.
 #[derive(Clone)]
-pub(super) enum Act {
+pub(crate) enum Act {
     /// These bytes are written.
     Say(Vec<u8>),
     /// Nothing, until the test says so.
@@ -36,7 +36,7 @@ pub(super) enum Act {
 }
 
 /// A complete answer in JSON.
-pub(super) fn json(status: &str, body: &str) -> Act {
+pub(crate) fn json(status: &str, body: &str) -> Act {
     let length = body.len();
     Act::Say(
         format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}").into(),
@@ -44,22 +44,22 @@ pub(super) fn json(status: &str, body: &str) -> Act {
 }
 
 /// Raw text.
-pub(super) fn say(text: &str) -> Act {
+pub(crate) fn say(text: &str) -> Act {
     Act::Say(text.as_bytes().to_vec())
 }
 
 /// A request as it came.
 #[derive(Clone, Debug)]
-pub(super) struct Received {
+pub(crate) struct Received {
     /// The number of its connection, from 0.
-    pub(super) connection: usize,
+    pub(crate) connection: usize,
     /// Its head and body.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 /// The upstream itself.
-pub(super) struct Scripted {
-    pub(super) address: SocketAddr,
+pub(crate) struct Scripted {
+    pub(crate) address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
     /// A permit for each connection that has ended.
     ended: Arc<Semaphore>,
@@ -67,12 +67,12 @@ pub(super) struct Scripted {
 
 impl Scripted {
     /// Answers the requests by these acts, in the order in which they come, over plain TCP.
-    pub(super) async fn start(script: Vec<Vec<Act>>) -> Self {
+    pub(crate) async fn start(script: Vec<Vec<Act>>) -> Self {
         Self::start_with(script, None).await
     }
 
     /// The same over TLS.
-    pub(super) async fn start_with(script: Vec<Vec<Act>>, tls: Option<TlsAcceptor>) -> Self {
+    pub(crate) async fn start_with(script: Vec<Vec<Act>>, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let received = Arc::new(Mutex::new(Vec::new()));
@@ -99,18 +99,18 @@ impl Scripted {
     }
 
     /// What has been received.
-    pub(super) fn received(&self) -> Vec<Received> {
+    pub(crate) fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
 
     /// Waits until so many connections have ended.
-    pub(super) async fn ended(&self, connections: u32) {
+    pub(crate) async fn ended(&self, connections: u32) {
         let ended = tokio::time::timeout(Duration::from_secs(10), self.ended.acquire_many(connections)).await;
         ended.expect("the connection ends").unwrap().forget();
     }
 
     /// The gateway's side of it, with these settings changed.
-    pub(super) fn upstream(&self, change: impl FnOnce(&mut Settings)) -> Arc<Upstream> {
+    pub(crate) fn upstream(&self, change: impl FnOnce(&mut Settings)) -> Arc<Upstream> {
         let mut settings = Settings { url: format!("http://{}", self.address), ..Settings::default() };
         change(&mut settings);
         Arc::new(Upstream::new(&settings, UpstreamKey::parse(KEY).unwrap(), PSEUDONYM).unwrap())

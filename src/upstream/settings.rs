@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::admission::settings::Rate;
 use crate::config::{Raw, Section, Value, WAIT};
 
 /// `[upstream]`.
@@ -19,6 +20,10 @@ pub struct Settings {
     pub key_env: String,
     /// `key_file`: a file that holds it instead; empty: none. Read again when it changes.
     pub key_file: Option<PathBuf>,
+    /// `pace`: how many submissions the upstream takes in how long; they are dealt out one at a time.
+    pub pace: Option<Rate>,
+    /// `queue_wait`: how long a submission waits for its slot.
+    pub queue_wait: Duration,
     /// `connect_timeout`: for TCP and TLS together.
     pub connect_timeout: Duration,
     /// `submit_timeout`: how long a client waits, counted from the send; the request itself goes on.
@@ -27,7 +32,8 @@ pub struct Settings {
     pub late_answer: Duration,
     /// `poll_timeout`: from a poll's send to its answer's head, and between two pieces of its body.
     pub poll_timeout: Duration,
-    /// `submissions`: submissions on their way upstream at once; past it 503 `overloaded`.
+    /// `submissions`: submissions on their way upstream at once; past it 503 `overloaded`. As many again whose outcome is
+    /// unknown are still read for a late answer.
     pub submissions: usize,
     /// `idle_connections`: idle connections for polls that each worker keeps.
     pub idle_connections: usize,
@@ -46,6 +52,8 @@ impl Settings {
             roots: section.value("roots", &base.roots),
             key_env: section.value("key_env", &base.key_env),
             key_file: section.value("key_file", &base.key_file),
+            pace: section.value("pace", &base.pace),
+            queue_wait: section.within("queue_wait", &base.queue_wait, WAIT),
             connect_timeout: section.within("connect_timeout", &base.connect_timeout, WAIT),
             submit_timeout: section.within("submit_timeout", &base.submit_timeout, WAIT),
             late_answer: section.within("late_answer", &base.late_answer, WAIT),
@@ -98,6 +106,8 @@ impl Default for Settings {
             roots: Roots::Bundled,
             key_env: "COMETAPI_KEY".to_owned(),
             key_file: None,
+            pace: None,
+            queue_wait: Duration::from_secs(20),
             connect_timeout: Duration::from_secs(3),
             submit_timeout: Duration::from_secs(35),
             late_answer: Duration::from_secs(120),

@@ -30,6 +30,8 @@ mod validation;
 mod browsers;
 mod limits;
 mod teams;
+mod bill;
+mod pace;
 mod process;
 mod reload;
 mod restart;

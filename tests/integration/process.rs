@@ -260,5 +260,6 @@ async fn f40_a_second_signal_hurries_and_what_is_in_flight_is_unknown() {
     served.program.says("the outcome of a submission is unknown").await;
     let mut answer = String::new();
     _ = client.read_to_string(&mut answer).await;
-    assert!(!answer.contains(" 200 "), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("\"outcome_unknown\""), "{answer}");
+    assert!(answer.contains("x-should-retry: false"), "{answer}");
 }

@@ -296,6 +296,7 @@ async fn f15_502_upstream_invalid_answer_and_key_refused_are_free() {
     let answer = scene.submit("a").await;
     refused(&answer, 502, "upstream_key_refused");
     assert!(answer.header("www-authenticate").is_empty(), "the client's key is not asked for");
+    assert_eq!(answer.header("x-should-retry"), "false", "an SDK's retry would meet the same");
     assert_eq!(scene.admin("/readyz").await.json(), json!({"degraded": ["upstream_key"]}));
     scene.submit("a").await.request_id();
     assert_eq!(scene.admin("/readyz").await.json(), json!({"degraded": []}));

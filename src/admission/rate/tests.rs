@@ -198,7 +198,7 @@ fn a_give_back_reaches_every_limit_that_counted() {
 
 #[test]
 fn t6_a_changed_quota_keeps_what_was_used() {
-    for (count, wait) in [(20, 3), (10, 6), (5, 12)] {
+    for (count, wait) in [(10, 6), (5, 12), (1, 60)] {
         let bench = Bench::new(&generations(rate(10, MINUTE)));
         bench.pass(60 * MINUTE);
         assert_eq!(bench.drain(1), 10);
@@ -221,6 +221,27 @@ fn t6_a_shorter_window_locks_nobody_out_for_the_longer_one() {
     // What was taken under the old quota comes back as one of the new, not as a day's share.
     bench.limits.give_back(taken);
     assert_eq!(bench.drain(1), 1);
+}
+
+#[test]
+fn t6_a_reload_keeps_how_many_were_used_whatever_each_owes() {
+    for (before, after, left) in [
+        (rate(6, MINUTE), rate(60, MINUTE), 54),
+        (rate(6, MINUTE), rate(600, DAY), 594),
+        (rate(600, DAY), rate(60, MINUTE), 54),
+        (rate(60, MINUTE), rate(10, MINUTE), 4),
+        (rate(6, MINUTE), rate(6, MINUTE), 0),
+        (rate(6, MINUTE), rate(4, MINUTE), 0),
+    ] {
+        let bench = Bench::new(&generations(before));
+        bench.pass(60 * MINUTE);
+        for _ in 0..6 {
+            _ = bench.generation(1).unwrap();
+        }
+        bench.limits.reload(&generations(after), &[]);
+        assert_eq!(bench.drain(1), left, "{before:?} → {after:?}");
+        assert_eq!(bench.drain(2), after.unwrap().count as usize, "a bucket that owes nothing stays full");
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
+use crate::jobs::records::Life;
+use crate::jobs::records::Record;
 
 const WINDOWS: Windows = Windows {
     delivery: Duration::from_secs(23 * 3600),
@@ -49,7 +51,7 @@ fn alone(prompt: u8, number: u8) -> Ask {
 }
 
 fn created(id: &str, seconds: u64) -> Created {
-    Created { job: RequestId::parse(id).unwrap(), answer: Bytes::from(id.to_owned()), at: at(seconds) }
+    Created { job: RequestId::parse(id).unwrap(), answer: Bytes::from(id.to_owned()), at: at(seconds), by: [7; 16] }
 }
 
 fn job(of: &Ask, id: &str, seconds: u64) -> Arc<Job> {
@@ -80,6 +82,7 @@ impl Book {
         let due = self.entries.iter().filter_map(|(name, entry)| Some((entry.due(&WINDOWS)?, *name))).collect();
         assert_eq!(self.due, due);
         assert_eq!(self.counts.iter().sum::<usize>(), self.entries.len());
+        assert_eq!(self.teams.entries(), self.entries.len());
         let held = self.entries.values().filter(|entry| entry.found_by_body().is_some()).count();
         assert_eq!(self.by_base.values().map(Vec::len).sum::<usize>(), held);
     }
@@ -337,14 +340,17 @@ fn m28_a_full_book_drops_the_oldest_done_and_never_what_may_still_be_paid() {
         book.send(&ask, seconds);
         book.accept(&ask, &format!("job-{name}"), seconds);
     }
-    assert!(!book.make_room(&bounds), "accepted entries stay");
+    assert!(!book.make_room(&fingerprint(99), &bounds).fits, "accepted entries stay");
     for name in [1, 2] {
         let ask = ask(name, name);
         let job = book.job(&RequestId::parse(&format!("job-{name}")).unwrap()).unwrap();
         assert_eq!(job.attempt, ask.attempt);
         book.turned(&job, Turn::Done(None), Life::Done, at(20), &WINDOWS);
     }
-    assert!(book.make_room(&bounds));
+    let own = book.make_room(&fingerprint(3), &bounds);
+    assert_eq!(own, Room { fits: true, evicted: vec![] }, "a wish that replaces its own entry needs no room");
+    let room = book.make_room(&fingerprint(99), &bounds);
+    assert_eq!(room, Room { fits: true, evicted: vec![fingerprint(2)] });
     assert!(book.entry(&fingerprint(2)).is_none(), "the oldest done has left");
     assert!(book.entry(&fingerprint(1)).is_some() && book.entry(&fingerprint(3)).is_some());
     book.check();
@@ -359,9 +365,57 @@ fn job_records_are_bounded_and_running_ones_never_leave() {
         book.send(&ask, 0);
         book.accept(&ask, &format!("job-{name}"), 1);
     }
-    assert!(!book.make_room(&bounds), "both are running");
+    assert!(!book.make_room(&fingerprint(99), &bounds).fits, "both are running");
     let first = book.job(&RequestId::parse("job-1").unwrap()).unwrap();
     book.turned(&first, Turn::Done(None), Life::Done, at(2), &WINDOWS);
-    assert!(book.make_room(&bounds));
+    assert!(book.make_room(&fingerprint(99), &bounds).fits);
     assert!(book.job(&first.id).is_none() && book.counts().1 == 1);
+}
+
+#[test]
+fn m28_the_team_that_has_most_makes_room() {
+    let bounds = Bounds { max_entries: 4, ..BOUNDS };
+    let mut book = Book::default();
+    for (name, team) in [(1, "small"), (2, "large"), (3, "large"), (4, "large")] {
+        let ask = Ask { team: team.into(), ..ask(name, name) };
+        book.send(&ask, u64::from(name));
+        book.accept(&ask, &format!("job-{name}"), u64::from(name));
+        let job = book.job(&RequestId::parse(&format!("job-{name}")).unwrap()).unwrap();
+        book.turned(&job, Turn::Done(None), Life::Done, at(20), &WINDOWS);
+    }
+    assert_eq!(book.make_room(&fingerprint(9), &bounds).evicted, [fingerprint(2)], "not the oldest of all");
+    book.check();
+}
+
+#[test]
+fn an_id_under_two_fingerprints_ends_both() {
+    let (first, second) = (ask(1, 1), ask(2, 2));
+    let mut book = Book::default();
+    for ask in [&first, &second] {
+        book.send(ask, 0);
+        book.accept(ask, "one", 1);
+    }
+    // Somebody wished for another in the second one's place, and that is still on its way.
+    let wish = wish(2, 3, 9);
+    book.send(&wish, 2);
+    let mut restored = Book::default();
+    for fingerprint in [1, 2].map(fingerprint) {
+        restored.restore_entry(fingerprint, book.entry(&fingerprint).unwrap().clone(), &WINDOWS);
+    }
+    let record = book.record(&RequestId::parse("one").unwrap()).unwrap();
+    let Record { job, life, ended, orphan } = record;
+    restored.restore_record(Record { job: job.clone(), life: *life, ended: *ended, orphan: *orphan });
+    for mut book in [book, restored] {
+        let job = book.job(&RequestId::parse("one").unwrap()).unwrap();
+        assert_eq!((job.fingerprint, book.given_twice(&job.id)), (fingerprint(1), vec![fingerprint(2)]));
+        let ended = book.turned(&job, Turn::Over, Life::Failed, at(3), &WINDOWS);
+        assert_eq!(ended, Ended { news: true, fate: Fate::Ends });
+        assert!(book.entry(&fingerprint(1)).is_none());
+        book.free(wish.fingerprint, wish.attempt, &WINDOWS);
+        assert!(book.entry(&fingerprint(2)).is_none(), "what lay beneath has ended too");
+        book.check();
+        // Forgotten with its record.
+        book.sweep(at(8 * 24 * 3600), &BOUNDS, 100);
+        assert!(book.given_twice(&job.id).is_empty());
+    }
 }

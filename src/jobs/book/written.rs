@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::Book;
+use super::{Ask, Book};
+use crate::bill::tab::Changed;
 use crate::jobs::entry::{Entry, Windows};
 use crate::jobs::keys::{self, KeyDigest, KeyRecord};
 use crate::jobs::records::Record;
@@ -18,12 +19,14 @@ pub struct Dirty {
     pub jobs: HashSet<RequestId>,
     /// Idempotency keys.
     pub keys: HashSet<KeyDigest>,
+    /// Tabs and accounts.
+    pub bill: Changed,
 }
 
 impl Dirty {
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.jobs.is_empty() && self.keys.is_empty()
+        self.entries.is_empty() && self.jobs.is_empty() && self.keys.is_empty() && self.bill.is_empty()
     }
 }
 
@@ -33,6 +36,7 @@ impl Book {
         self.dirty = Some(Dirty::default());
         self.keys.keep_changed();
         self.records.keep_changed();
+        self.tab.keep_changed();
     }
 
     /// What has changed since this was asked last, to be written down now.
@@ -40,6 +44,7 @@ impl Book {
         let Some(dirty) = &mut self.dirty else { return Dirty::default() };
         dirty.keys.extend(self.keys.take_changed());
         dirty.jobs.extend(self.records.take_changed());
+        dirty.bill.extend(self.tab.take_changed());
         self.writing.clone_from(&dirty.jobs);
         std::mem::take(dirty)
     }
@@ -62,6 +67,7 @@ impl Book {
             dirty.entries.extend(unwritten.entries);
             dirty.jobs.extend(unwritten.jobs);
             dirty.keys.extend(unwritten.keys);
+            dirty.bill.extend(unwritten.bill);
         }
     }
 
@@ -70,6 +76,7 @@ impl Book {
         self.dirty.as_ref().is_some_and(|dirty| !dirty.is_empty())
             || self.keys.has_changed()
             || self.records.has_changed()
+            || self.tab.has_changed()
     }
 
     /// The record of a job, to be written down.
@@ -84,11 +91,20 @@ impl Book {
 
     /// Puts an entry back that was written down.
     pub fn restore_entry(&mut self, fingerprint: Fingerprint, entry: Entry, windows: &Windows) {
+        // Which of them a record names is known when the records come back.
+        let mut next = Some(&entry);
+        while let Some(entry) = next {
+            if let Some(created) = entry.created() {
+                self.twice.add(&created.job, fingerprint);
+            }
+            next = entry.beneath.as_deref();
+        }
         self.put(fingerprint, entry, windows);
     }
 
     /// Puts a job back that was written down.
     pub fn restore_record(&mut self, record: Record) {
+        self.twice.remove(&record.job.id, record.job.fingerprint);
         self.records.restore(record);
     }
 
@@ -102,6 +118,30 @@ impl Book {
             (fate, _) => fate,
         };
         self.keys.restore(digest, KeyRecord { fate, ..record });
+    }
+
+    /// A small book of what one submission touches: what is done there leaves this one as it is.
+    pub fn excerpt(&self, ask: &Ask, windows: &Windows) -> Self {
+        let mut excerpt = Self::default();
+        let record = ask.key.and_then(|digest| Some((digest, self.keys.record(&digest)?.clone())));
+        let twins = ask.base.and_then(|base| self.by_base.get(&base)).into_iter().flatten();
+        let named = twins.chain(record.as_ref().map(|(_, record)| &record.fingerprint)).chain([&ask.fingerprint]);
+        for fingerprint in named.copied().collect::<HashSet<_>>() {
+            let Some(entry) = self.entries.get(&fingerprint) else { continue };
+            if let Some(job) = entry.created().and_then(|created| self.records.get(&created.job)) {
+                excerpt.records.restore(job.clone());
+            }
+            excerpt.put(fingerprint, entry.clone(), windows);
+        }
+        if let Some((digest, record)) = record {
+            if let keys::Fate::Created(created) = &record.fate
+                && let Some(job) = self.records.get(&created.job).filter(|_| excerpt.records.is_empty())
+            {
+                excerpt.records.restore(job.clone());
+            }
+            excerpt.keys.restore(digest, record);
+        }
+        excerpt
     }
 
     /// An entry is to be written down.

@@ -11,7 +11,7 @@ fn at(seconds: u64) -> Time {
 }
 
 fn created() -> Created {
-    Created { job: RequestId::parse("job-1").unwrap(), answer: Bytes::from_static(b"{}"), at: at(1000) }
+    Created { job: RequestId::parse("job-1").unwrap(), answer: Bytes::from_static(b"{}"), at: at(1000), by: [7; 16] }
 }
 
 fn entry(state: State) -> Entry {

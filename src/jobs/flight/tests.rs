@@ -15,21 +15,21 @@ fn outcome() -> Arc<Outcome> {
 }
 
 async fn is_abandoned(flight: &Flight) -> bool {
-    timeout(Duration::from_millis(1), flight.abandoned()).await.is_ok()
+    timeout(Duration::from_millis(1), flight.deserted()).await.is_ok()
 }
 
 #[tokio::test(start_paused = true)]
 async fn m6_an_attempt_that_all_have_left_before_the_send_is_not_sent() {
     let flights = Flights::default();
     let (flight, leader) = flights.open(attempt());
-    let joiner = flights.join(attempt(), 10).unwrap();
+    let joiner = flights.join(attempt(), 10).unwrap().0;
     drop(leader);
     assert!(!is_abandoned(&flight).await, "one still waits");
     drop(joiner);
     assert!(is_abandoned(&flight).await);
-    assert!(!flight.depart());
-    let mut late = flights.join(attempt(), 10).unwrap();
-    assert!(!flight.depart(), "who comes too late does not revive it");
+    assert!(flight.abandon());
+    let mut late = flights.join(attempt(), 10).unwrap().0;
+    assert!(!flight.depart(false), "who comes too late does not revive it");
     flight.land(outcome(), Time::from_millis(0));
     assert!(late.outcome(QUEUE, PATIENCE, || ()).await.unwrap().is_void(), "but is told that it made nothing");
 }
@@ -38,13 +38,41 @@ async fn m6_an_attempt_that_all_have_left_before_the_send_is_not_sent() {
 async fn m6_the_departure_itself_notices_that_all_have_left() {
     let (flight, leader) = Flights::default().open(attempt());
     drop(leader);
-    assert!(!flight.depart());
+    assert!(!flight.depart(false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn m6_who_waits_elsewhere_counts_and_who_comes_back_in_time_too() {
+    let flights = Flights::default();
+    let (flight, leader) = flights.open(attempt());
+    drop(leader);
+    assert!(flight.is_deserted() && is_abandoned(&flight).await);
+    let back = flights.join(attempt(), 10).unwrap().0;
+    assert!(!flight.abandon(), "somebody has come meanwhile");
+    drop(back);
+    assert!(flight.depart(true), "somebody waits in another replica");
+    assert!(!flight.abandon(), "it is on its way");
+}
+
+#[test]
+fn joiners_of_an_attempt_elsewhere_share_one_flight() {
+    let flights = Flights::default();
+    let (first, begun) = flights.join(attempt(), 2).unwrap();
+    let begun = begun.expect("nobody follows it yet");
+    let (second, again) = flights.join(attempt(), 2).unwrap();
+    assert!(again.is_none() && first.is_elsewhere() && second.is_elsewhere());
+    assert_eq!(flights.join(attempt(), 2).unwrap_err(), Full);
+    flights.close(attempt(), &begun);
+    let newer = flights.join(attempt(), 2).unwrap().1.unwrap();
+    flights.close(attempt(), &begun);
+    assert!(flights.join(attempt(), 2).unwrap().1.is_none(), "an older flight's end does not close a newer one");
+    drop((first, second, newer));
 }
 
 #[tokio::test(start_paused = true)]
 async fn m6_once_it_has_departed_leaving_ends_nothing() {
     let (flight, leader) = Flights::default().open(attempt());
-    assert!(flight.depart());
+    assert!(flight.depart(false));
     drop(leader);
     assert!(!is_abandoned(&flight).await);
 }
@@ -59,7 +87,7 @@ async fn the_wait_is_counted_from_the_send_or_the_arrival_whichever_is_later() {
     sleep(Duration::from_secs(5)).await;
     flight.sent(Instant::now());
     sleep(Duration::from_secs(10)).await;
-    let mut joiner = flights.join(attempt(), 10).unwrap();
+    let mut joiner = flights.join(attempt(), 10).unwrap().0;
     assert!(joiner.outcome(QUEUE, PATIENCE, || ()).await.is_none());
     assert_eq!(begun.elapsed(), Duration::from_secs(50));
     assert_eq!(waiting.await.unwrap(), (true, Duration::from_secs(40)));
@@ -79,18 +107,18 @@ async fn m5_a_twin_that_comes_as_it_lands_shares_its_outcome_for_ten_seconds() {
     let (flight, _leader) = flights.open(attempt());
     flight.land(outcome(), Time::from_millis(1_000));
     flights.sweep(Time::from_millis(10_999));
-    let mut twin = flights.join(attempt(), 10).unwrap();
+    let mut twin = flights.join(attempt(), 10).unwrap().0;
     assert!(twin.outcome(QUEUE, PATIENCE, || ()).await.is_some());
     flights.sweep(Time::from_millis(11_000));
-    assert_eq!(flights.join(attempt(), 10).unwrap_err(), NoPlace::Gone);
+    assert!(flights.join(attempt(), 10).unwrap().1.is_some(), "it is no longer known");
 }
 
 #[tokio::test]
 async fn lim9_the_places_beside_an_attempt_are_bounded_and_given_back() {
     let flights = Flights::default();
     let (_flight, _leader) = flights.open(attempt());
-    let second = flights.join(attempt(), 2).unwrap();
-    assert_eq!(flights.join(attempt(), 2).unwrap_err(), NoPlace::Full);
+    let second = flights.join(attempt(), 2).unwrap().0;
+    assert_eq!(flights.join(attempt(), 2).unwrap_err(), Full);
     drop(second);
     assert!(flights.join(attempt(), 2).is_ok());
 }

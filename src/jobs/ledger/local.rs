@@ -9,13 +9,16 @@ use arc_swap::ArcSwap;
 
 use super::disk::journal::{Journal, Keeper};
 use super::hot::Hot;
-use super::{Admission, Closed, Ledger, LedgerError, Request, Step, Verdict, WRITE_PATIENCE};
+use super::{Admission, Closed, Ledger, LedgerError, Preview, Request, Step, Verdict, WRITE_PATIENCE};
 use crate::admission::headers::Standing;
 use crate::admission::rate::{Limits, Taken};
+use crate::bill::statement::Statement;
+use crate::bill::tab::Totals;
+use crate::bill::terms::Terms;
 use crate::clock::{Clock, Time};
 use crate::jobs::book::{Book, Bounds, Counts, Ended, Found, Rank, Superseded};
 use crate::jobs::entry::{AttemptId, Caller, Created, Fate, Look, Turn};
-use crate::jobs::records::{Job, Life};
+use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
@@ -129,14 +132,20 @@ impl LocalLedger {
         if !self.is_well() {
             return Verdict::Closed(Closed::Ledger);
         }
-        if !book.make_room(&bounds) {
+        let room = book.make_room(&ask.fingerprint, &bounds);
+        room.evicted.iter().for_each(|fingerprint| self.hot.remove(fingerprint));
+        if !room.fits {
             return Verdict::Full;
+        }
+        if let Err(exhausted) = book.tab().fits(&request.charge) {
+            return Verdict::Exhausted(exhausted);
         }
         match self.limits.generations(&request.who) {
             Err(refusal) => Verdict::Limited(refusal),
             Ok((taken, stands)) => {
                 *standing = standing.then(stands);
                 self.hot.remove(&ask.fingerprint);
+                book.tab_mut().reserve(ask.attempt, request.charge.clone());
                 book.claim(ask, now, &bounds);
                 Verdict::Claimed(taken)
             }
@@ -164,6 +173,15 @@ impl Ledger for LocalLedger {
             _ = tokio::time::timeout(WRITE_PATIENCE, journal.written(Some(change))).await;
             Ok(admission)
         })
+    }
+
+    fn preview<'a>(&'a self, request: &'a Request) -> Step<'a, Preview> {
+        let (now, bounds) = (self.clock.now(), self.bounds.load());
+        let book = self.book();
+        let tab = book.tab();
+        let found = book.excerpt(&request.ask, &bounds.windows).find(&request.ask, now, &bounds);
+        let (exhausted, left) = (tab.fits(&request.charge).err(), tab.left(&request.charge));
+        Box::pin(ready(Ok(Preview { found, exhausted, left })))
     }
 
     fn sending(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
@@ -209,12 +227,13 @@ impl Ledger for LocalLedger {
         self.step(|book, _, _| book.job(id))
     }
 
-    fn turned(&self, job: Arc<Job>, turn: Turn, life: Life) -> Step<'_, Ended> {
+    fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended> {
         self.step(|book, now, bounds| {
-            let ended = book.turned(&job, turn, life, now, &bounds.windows);
+            let ended = book.turned(&job, turn, end, now, &bounds.windows);
             if ended.fate != Fate::Stays {
                 self.hot.remove(&job.fingerprint);
             }
+            book.given_twice(&job.id).iter().for_each(|fingerprint| self.hot.remove(fingerprint));
             ended
         })
     }
@@ -250,11 +269,21 @@ impl Ledger for LocalLedger {
         self.book().counts()
     }
 
+    fn statement(&self, top: usize) -> Step<'_, Statement> {
+        let statement = Statement::of(self.book().tab(), self.clock.now(), top);
+        Box::pin(ready(Ok(statement)))
+    }
+
+    fn totals(&self) -> Vec<(Arc<str>, Totals)> {
+        self.book().tab().totals().map(|(team, totals)| (team.clone(), *totals)).collect()
+    }
+
     fn hot_entries(&self) -> u64 {
         self.hot.count()
     }
 
-    fn reload(&self, bounds: Bounds) {
+    fn reload(&self, bounds: Bounds, terms: Arc<Terms>) {
+        self.book().tab_mut().set_terms(terms);
         self.bounds.store(Arc::new(bounds));
     }
 }

@@ -13,11 +13,14 @@ use std::time::Duration;
 
 use crate::admission::headers::Standing;
 use crate::admission::rate::{Refusal, Taken};
+use crate::bill::statement::Statement;
+use crate::bill::tab::{Charge, Totals};
+use crate::bill::terms::{Exhausted, Left, Terms};
 use crate::clock::Time;
-use crate::jobs::book::{Ask, Bounds, Counts, Ended, Rank};
+use crate::jobs::book::{Ask, Bounds, Counts, Ended, Found, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
 use crate::jobs::flight::{Flight, Progress};
-use crate::jobs::records::{Job, Life};
+use crate::jobs::records::{End, Job};
 use crate::request::client::Who;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -56,6 +59,8 @@ pub struct Request {
     pub ask: Ask,
     /// Whose limits it counts in.
     pub who: Who,
+    /// What it may cost, and whom.
+    pub charge: Charge,
     /// Whether its `requests` were taken by an earlier admission of the same submission.
     pub charged: bool,
     /// Why it could not start an attempt, if it cannot.
@@ -91,12 +96,25 @@ pub enum Verdict {
     KeyReused,
     /// A limit refused it.
     Limited(Refusal),
+    /// A budget is used up, or as many jobs run as may.
+    Exhausted(Exhausted),
     /// No room for another attempt.
     Closed(Closed),
     /// No room for another entry or job record.
     Full,
     /// The right, and the duty, to send it. What it took comes back if it is certainly not sent.
     Claimed(Taken),
+}
+
+/// What would become of a submission.
+#[derive(Debug)]
+pub struct Preview {
+    /// What it would find.
+    pub found: Found,
+    /// Why a new job would be refused, if it would be.
+    pub exhausted: Option<Exhausted>,
+    /// What is left of the budgets it would count in.
+    pub left: Vec<Left>,
 }
 
 /// A verdict, and how the limits stand after it.
@@ -115,6 +133,9 @@ pub trait Ledger: Send + Sync {
 
     /// Look-up, limits and claim in one step (M24).
     fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission>;
+
+    /// What would become of a submission; nothing is changed.
+    fn preview<'a>(&'a self, request: &'a Request) -> Step<'a, Preview>;
 
     /// `claimed → sending`, before the first byte (M2).
     fn sending(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()>;
@@ -138,7 +159,7 @@ pub trait Ledger: Send + Sync {
     fn job<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>>;
 
     /// A poll has shown that a job's life came to a turn.
-    fn turned(&self, job: Arc<Job>, turn: Turn, life: Life) -> Step<'_, Ended>;
+    fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended>;
 
     /// The lease under which an attempt may begin to send; `None` where no other process shares the ledger (M4).
     fn lease(&self) -> Option<Lease> {
@@ -186,9 +207,15 @@ pub trait Ledger: Send + Sync {
     /// How many entries stand in each state, and how many jobs are running.
     fn counts(&self) -> (Counts, usize);
 
+    /// What was spent in the day and the month of now, with the `top` users that spent most.
+    fn statement(&self, top: usize) -> Step<'_, Statement>;
+
+    /// What this process has seen of each team's money.
+    fn totals(&self) -> Vec<(Arc<str>, Totals)>;
+
     /// How many entries are in the hot cache.
     fn hot_entries(&self) -> u64;
 
     /// Applies the settings of a reload.
-    fn reload(&self, bounds: Bounds);
+    fn reload(&self, bounds: Bounds, terms: Arc<Terms>);
 }

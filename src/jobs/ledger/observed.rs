@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Admission, Lease, Ledger, LedgerError, Request, Step};
+use super::{Admission, Lease, Ledger, LedgerError, Preview, Request, Step};
 use crate::admission::rate::Taken;
+use crate::bill::statement::Statement;
+use crate::bill::tab::Totals;
+use crate::bill::terms::Terms;
 use crate::clock::Time;
 use crate::jobs::book::{Bounds, Counts, Ended, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
 use crate::jobs::flight::{Flight, Progress};
-use crate::jobs::records::{Job, Life};
+use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 use crate::telemetry::labels::{LedgerOperation, LedgerResult};
@@ -52,6 +55,10 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
         self.observe(LedgerOperation::Admit, self.ledger.admit(request))
     }
 
+    fn preview<'a>(&'a self, request: &'a Request) -> Step<'a, Preview> {
+        self.ledger.preview(request)
+    }
+
     fn sending(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
         self.observe(LedgerOperation::Sending, self.ledger.sending(fingerprint, attempt))
     }
@@ -81,8 +88,8 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
         self.ledger.job(id)
     }
 
-    fn turned(&self, job: Arc<Job>, turn: Turn, life: Life) -> Step<'_, Ended> {
-        self.observe(LedgerOperation::Turned, self.ledger.turned(job, turn, life))
+    fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended> {
+        self.observe(LedgerOperation::Turned, self.ledger.turned(job, turn, end))
     }
 
     fn lease(&self) -> Option<Lease> {
@@ -125,11 +132,19 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
         self.ledger.counts()
     }
 
+    fn statement(&self, top: usize) -> Step<'_, Statement> {
+        self.ledger.statement(top)
+    }
+
+    fn totals(&self) -> Vec<(Arc<str>, Totals)> {
+        self.ledger.totals()
+    }
+
     fn hot_entries(&self) -> u64 {
         self.ledger.hot_entries()
     }
 
-    fn reload(&self, bounds: Bounds) {
-        self.ledger.reload(bounds);
+    fn reload(&self, bounds: Bounds, terms: Arc<Terms>) {
+        self.ledger.reload(bounds, terms);
     }
 }

@@ -67,6 +67,7 @@ fn refusals() -> Vec<(u16, &'static str)> {
         Error::Internal,
         Error::UpstreamUnreachable(Unreached::Dns),
         Error::UpstreamUnreachable(Unreached::Timeout),
+        Error::BudgetExhausted { limit: "", retry_after: Duration::ZERO },
         Error::UpstreamTimeout,
         Error::UpstreamInvalidAnswer,
         Error::UpstreamKeyRefused,
@@ -100,6 +101,7 @@ fn refusals() -> Vec<(u16, &'static str)> {
             | Error::UriTooLong
             | Error::HeaderTooLarge
             | Error::RateLimited { .. }
+            | Error::BudgetExhausted { .. }
             | Error::Internal
             | Error::UpstreamUnreachable(_)
             | Error::UpstreamTimeout

@@ -300,3 +300,27 @@ async fn f04_a_server_without_tls_and_one_that_stalls_are_told_apart() {
     let (stalled, _held) = tokio::join!(behind.connect(), plain.accept());
     assert_eq!(stalled.err(), Some(Unreached::Timeout));
 }
+
+#[tokio::test]
+async fn m3_a_request_that_hyper_has_already_is_not_written_too_late() {
+    let upstream = Scripted::start(vec![vec![json("200 OK", CREATED)]]).await;
+    let behind = upstream.upstream(|_| {});
+    for (frozen, sends) in [(1_000, true), (1_001, false)] {
+        let millis = Arc::new(std::sync::atomic::AtomicU64::new(50_000));
+        let clock = crate::clock::Clock::manual(millis.clone());
+        let connection = behind.connect().await.unwrap();
+        connection.send_by(SendBy { issued: clock.reading(), clock, within: Duration::from_secs(1) });
+        let passed = Passed::of(&HeaderMap::new(), Version::HTTP_2, behind.via());
+        let mut call = Box::pin(connection.send(Operation::Generations, &passed, Bytes::from_static(b"{}")));
+        // Now hyper has the request; the task that writes it has not run yet.
+        assert!(std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context))).await.is_pending());
+        millis.fetch_add(frozen, Ordering::SeqCst);
+        let answer = call.await;
+        match sends {
+            true => assert_eq!(answer.unwrap().status, StatusCode::OK),
+            false => assert_eq!(answer, Err(Unanswered::TooLate)),
+        }
+        upstream.ended(1).await;
+    }
+    assert_eq!(upstream.received().len(), 1, "not a byte of the second one came");
+}

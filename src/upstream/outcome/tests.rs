@@ -224,6 +224,7 @@ fn what_was_not_answered_is_told_apart_by_what_was_sent() {
     let rules = Rules::from(&Dedup::default());
     for (why, want) in [
         (Unanswered::NotSent(Unreached::Refused), "not sent"),
+        (Unanswered::TooLate, "not sent"),
         (Unanswered::InDoubt(Doubt::Broken), "unknown, broken"),
         (Unanswered::InDoubt(Doubt::Silent), "unknown, silent"),
         (Unanswered::TooLong(StatusCode::OK), "unknown, broken"),

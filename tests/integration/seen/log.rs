@@ -63,7 +63,7 @@ async fn a_request_leaves_one_line_that_says_what_became_of_it() {
     let hit = scene.submit_with("a kite", &[("x-request-id", "the-clients-own")]).await;
     assert_eq!(hit.header("x-request-id"), "the-clients-own", "a valid one is kept");
     let line = line_of(&scene, "the-clients-own").await;
-    assert_eq!(fields(&line), always_and(&["team", "outcome", "fingerprint", "job"]));
+    assert_eq!(fields(&line), always_and(&["team", "outcome", "fingerprint", "job", "saved_usd", "saved_by"]));
     assert_eq!((&line["outcome"], &line["job"]), (&json!("hit"), &json!(job)));
     assert_eq!(line["fingerprint"], fingerprint, "twins are seen as twins");
 
@@ -111,7 +111,7 @@ async fn t71_no_prompt_user_or_url_is_in_the_log_or_the_metrics() {
     let image = format!("https://{marker}.example/a.png?{marker}");
     for duration in [json!(5), json!(99), json!(marker)] {
         let body = json!({"prompt": marker, "user": marker, "duration": duration, "image": {"url": image},
-            "output": {"upload_url": image}, "model": marker, (marker): marker});
+            "output": {"upload_url": image}, "model": format!("{marker} "), (marker): marker});
         let own = [("idempotency-key", marker), ("authorization", marker), ("cookie", marker), ("x-own", marker)];
         scene.post(GENERATIONS, &body, &own).await;
         let edit = json!({"prompt": marker, "video": {"url": image, "file_id": marker}, "duratoin": marker});

@@ -25,6 +25,7 @@ process_virtual_memory_bytes gauge
 reelgate_accept_errors_total counter
 reelgate_body_memory_bytes gauge
 reelgate_build_info gauge version
+reelgate_config_changes_total counter section
 reelgate_config_reloads_total counter result
 reelgate_connections gauge
 reelgate_connections_closed_total counter reason
@@ -44,6 +45,11 @@ reelgate_panics_total counter
 reelgate_request_duration_seconds histogram route
 reelgate_requests_in_flight gauge
 reelgate_requests_total counter route status
+reelgate_spend_at_risk_usd gauge team
+reelgate_spend_lost_usd_total counter reason team
+reelgate_spend_returned_usd_total counter team
+reelgate_spend_saved_usd_total counter reason team
+reelgate_spend_usd_total counter team
 reelgate_submissions_total counter outcome
 reelgate_upstream_duration_seconds histogram operation outcome
 reelgate_upstream_requests_total counter operation outcome
@@ -52,8 +58,8 @@ reelgate_upstream_requests_total counter operation outcome
 /// The values that a closed list has, by label.
 const CLOSED: &[(&str, &[&str])] = &[
     ("route", &["generations", "edits", "poll", "preflight", "page", "other"]),
-    ("kind", &["requests", "generations"]),
-    ("limit", &["user", "team", "address", "total"]),
+    ("kind", &["requests", "generations", "running", "budget", "pace", "keys"]),
+    ("limit", &["user", "team", "address", "total", "upstream"]),
     (
         "operation",
         &[
@@ -70,6 +76,26 @@ const CLOSED: &[(&str, &[&str])] = &[
             "turned",
         ],
     ),
+    ("team", &["open"]),
+    (
+        "section",
+        &[
+            "server",
+            "admin",
+            "upstream",
+            "access",
+            "teams",
+            "limits",
+            "budgets",
+            "prices",
+            "validation",
+            "dedup",
+            "ledger",
+            "polls",
+            "log",
+            "other",
+        ],
+    ),
     ("result", &["ok", "conflict", "error"]),
     ("state", &["claimed", "sending", "accepted", "done", "rejected", "unknown"]),
     (
@@ -77,6 +103,7 @@ const CLOSED: &[(&str, &[&str])] = &[
         &[
             "hit",
             "join",
+            "dry_run",
             "created",
             "held",
             "invalid",
@@ -111,6 +138,13 @@ const CLOSED: &[(&str, &[&str])] = &[
             "panic",
             "ledger",
             "upstream_key",
+            "upstream_credit",
+            "hit",
+            "join",
+            "retry",
+            "failed",
+            "moderated",
+            "unknown",
         ],
     ),
 ];

@@ -74,9 +74,14 @@ impl Model {
         }
     }
 
-    fn reload(&mut self, quotas: &Quotas) {
+    fn reload(&mut self, old: &Quotas, quotas: &Quotas) {
         for ((scope, kind, _), meter) in &mut self.meters {
-            if let Some(quota) = quotas.get(Limit { scope: *scope, kind: *kind }) {
+            let limit = Limit { scope: *scope, kind: *kind };
+            if let Some(quota) = quotas.get(limit) {
+                // As many as before, each by the new measure.
+                let old = old.get(limit).unwrap_or(quota).interval.as_u64();
+                let owed = (u128::from(meter.owed) * u128::from(quota.interval.as_u64())).div_ceil(u128::from(old));
+                meter.owed = u64::try_from(owed).unwrap();
                 meter.owed = meter.owed.min(quota.window.as_u64());
             }
         }
@@ -165,8 +170,8 @@ proptest! {
                 }
                 Act::Reload(limits) => {
                     bench.limits.reload(&limits, &[]);
-                    quotas = Quotas::of(&limits);
-                    model.reload(&quotas);
+                    let old = std::mem::replace(&mut quotas, Quotas::of(&limits));
+                    model.reload(&old, &quotas);
                     continue;
                 }
             };

@@ -118,6 +118,13 @@ struct CreatedForm {
     job: String,
     answer: String,
     at: u64,
+    /// Files of the first version do not say it.
+    #[serde(default = "nobody")]
+    by: Hex<16>,
+}
+
+const fn nobody() -> Hex<16> {
+    Hex([0; 16])
 }
 
 impl EntryForm {
@@ -174,12 +181,12 @@ impl CreatedForm {
     fn of(created: &Created) -> Self {
         // Only an answer that was read as JSON makes a job, so its bytes are text.
         let answer = String::from_utf8_lossy(&created.answer).into_owned();
-        Self { job: created.job.to_string(), answer, at: created.at.as_millis() }
+        Self { job: created.job.to_string(), answer, at: created.at.as_millis(), by: Hex(created.by) }
     }
 
     fn created(&self) -> Option<Created> {
         let job = RequestId::parse(&self.job)?;
-        Some(Created { job, answer: Bytes::from(self.answer.clone()), at: Time::from_millis(self.at) })
+        Some(Created { job, answer: Bytes::from(self.answer.clone()), at: Time::from_millis(self.at), by: self.by.0 })
     }
 }
 

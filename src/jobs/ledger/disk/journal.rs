@@ -15,6 +15,7 @@ use tracing::{error, info};
 
 use super::form::{EntryForm, JobForm, KeyForm};
 use super::store::{Batch, Store, StoreError};
+use crate::bill::form::{AccountForm, TabForm};
 use crate::clock::Clock;
 use crate::jobs::book::{Book, Dirty};
 use crate::jobs::ledger::LedgerError;
@@ -208,10 +209,14 @@ impl Writer {
     }
 
     fn batch(&self, book: &Book, dirty: &Dirty) -> Batch {
+        let tab = book.tab();
+        let accounts = dirty.bill.accounts.iter();
         Batch {
             entries: dirty.entries.iter().map(|name| (*name, book.entry(name).and_then(EntryForm::of))).collect(),
             jobs: dirty.jobs.iter().map(|id| (id.to_string(), book.record(id).map(JobForm::of))).collect(),
             keys: dirty.keys.iter().map(|digest| (*digest, book.key(digest).map(KeyForm::of))).collect(),
+            tabs: dirty.bill.tabs.iter().map(|attempt| (*attempt, tab.open(attempt).map(TabForm::of))).collect(),
+            accounts: accounts.map(|key| (key.clone(), tab.account(key).map(AccountForm::of))).collect(),
             heartbeat: self.clock.now(),
         }
     }

@@ -61,6 +61,13 @@ pub fn open(folder: &Path, windows: &Windows) -> Result<Opened, StoreError> {
     for (digest, form) in contents.keys {
         book.restore_key(digest, form.into_record());
     }
+    for (key, form) in contents.accounts {
+        let (sums, name) = form.into_account();
+        book.tab_mut().restore_account(key, sums, name);
+    }
+    for (attempt, form) in contents.tabs {
+        book.tab_mut().restore(attempt, form.into_open(), now + windows.hold);
+    }
     let (counts, running) = book.counts();
     info!(?counts, running, interrupted, damaged, "the ledger was read");
     Ok(Opened { store, book, fingerprints: contents.fingerprints, clock })

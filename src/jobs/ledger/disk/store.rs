@@ -7,10 +7,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use tracing::error;
 
 use super::form::{Checked, EntryForm, JobForm, KeyForm, seal, unseal};
+use crate::bill::account::AccountKey;
+use crate::bill::form::{self, AccountForm, TabForm};
 use crate::clock::Time;
 use crate::jobs::entry::AttemptId;
 use crate::jobs::keys::KeyDigest;
@@ -21,6 +23,8 @@ type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 const ENTRIES: Table = TableDefinition::new("entries");
 const JOBS: Table = TableDefinition::new("jobs");
 const KEYS: Table = TableDefinition::new("keys");
+const TABS: Table = TableDefinition::new("tabs");
+const ACCOUNTS: Table = TableDefinition::new("accounts");
 const META: Table = TableDefinition::new("meta");
 /// The version of the tables.
 const FORMAT: u32 = 1;
@@ -58,6 +62,10 @@ pub struct Contents {
     pub jobs: Vec<JobForm>,
     /// Idempotency keys.
     pub keys: Vec<(KeyDigest, KeyForm)>,
+    /// Open tabs, by their attempt.
+    pub tabs: Vec<(AttemptId, TabForm)>,
+    /// Accounts.
+    pub accounts: Vec<(AccountKey, AccountForm)>,
     /// The fingerprints' key.
     pub fingerprints: FingerprintKey,
     /// The last time that was written down.
@@ -73,6 +81,10 @@ pub struct Batch {
     pub jobs: Vec<(String, Option<JobForm>)>,
     /// Idempotency keys.
     pub keys: Vec<(KeyDigest, Option<KeyForm>)>,
+    /// Open tabs, by their attempt.
+    pub tabs: Vec<(AttemptId, Option<TabForm>)>,
+    /// Accounts.
+    pub accounts: Vec<(AccountKey, Option<AccountForm>)>,
     /// Now.
     pub heartbeat: Time,
 }
@@ -156,6 +168,19 @@ impl Store {
                 _ => error!("an idempotency key's record is damaged and is skipped"),
             }
         }
+        let (mut tabs, mut accounts) = (Vec::new(), Vec::new());
+        for (key, value) in optional(&transaction, TABS)? {
+            match (<[u8; 16]>::try_from(key.as_slice()), unseal(&key, &value)) {
+                (Ok(attempt), Checked::Sound(form)) => tabs.push((AttemptId::from_bytes(attempt), form)),
+                _ => error!("a tab of the ledger is damaged and is skipped"),
+            }
+        }
+        for (key, value) in optional(&transaction, ACCOUNTS)? {
+            match (form::parse_account_key(&key), unseal(&key, &value)) {
+                (Some(account), Checked::Sound(form)) => accounts.push((account, form)),
+                _ => error!("an account of the ledger is damaged and is skipped: what was spent in it is not known"),
+            }
+        }
         let meta = transaction.open_table(META)?;
         let text = |name: &[u8]| -> Result<Option<String>, redb::Error> {
             let value = meta.get(name)?;
@@ -167,7 +192,7 @@ impl Store {
         let heartbeat = text(b"heartbeat")?.and_then(|millis| millis.parse().ok()).unwrap_or_default();
         let fingerprints = text(b"fingerprint key")?.and_then(|hex| FingerprintKey::from_hex(&hex).ok());
         let heartbeat = Time::from_millis(heartbeat);
-        Ok(fingerprints.map(|fingerprints| Contents { entries, jobs, keys, fingerprints, heartbeat }))
+        Ok(fingerprints.map(|fingerprints| Contents { entries, jobs, keys, tabs, accounts, fingerprints, heartbeat }))
     }
 
     /// Writes a batch; when this returns it is on the disk.
@@ -194,6 +219,20 @@ impl Store {
             let mut table = transaction.open_table(KEYS)?;
             for (digest, form) in &batch.keys {
                 put(&mut table, digest, form.as_ref().and_then(|form| seal(digest, form)))?;
+            }
+            if !batch.tabs.is_empty() {
+                let mut table = transaction.open_table(TABS)?;
+                for (attempt, form) in &batch.tabs {
+                    let key = attempt.into_bytes();
+                    put(&mut table, &key, form.as_ref().and_then(|form| seal(&key, form)))?;
+                }
+            }
+            if !batch.accounts.is_empty() {
+                let mut table = transaction.open_table(ACCOUNTS)?;
+                for (account, form) in &batch.accounts {
+                    let key = form::account_key(account);
+                    put(&mut table, &key, form.as_ref().and_then(|form| seal(&key, form)))?;
+                }
             }
             put_text(&transaction, b"heartbeat", &batch.heartbeat.as_millis().to_string())?;
         }
@@ -247,6 +286,19 @@ impl Store {
 /// The attempt of an entry whose own is lost: none has this id.
 pub const fn nobody() -> AttemptId {
     AttemptId::from_bytes([0; 16])
+}
+
+/// A key and its value.
+type Row = (Vec<u8>, Vec<u8>);
+
+/// The rows of a table that files of the first version do not have.
+fn optional(transaction: &ReadTransaction, table: Table) -> Result<Vec<Row>, redb::Error> {
+    let table = match transaction.open_table(table) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        table => table?,
+    };
+    let rows = table.iter()?.map(|row| row.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())));
+    rows.collect::<Result<_, _>>().map_err(redb::Error::from)
 }
 
 fn put(

@@ -8,6 +8,7 @@ use super::*;
 use crate::access::teams::Pass;
 use crate::admission::rate::Limits;
 use crate::admission::settings;
+use crate::bill::tab::Charge;
 use crate::jobs::book::{Ask, Bounds};
 use crate::jobs::entry::{Asker, AttemptId, Created, Windows};
 use crate::jobs::ledger::local::LocalLedger;
@@ -80,7 +81,7 @@ fn request(prompt: u8) -> Request {
         key: None,
     };
     let who = *Clients::new().unwrap().identify([127, 0, 0, 1].into(), Pass::open()).who();
-    Request { ask, who, charged: false, closed: None }
+    Request { ask, who, charge: Charge::default(), charged: false, closed: None }
 }
 
 async fn verdict(ledger: &LocalLedger, prompt: u8) -> Verdict {
@@ -92,7 +93,7 @@ async fn accept(ledger: &LocalLedger, prompt: u8) -> Result<(), LedgerError> {
     let now = Clock::system().now();
     let id = RequestId::parse(&format!("job-{prompt}")).unwrap();
     let job = Job::new(id.clone(), ask.attempt, ask.fingerprint, ask.team, "key-1", now);
-    let created = Created { job: id, answer: Bytes::from_static(b"{}"), at: now };
+    let created = Created { job: id, answer: Bytes::from_static(b"{}"), at: now, by: [7; 16] };
     ledger.accepted(Arc::new(job), created).await.map(|_| ())
 }
 

@@ -1,0 +1,160 @@
+//! The price of a submission: from the table of `[prices]`, by what its body asks for (`MONEY.md` M29,
+//! `UPSTREAM.md` §6.1).
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tracing::warn;
+
+use super::money::{Amount, TICKS_A_DOLLAR};
+use super::settings::{self, Row};
+use crate::request::route::Operation;
+
+/// What a job will cost, as far as its body tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Price {
+    /// Of each second of video.
+    pub second: Amount,
+    /// Of the input images, together.
+    pub images: Amount,
+    /// The length it is priced by, in milliseconds.
+    pub millis: u64,
+}
+
+impl Price {
+    /// The whole price.
+    pub fn amount(self) -> Amount {
+        self.second.for_millis(self.millis).plus(self.images)
+    }
+
+    /// The same job, as long as its video has become.
+    pub fn of_length(self, length: Duration) -> Self {
+        Self { millis: u64::try_from(length.as_millis()).unwrap_or(u64::MAX), ..self }
+    }
+}
+
+/// The table, ready for use.
+#[derive(Debug)]
+pub struct Prices {
+    table: settings::Prices,
+    /// Models that are not in the table and were told of once.
+    unknown: Mutex<HashSet<String>>,
+}
+
+impl Prices {
+    /// The prices of a configuration.
+    pub fn new(table: &settings::Prices) -> Self {
+        Self { table: table.clone(), unknown: Mutex::default() }
+    }
+
+    /// What a body will cost. What it does not say is priced as the upstream's defaults, what the table does not know
+    /// as the dearest that it does: a budget must not be passed by what nobody has priced.
+    pub fn of(&self, operation: Operation, body: &Value) -> Price {
+        let text = |name: &str| body.get(name).and_then(Value::as_str);
+        let model = text("model").unwrap_or(DEFAULT_MODEL);
+        let row = self.table.rows.get(model);
+        if row.is_none() {
+            self.tell_of(model);
+        }
+        let images = [body.get("image").map(|_| 1), count(body.get("images")), count(body.get("reference_images"))];
+        let images = images.into_iter().flatten().fold(0, usize::saturating_add);
+        let rows: Vec<&Row> = row.map_or_else(|| self.table.rows.values().collect(), |row| vec![row]);
+        let resolution = text("resolution").unwrap_or(DEFAULT_RESOLUTION);
+        // Of a known model an unknown resolution is its dearest; of an unknown model even a known one is the dearest.
+        let exact = row.and_then(|row| row.second.get(resolution)).copied();
+        let dearest = || rows.iter().flat_map(|row| row.second.values()).max().copied().unwrap_or_default();
+        let image = rows.iter().map(|row| row.image).max().unwrap_or_default();
+        let images = Amount::from_ticks(image.ticks().saturating_mul(images as u64));
+        Price { second: exact.unwrap_or_else(dearest), images, millis: millis(operation, body) }
+    }
+
+    /// The price to settle by, if the upstream told its own cost and `prices.ticks_factor` says what that means here.
+    pub fn of_ticks(&self, ticks: u64) -> Option<Amount> {
+        let factor = self.table.ticks_factor?;
+        let product = u128::from(ticks) * u128::from(factor.ticks()) / u128::from(TICKS_A_DOLLAR);
+        Some(Amount::from_ticks(u64::try_from(product).unwrap_or(u64::MAX)))
+    }
+
+    fn tell_of(&self, model: &str) {
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        // It comes from a client: only what looks like a model's name is shown.
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/:".contains(&byte);
+        let shown = if model.len() <= LONGEST_SHOWN && model.bytes().all(is_name) { model } else { "(no name)" };
+        if unknown.len() < MOST_UNKNOWN && unknown.insert(shown.to_owned()) {
+            warn!(model = shown, "a model without a row in [prices]: it is priced as the dearest");
+        }
+    }
+}
+
+fn count(images: Option<&Value>) -> Option<usize> {
+    images.and_then(Value::as_array).map(Vec::len)
+}
+
+/// The length that is paid for: `seconds` is another name of `duration`.
+fn millis(operation: Operation, body: &Value) -> u64 {
+    let seconds = body.get("duration").or_else(|| body.get("seconds"));
+    let number = seconds.and_then(|seconds| match seconds {
+        Value::String(text) => text.trim().parse().ok(),
+        other => other.as_f64(),
+    });
+    let length = number.filter(|seconds| *seconds > 0.0).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    match (length, operation) {
+        (Some(length), Operation::Generations) => u64::try_from(length.as_millis()).unwrap_or(u64::MAX),
+        (None, Operation::Generations) => DEFAULT_MILLIS,
+        (_, Operation::Edits) => EDIT_MILLIS,
+    }
+}
+
+/// What the upstream makes of a body that names none.
+const DEFAULT_MODEL: &str = "grok-imagine-video";
+/// The same.
+const DEFAULT_RESOLUTION: &str = "480p";
+/// A job whose length is not said, in milliseconds (M29).
+const DEFAULT_MILLIS: u64 = 8_000;
+/// An edit: as long as the video it is given may be (M29).
+const EDIT_MILLIS: u64 = 9_000;
+/// How many unknown models are told of: their names come from clients.
+const MOST_UNKNOWN: usize = 100;
+/// How much of a name is shown.
+const LONGEST_SHOWN: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn price(operation: Operation, body: &Value) -> String {
+        Prices::new(&settings::Prices::default()).of(operation, body).amount().to_string()
+    }
+
+    #[test]
+    fn m29_a_body_is_priced_by_model_resolution_length_and_images() {
+        for (body, wanted) in [
+            (json!({"prompt": "p"}), "0.40"),
+            (json!({"prompt": "p", "duration": 15, "resolution": "720p"}), "1.05"),
+            (json!({"prompt": "p", "seconds": 1}), "0.05"),
+            (json!({"prompt": "p", "duration": 1, "image": {"url": "https://a"}}), "0.052"),
+            (json!({"model": "grok-imagine-video-1.5", "duration": 15, "resolution": "1080p"}), "3.75"),
+            (json!({"duration": 1, "reference_images": [{}, {}, {}]}), "0.056"),
+            // Nobody has priced these: they cost as the dearest.
+            (json!({"duration": 1, "resolution": "1080p"}), "0.07"),
+            (json!({"duration": 1, "model": "grok-imagine-video-9"}), "0.25"),
+        ] {
+            assert_eq!(price(Operation::Generations, &body), wanted, "{body}");
+        }
+        assert_eq!(price(Operation::Edits, &json!({"prompt": "p", "video": {"url": "https://a"}})), "0.45");
+    }
+
+    #[test]
+    fn m29_a_bill_is_settled_by_the_length_the_video_has() {
+        let prices = Prices::new(&settings::Prices::default());
+        let price = prices.of(Operation::Generations, &json!({"duration": 10, "image": {}}));
+        assert_eq!(price.of_length(Duration::from_millis(6_500)).amount().to_string(), "0.327");
+        assert_eq!(prices.of_ticks(500_000_000), None);
+        let table = settings::Prices { ticks_factor: Amount::parse("0.8"), ..settings::Prices::default() };
+        assert_eq!(Prices::new(&table).of_ticks(500_000_000).unwrap().to_string(), "0.04");
+    }
+}

@@ -1,0 +1,464 @@
+//! The tab of every attempt that may cost something: reserved before it is sent, settled once when its job ends, given
+//! back if nothing was made, lost if nobody ever learns (`MONEY.md` M29). One step of the ledger's lock each.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::account::{AccountKey, Holder, Period, Sums, UserId};
+use super::money::Amount;
+use super::price::Price;
+use super::terms::{Exhausted, Left, Terms};
+use crate::clock::Time;
+use crate::jobs::entry::AttemptId;
+
+/// What one attempt may cost, and whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Charge {
+    /// The team.
+    pub team: Arc<str>,
+    /// The user, within the team.
+    pub user: UserId,
+    /// The user's name, where it may be kept.
+    pub name: Option<Arc<str>>,
+    /// The price.
+    pub price: Price,
+    /// When it was reserved: it counts in that day and month, whenever it is settled.
+    pub at: Time,
+}
+
+/// How far an open tab has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Not sent, or on its way.
+    Reserved,
+    /// The job exists.
+    Created,
+    /// Nobody knows; given up then.
+    AtRisk(Time),
+}
+
+/// A tab that is not settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// What it may cost.
+    pub charge: Charge,
+    /// How far it has come.
+    pub standing: Standing,
+}
+
+impl Open {
+    /// When it is given up.
+    fn due(&self) -> Option<Time> {
+        match self.standing {
+            Standing::Reserved => None,
+            Standing::Created => Some(self.charge.at + LONGEST_JOB),
+            Standing::AtRisk(until) => Some(until),
+        }
+    }
+}
+
+/// How a job ended, for its bill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It made a video. What it cost if the upstream said so, and how long the video is if it told.
+    Done {
+        /// The upstream's own cost, as it counts here.
+        cost: Option<Amount>,
+        /// The video's length.
+        length: Option<Duration>,
+    },
+    /// It failed or expired.
+    Failed,
+    /// Moderation refused it.
+    Moderated,
+}
+
+/// What the process has seen of one team's money, for the metrics: it only grows, but for `at_risk`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Jobs that were made.
+    pub spent: Amount,
+    /// Of that, what did not have to be paid.
+    pub returned: Amount,
+    /// Failed, moderated, unknown.
+    pub lost: [Amount; 3],
+    /// Unknown outcomes that are still held.
+    pub at_risk: Amount,
+}
+
+/// All tabs and accounts.
+#[derive(Debug, Default)]
+pub struct Tab {
+    open: HashMap<AttemptId, Open>,
+    /// When open tabs are given up.
+    due: BTreeSet<(Time, AttemptId)>,
+    accounts: HashMap<AccountKey, Sums>,
+    names: HashMap<(Arc<str>, UserId), Arc<str>>,
+    running: HashMap<Holder, i64>,
+    /// Accounts of users, by period: bounded by `budgets.tracked`.
+    users: HashMap<Period, usize>,
+    totals: HashMap<Arc<str>, Totals>,
+    terms: Arc<Terms>,
+    /// What is to be written down.
+    changed: Option<Changed>,
+}
+
+/// Which tabs and accounts are to be written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Tabs, by their attempt.
+    pub tabs: HashSet<AttemptId>,
+    /// Accounts.
+    pub accounts: HashSet<AccountKey>,
+}
+
+impl Changed {
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.tabs.is_empty() && self.accounts.is_empty()
+    }
+
+    /// Both together.
+    pub fn extend(&mut self, other: Self) {
+        self.tabs.extend(other.tabs);
+        self.accounts.extend(other.accounts);
+    }
+}
+
+impl Tab {
+    /// Applies other budgets; what is used stays used.
+    pub fn set_terms(&mut self, terms: Arc<Terms>) {
+        self.terms = terms;
+    }
+
+    /// Whether a charge fits into every budget and every number of running jobs it counts in.
+    ///
+    /// # Errors
+    /// The first that is full.
+    pub fn fits(&self, charge: &Charge) -> Result<(), Exhausted> {
+        let user = self.account_of(charge);
+        for holder in holders(&charge.team, user) {
+            let running = self.running.get(&holder).copied().unwrap_or_default();
+            self.terms.running(&holder, running)?;
+            for period in Period::of(charge.at) {
+                let key = AccountKey { period, holder: holder.clone() };
+                let sums = self.accounts.get(&key).copied().unwrap_or_default();
+                self.terms.fits(&key, &sums, charge)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left of every budget that a charge would count in.
+    pub fn left(&self, charge: &Charge) -> Vec<Left> {
+        let mut left = Vec::new();
+        for holder in holders(&charge.team, self.account_of(charge)) {
+            for period in Period::of(charge.at) {
+                let key = AccountKey { period, holder: holder.clone() };
+                let sums = self.accounts.get(&key).copied().unwrap_or_default();
+                left.extend(self.terms.left(&key, &sums));
+            }
+        }
+        left
+    }
+
+    /// Reserves what an attempt may cost.
+    pub fn reserve(&mut self, attempt: AttemptId, mut charge: Charge) {
+        charge.user = self.account_of(&charge);
+        self.hold(&charge, 1);
+        self.open.insert(attempt, Open { charge, standing: Standing::Reserved });
+    }
+
+    /// It is about to be sent: from here on the reservation is durable (M7).
+    pub fn sending(&mut self, attempt: AttemptId) {
+        self.mark(attempt);
+    }
+
+    /// Nothing was made: everything is given back.
+    pub fn release(&mut self, attempt: AttemptId) {
+        if let Some(open) = self.close(attempt) {
+            self.hold(&open.charge, -1);
+        }
+    }
+
+    /// The job exists: its price counts as spent.
+    pub fn created(&mut self, attempt: AttemptId) {
+        let Some(open) = self.stand(attempt, Standing::Created) else { return };
+        let amount = open.charge.price.amount();
+        let was_at_risk = matches!(open.standing, Standing::AtRisk(_));
+        let totals = self.totals.entry(open.charge.team.clone()).or_default();
+        totals.spent = totals.spent.plus(amount);
+        if was_at_risk {
+            totals.at_risk = totals.at_risk.minus(amount);
+        }
+    }
+
+    /// Nobody knows whether it was paid. It stays reserved until then.
+    pub fn doubt(&mut self, attempt: AttemptId, until: Time) {
+        let Some(before) = self.stand(attempt, Standing::AtRisk(until)) else { return };
+        if before.standing == Standing::Reserved {
+            let totals = self.totals.entry(before.charge.team).or_default();
+            totals.at_risk = totals.at_risk.plus(before.charge.price.amount());
+        }
+    }
+
+    /// A job has ended: it is settled, once.
+    pub fn settle(&mut self, attempt: AttemptId, verdict: Verdict) {
+        let Some(open) = self.close(attempt) else { return };
+        let (charge, amount) = (&open.charge, open.charge.price.amount());
+        let (cost, millis, lost) = match verdict {
+            Verdict::Done { cost, length } => {
+                let price = length.map_or(charge.price, |length| charge.price.of_length(length));
+                (cost.unwrap_or_else(|| price.amount()), price.millis, None)
+            }
+            Verdict::Failed => (self.terms.kept(self.terms.failed, amount), 0, Some(FAILED)),
+            Verdict::Moderated => (self.terms.kept(self.terms.moderated, amount), 0, Some(MODERATED)),
+        };
+        let totals = self.totals.entry(charge.team.clone()).or_default();
+        totals.spent = totals.spent.plus(cost.minus(amount));
+        totals.returned = totals.returned.plus(amount.minus(cost));
+        if let Some(sum) = lost.and_then(|reason| totals.lost.get_mut(reason)) {
+            *sum = sum.plus(cost);
+        }
+        let lost = if lost.is_some() { cost } else { Amount::ZERO };
+        self.hold(charge, -1);
+        self.spend(charge, cost, millis, lost);
+    }
+
+    /// Gives up what is overdue, at most `most` tabs: unknown outcomes are lost, jobs whose end nobody saw cost their
+    /// price. Forgets accounts that are over.
+    pub fn sweep(&mut self, now: Time, most: usize) {
+        for _ in 0..most {
+            let Some((_, attempt)) = self.due.first().filter(|(due, _)| *due <= now).copied() else { break };
+            match self.open.get(&attempt).map(|open| open.standing) {
+                Some(Standing::AtRisk(_)) => self.give_up(attempt),
+                _ => self.settle(attempt, Verdict::Done { cost: None, length: None }),
+            }
+        }
+        if self.users.keys().any(|period| period.is_over(now)) {
+            self.forget(now);
+        }
+    }
+
+    /// The tab of an attempt, to be written down.
+    pub fn open(&self, attempt: &AttemptId) -> Option<&Open> {
+        self.open.get(attempt)
+    }
+
+    /// An account, to be written down.
+    pub fn account(&self, key: &AccountKey) -> Option<(&Sums, Option<Arc<str>>)> {
+        self.accounts.get(key).map(|sums| (sums, self.name_of(&key.holder)))
+    }
+
+    /// All accounts of a period.
+    pub fn accounts(&self, period: Period) -> impl Iterator<Item = (&Holder, &Sums)> {
+        self.accounts.iter().filter(move |(key, _)| key.period == period).map(|(key, sums)| (&key.holder, sums))
+    }
+
+    /// What a user is called.
+    pub fn name_of(&self, holder: &Holder) -> Option<Arc<str>> {
+        match holder {
+            Holder::User(team, user) => self.names.get(&(team.clone(), *user)).cloned(),
+            Holder::Total | Holder::Team(_) => None,
+        }
+    }
+
+    /// Jobs that count as running.
+    pub fn running(&self, holder: &Holder) -> i64 {
+        self.running.get(holder).copied().unwrap_or_default()
+    }
+
+    /// What was seen of each team's money.
+    pub fn totals(&self) -> impl Iterator<Item = (&Arc<str>, &Totals)> {
+        self.totals.iter()
+    }
+
+    /// The budgets.
+    pub const fn terms(&self) -> &Arc<Terms> {
+        &self.terms
+    }
+
+    /// Notes from now on what is to be written down.
+    pub fn keep_changed(&mut self) {
+        self.changed = Some(Changed::default());
+    }
+
+    /// What has changed since this was asked last.
+    pub fn take_changed(&mut self) -> Changed {
+        self.changed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether anything has.
+    pub fn has_changed(&self) -> bool {
+        self.changed.as_ref().is_some_and(|changed| !changed.is_empty())
+    }
+
+    /// Puts a tab back that was written down; one that was on its way is at risk until `hold_until`.
+    pub fn restore(&mut self, attempt: AttemptId, mut open: Open, hold_until: Time) {
+        self.hold(&open.charge, 1);
+        if open.standing == Standing::Reserved {
+            open.standing = Standing::AtRisk(hold_until);
+        }
+        if matches!(open.standing, Standing::AtRisk(_)) {
+            let totals = self.totals.entry(open.charge.team.clone()).or_default();
+            totals.at_risk = totals.at_risk.plus(open.charge.price.amount());
+        }
+        self.due.extend(open.due().map(|due| (due, attempt)));
+        self.open.insert(attempt, open);
+    }
+
+    /// Puts an account back that was written down.
+    pub fn restore_account(&mut self, key: AccountKey, sums: Sums, name: Option<Arc<str>>) {
+        if let (Holder::User(team, user), Some(name)) = (&key.holder, name) {
+            self.names.insert((team.clone(), *user), name);
+        }
+        self.post(key, &sums);
+    }
+
+    /// Under which user's account a charge counts: one of its own, while there is room.
+    fn account_of(&self, charge: &Charge) -> UserId {
+        let has_room = |period: &Period| {
+            let holder = Holder::User(charge.team.clone(), charge.user);
+            let tracked = self.users.get(period).copied().unwrap_or_default();
+            tracked < self.terms.tracked || self.accounts.contains_key(&AccountKey { period: *period, holder })
+        };
+        if Period::of(charge.at).iter().all(has_room) { charge.user } else { OTHERS }
+    }
+
+    fn give_up(&mut self, attempt: AttemptId) {
+        let Some(open) = self.close(attempt) else { return };
+        let amount = open.charge.price.amount();
+        let totals = self.totals.entry(open.charge.team.clone()).or_default();
+        totals.at_risk = totals.at_risk.minus(amount);
+        if let Some(sum) = totals.lost.get_mut(UNKNOWN) {
+            *sum = sum.plus(amount);
+        }
+        self.hold(&open.charge, -1);
+        self.spend(&open.charge, amount, 0, amount);
+    }
+
+    fn close(&mut self, attempt: AttemptId) -> Option<Open> {
+        let open = self.open.remove(&attempt)?;
+        self.undue(attempt, &open);
+        self.mark(attempt);
+        Some(open)
+    }
+
+    /// Moves a tab on; returns it as it was.
+    fn stand(&mut self, attempt: AttemptId, standing: Standing) -> Option<Open> {
+        let open = self.open.get_mut(&attempt)?;
+        let before = open.clone();
+        open.standing = standing;
+        let due = open.due();
+        self.undue(attempt, &before);
+        self.due.extend(due.map(|due| (due, attempt)));
+        self.mark(attempt);
+        Some(before)
+    }
+
+    fn undue(&mut self, attempt: AttemptId, open: &Open) {
+        if let Some(due) = open.due() {
+            self.due.remove(&(due, attempt));
+        }
+    }
+
+    /// Reserves, or with -1 gives back.
+    fn hold(&mut self, charge: &Charge, sign: i64) {
+        let change = Sums {
+            reserved: sign * ticks(charge.price.amount()),
+            reserved_millis: sign * millis(charge.price.millis),
+            ..Sums::default()
+        };
+        self.post_all(charge, &change);
+        for holder in holders(&charge.team, charge.user) {
+            let running = self.running.entry(holder.clone()).or_default();
+            *running += sign;
+            if *running == 0 {
+                self.running.remove(&holder);
+            }
+        }
+    }
+
+    fn spend(&mut self, charge: &Charge, cost: Amount, video: u64, lost: Amount) {
+        let change =
+            Sums { spent: ticks(cost), spent_millis: millis(video), jobs: 1, lost: ticks(lost), ..Sums::default() };
+        self.post_all(charge, &change);
+        if let Some(changed) = &mut self.changed {
+            for holder in holders(&charge.team, charge.user) {
+                changed
+                    .accounts
+                    .extend(Period::of(charge.at).map(|period| AccountKey { period, holder: holder.clone() }));
+            }
+        }
+    }
+
+    fn post_all(&mut self, charge: &Charge, change: &Sums) {
+        if let Some(name) = &charge.name {
+            self.names.entry((charge.team.clone(), charge.user)).or_insert_with(|| name.clone());
+        }
+        for holder in holders(&charge.team, charge.user) {
+            for period in Period::of(charge.at) {
+                self.post(AccountKey { period, holder: holder.clone() }, change);
+            }
+        }
+    }
+
+    fn post(&mut self, key: AccountKey, change: &Sums) {
+        let (period, is_user) = (key.period, matches!(key.holder, Holder::User(..)));
+        let known = self.accounts.len();
+        self.accounts.entry(key).or_default().add(change);
+        let users = self.users.entry(period).or_default();
+        if is_user && self.accounts.len() > known {
+            *users += 1;
+        }
+    }
+
+    fn forget(&mut self, now: Time) {
+        self.users.retain(|period, _| !period.is_over(now));
+        let changed = &mut self.changed;
+        self.accounts.retain(|key, _| {
+            let keeps = !key.period.is_over(now);
+            if let (false, Some(changed)) = (keeps, &mut *changed) {
+                changed.accounts.insert(key.clone());
+            }
+            keeps
+        });
+        let accounts = &self.accounts;
+        self.names.retain(|(team, user), _| {
+            let holder = Holder::User(team.clone(), *user);
+            Period::of(now)
+                .into_iter()
+                .any(|period| accounts.contains_key(&AccountKey { period, holder: holder.clone() }))
+        });
+    }
+
+    fn mark(&mut self, attempt: AttemptId) {
+        if let Some(changed) = &mut self.changed {
+            changed.tabs.insert(attempt);
+        }
+    }
+}
+
+fn holders(team: &Arc<str>, user: UserId) -> [Holder; 3] {
+    [Holder::User(team.clone(), user), Holder::Team(team.clone()), Holder::Total]
+}
+
+fn ticks(amount: Amount) -> i64 {
+    i64::try_from(amount.ticks()).unwrap_or(i64::MAX)
+}
+
+fn millis(millis: u64) -> i64 {
+    i64::try_from(millis).unwrap_or(i64::MAX)
+}
+
+/// The account of all users who have none of their own.
+const OTHERS: UserId = [0; 16];
+/// A job whose end nobody saw is settled then: its record goes at the same time.
+const LONGEST_JOB: Duration = Duration::from_secs(7 * 24 * 3600);
+const FAILED: usize = 0;
+const MODERATED: usize = 1;
+const UNKNOWN: usize = 2;
+
+#[cfg(test)]
+mod tests;

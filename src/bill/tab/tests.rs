@@ -1,0 +1,183 @@
+use super::*;
+use crate::bill::settings::{Budget, Budgets, Running};
+use crate::bill::terms::What;
+
+fn dollars(text: &str) -> Amount {
+    Amount::parse(text).unwrap()
+}
+
+fn attempt(number: u8) -> AttemptId {
+    AttemptId::from_bytes([number; 16])
+}
+
+/// Noon of 2026-11-26.
+const NOON: u64 = 1_795_694_400_000;
+
+fn at(seconds: u64) -> Time {
+    Time::from_millis(NOON + seconds * 1000)
+}
+
+/// Ten seconds at five cents: half a dollar.
+fn charge(user: u8) -> Charge {
+    let price = Price { second: dollars("0.05"), images: Amount::ZERO, millis: 10_000 };
+    Charge { team: "a".into(), user: [user; 16], name: None, price, at: at(0) }
+}
+
+fn tab(budgets: Budgets, running: Running) -> Tab {
+    let mut tab = Tab::default();
+    tab.set_terms(Arc::new(Terms::new(&budgets, running, HashMap::new())));
+    tab
+}
+
+fn user_per_day(amount: &str) -> Budgets {
+    Budgets { user: Budget { per_day: Some(dollars(amount)), ..Budget::default() }, ..Budgets::default() }
+}
+
+fn used(tab: &Tab, holder: &Holder) -> String {
+    let [day, _] = Period::of(at(0));
+    tab.accounts(day).find(|(known, _)| *known == holder).map_or_else(String::new, |(_, sums)| sums.used().to_string())
+}
+
+#[test]
+fn m29_a_budget_holds_to_the_tick_and_is_refused_by_name() {
+    let mut tab = tab(user_per_day("1.00"), Running::default());
+    for number in 1..=2 {
+        assert_eq!(tab.fits(&charge(7)), Ok(()));
+        tab.reserve(attempt(number), charge(7));
+    }
+    let refused = tab.fits(&charge(7)).unwrap_err();
+    assert_eq!((refused.limit, refused.kind), ("user.per_day", What::Budget));
+    assert_eq!(refused.retry_after, Duration::from_secs(12 * 3600), "until midnight, UTC");
+    assert_eq!(tab.fits(&charge(8)), Ok(()), "another user has a budget of its own");
+    tab.release(attempt(1));
+    assert_eq!(tab.fits(&charge(7)), Ok(()), "what was not sent is given back");
+    assert_eq!(used(&tab, &Holder::Total), "0.50");
+}
+
+#[test]
+fn seconds_of_video_are_a_budget_of_their_own() {
+    let budget = Budget { seconds_per_month: Some(25), ..Budget::default() };
+    let mut tab = tab(Budgets { team: budget, ..Budgets::default() }, Running::default());
+    tab.reserve(attempt(1), charge(1));
+    tab.reserve(attempt(2), charge(2));
+    assert_eq!(tab.fits(&charge(3)).unwrap_err().limit, "team.seconds_per_month");
+}
+
+#[test]
+fn jobs_at_once_are_counted_until_they_end() {
+    let mut tab = tab(Budgets::default(), Running { user: Some(1), team: Some(2), total: None });
+    tab.reserve(attempt(1), charge(1));
+    tab.created(attempt(1));
+    assert_eq!(tab.fits(&charge(1)).unwrap_err().limit, "user.running");
+    tab.reserve(attempt(2), charge(2));
+    let refused = tab.fits(&charge(3)).unwrap_err();
+    assert_eq!((refused.limit, refused.kind), ("team.running", What::Running));
+    tab.settle(attempt(1), Verdict::Failed);
+    assert_eq!(tab.fits(&charge(1)), Ok(()));
+}
+
+#[test]
+fn m29_a_job_is_settled_once_by_the_length_it_has() {
+    let mut tab = tab(Budgets::default(), Running::default());
+    tab.reserve(attempt(1), charge(1));
+    tab.created(attempt(1));
+    let done = Verdict::Done { cost: None, length: Some(Duration::from_secs(6)) };
+    tab.settle(attempt(1), done);
+    tab.settle(attempt(1), done);
+    assert_eq!(used(&tab, &Holder::Team("a".into())), "0.30");
+    let (_, totals) = tab.totals().next().unwrap();
+    assert_eq!((totals.spent, totals.returned), (dollars("0.50"), dollars("0.20")));
+}
+
+#[test]
+fn m29_what_failed_is_returned_and_what_was_moderated_is_lost() {
+    let mut tab = tab(Budgets::default(), Running::default());
+    for (number, verdict) in [(1, Verdict::Failed), (2, Verdict::Moderated)] {
+        tab.reserve(attempt(number), charge(1));
+        tab.created(attempt(number));
+        tab.settle(attempt(number), verdict);
+    }
+    assert_eq!(used(&tab, &Holder::Total), "0.50");
+    let (_, totals) = tab.totals().next().unwrap();
+    assert_eq!(totals.lost, [Amount::ZERO, dollars("0.50"), Amount::ZERO]);
+    assert_eq!(totals.returned, dollars("0.50"));
+}
+
+#[test]
+fn m29_an_unknown_outcome_is_at_risk_then_lost_or_spent() {
+    let mut tab = tab(user_per_day("1.00"), Running::default());
+    for number in 1..=2 {
+        tab.reserve(attempt(number), charge(1));
+        tab.doubt(attempt(number), at(600));
+        tab.doubt(attempt(number), at(600));
+    }
+    assert!(tab.fits(&charge(1)).is_err(), "it stays reserved");
+    assert_eq!(tab.totals().next().unwrap().1.at_risk, dollars("1.00"));
+    tab.created(attempt(1));
+    tab.sweep(at(599), 10);
+    assert_eq!(tab.totals().next().unwrap().1.at_risk, dollars("0.50"));
+    tab.sweep(at(600), 10);
+    let totals = *tab.totals().next().unwrap().1;
+    assert_eq!((totals.spent, totals.at_risk, totals.lost[UNKNOWN]), (dollars("0.50"), Amount::ZERO, dollars("0.50")));
+    assert!(tab.fits(&charge(1)).is_err(), "lost money is gone too");
+}
+
+#[test]
+fn m29_what_is_written_down_comes_back_as_it_was() {
+    let mut tab = tab(user_per_day("2.00"), Running::default());
+    tab.keep_changed();
+    for number in 1..=3 {
+        tab.reserve(attempt(number), charge(1));
+    }
+    assert!(!tab.has_changed(), "a claim is not durable");
+    tab.sending(attempt(1));
+    tab.sending(attempt(2));
+    tab.created(attempt(2));
+    tab.sending(attempt(3));
+    tab.settle(attempt(3), Verdict::Done { cost: None, length: None });
+    let changed = tab.take_changed();
+
+    let mut again = self::tab(user_per_day("2.00"), Running::default());
+    for number in changed.tabs {
+        if let Some(open) = tab.open(&number) {
+            again.restore(number, open.clone(), at(600));
+        }
+    }
+    for key in changed.accounts {
+        let (sums, name) = tab.account(&key).unwrap();
+        let durable = Sums { reserved: 0, reserved_millis: 0, ..*sums };
+        again.restore_account(key, durable, name);
+    }
+    assert_eq!(used(&again, &Holder::Total), "1.50");
+    assert_eq!(again.running(&Holder::Team("a".into())), 2);
+    assert_eq!(again.totals().next().unwrap().1.at_risk, dollars("0.50"), "what was being sent");
+    again.sweep(at(600), 10);
+    assert_eq!(used(&again, &Holder::Total), "1.50");
+}
+
+#[test]
+fn users_beyond_the_bound_share_one_account() {
+    let mut tab = tab(Budgets { tracked: 2, ..user_per_day("1.00") }, Running::default());
+    for number in 1..=5 {
+        tab.reserve(attempt(number), charge(number));
+        if number == 4 {
+            assert!(tab.fits(&charge(9)).is_err(), "3 and 4 have used up the shared account");
+        }
+    }
+    let [day, _] = Period::of(at(0));
+    assert_eq!(tab.accounts(day).filter(|(holder, _)| matches!(holder, Holder::User(..))).count(), 3);
+    assert_eq!(tab.fits(&charge(1)), Ok(()), "who has an account keeps it");
+}
+
+#[test]
+fn accounts_that_are_over_are_forgotten() {
+    let mut tab = tab(Budgets::default(), Running::default());
+    tab.keep_changed();
+    tab.reserve(attempt(1), charge(1));
+    tab.settle(attempt(1), Verdict::Done { cost: None, length: None });
+    tab.sweep(at(2 * 24 * 3600), 10);
+    let [day, month] = Period::of(at(0));
+    assert_eq!((tab.accounts(day).count(), tab.accounts(month).count()), (0, 3));
+    tab.sweep(at(70 * 24 * 3600), 10);
+    assert_eq!(tab.accounts(month).count(), 0);
+}

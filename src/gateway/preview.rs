@@ -1,0 +1,84 @@
+//! `Reelgate-Dry-Run: 1`: what would become of a submission, told without buying anything. It is read, validated and
+//! named like any other and takes one of its `requests`; what is wrong with it is refused as always.
+
+use std::sync::Arc;
+
+use hyper::Response;
+use serde_json::{Map, Value, json};
+
+use super::Worker;
+use super::answer::{self, Body};
+use super::rules::Rules;
+use super::submit::limited;
+use super::understand::Understood;
+use crate::admission::headers::Standing;
+use crate::error::Error;
+use crate::jobs::book::Found;
+use crate::jobs::entry::Look;
+use crate::jobs::ledger::Preview;
+use crate::request::client::Client;
+use crate::telemetry::labels::SubmissionOutcome;
+use crate::telemetry::record::Record;
+
+impl Worker {
+    /// Answers a submission that only asks.
+    pub(super) async fn preview(
+        &self,
+        understood: &Arc<Understood>,
+        client: &Client,
+        rules: &Rules,
+        record: &mut Record,
+        standing: &mut Standing,
+    ) -> Result<Response<Body>, Error> {
+        let gateway = &*self.gateway;
+        let stands = gateway.limits.requests(client.who()).map_err(|refusal| limited(&refusal, standing))?;
+        *standing = standing.then(stands);
+        let request = self.request(understood, client, rules)?;
+        let preview = gateway.dedup.ledger().preview(&request).await.map_err(|_| Error::LedgerUnavailable)?;
+        record.outcome(SubmissionOutcome::DryRun);
+        let mut told = tell(&preview, understood, gateway.dedup.ledger().now().as_millis());
+        if !understood.faults.is_empty() {
+            let faults = understood.faults.iter();
+            let faults =
+                faults.map(|fault| json!({"param": fault.param, "code": fault.code, "message": fault.message}));
+            told.insert("warnings".to_owned(), faults.collect());
+        }
+        let mut answer = answer::told(Value::Object(told).to_string().into());
+        answer::warn(answer.headers_mut(), &understood.deprecated);
+        Ok(answer)
+    }
+}
+
+/// The answer's fields.
+fn tell(preview: &Preview, understood: &Understood, now: u64) -> Map<String, Value> {
+    let price = understood.price.amount();
+    let mut told = Map::new();
+    let mut tell = |name: &str, value: Value| _ = told.insert(name.to_owned(), value);
+    tell("dry_run", true.into());
+    tell("fingerprint", understood.names.fingerprint.to_string().into());
+    let would = match &preview.found {
+        Found::KeyReused => "idempotency_key_reused",
+        Found::Look(_, Look::Join(_)) => "join",
+        Found::Look(_, Look::Held(wait)) => {
+            tell("retry_after", wait.as_secs().into());
+            "outcome_unknown"
+        }
+        Found::Look(_, Look::Hit(created, until)) => {
+            tell("request_id", created.job.as_str().into());
+            tell("ttl", (until.as_millis().saturating_sub(now) / 1000).into());
+            "hit"
+        }
+        Found::Look(_, Look::Free) => match &preview.exhausted {
+            Some(exhausted) => {
+                tell("param", exhausted.limit.into());
+                Error::from(*exhausted).code()
+            }
+            None => "created",
+        },
+    };
+    tell("outcome", would.into());
+    tell("price_usd", price.dollars().into());
+    let left = preview.left.iter().map(|left| (left.limit.to_owned(), Value::from(left.left)));
+    tell("left", Value::Object(left.collect()));
+    told
+}

@@ -1,0 +1,90 @@
+//! What a submission finds in the book: by its idempotency key, else by its fingerprint, else by its body alone.
+
+use super::{Ask, Book, Bounds, Found};
+use crate::clock::Time;
+use crate::jobs::entry::{Asker, Entry, Look, RETRY_AFTER_DOUBT, Windows};
+use crate::jobs::keys::{self, NewKey};
+use crate::jobs::records::Life;
+use crate::request::fingerprint::Fingerprint;
+
+impl Book {
+    /// What a submission finds. Refusals are remembered (M14), an idempotency key that joins or hits is attached (M16),
+    /// an undelivered attempt is adopted (M15).
+    pub fn find(&mut self, ask: &Ask, now: Time, bounds: &Bounds) -> Found {
+        if let Some(found) = self.find_by_key(ask, now, bounds) {
+            return found;
+        }
+        let twin = self.twin(ask, now, &bounds.windows);
+        let fingerprint = twin.unwrap_or(ask.fingerprint);
+        let look = self.look(fingerprint, ask, now, &bounds.windows);
+        // A refusal adopts nothing: whoever is told the job, or waits for it, does.
+        if twin.is_some() && matches!(look, Look::Hit(..) | Look::Join(_)) {
+            self.change(fingerprint, &bounds.windows, |entry| entry.undelivered = false);
+            self.mark(fingerprint);
+        }
+        if let Some(digest) = ask.key {
+            let attach = match &look {
+                Look::Join(attempt) => Some((*attempt, keys::Fate::InFlight)),
+                Look::Hit(created, _) => {
+                    let attempt = self.entries.get(&fingerprint).map_or(ask.attempt, |entry| entry.attempt);
+                    Some((attempt, keys::Fate::Created(created.clone())))
+                }
+                Look::Held(_) | Look::Free => None,
+            };
+            if let Some((attempt, fate)) = attach {
+                let new = NewKey { body: ask.body, fingerprint, attempt, fate };
+                self.keys.attach(digest, new, now, bounds.max_entries);
+            }
+        }
+        Found::Look(fingerprint, look)
+    }
+
+    fn look(&mut self, fingerprint: Fingerprint, ask: &Ask, now: Time, windows: &Windows) -> Look {
+        self.change(fingerprint, windows, |entry| entry.look(ask.asker, now, windows)).unwrap_or(Look::Free)
+    }
+
+    /// A key already seen wins over everything else that is asked for.
+    fn find_by_key(&mut self, ask: &Ask, now: Time, bounds: &Bounds) -> Option<Found> {
+        let digest = ask.key?;
+        let record = self.keys.get(&digest, now)?.clone();
+        if record.body != ask.body {
+            return Some(Found::KeyReused);
+        }
+        let look = match record.fate {
+            keys::Fate::InFlight => Look::Join(record.attempt),
+            keys::Fate::Unknown => {
+                let asker = Asker { no_cache: false, ..ask.asker };
+                let entry = self.change(record.fingerprint, &bounds.windows, |entry| {
+                    (entry.attempt == record.attempt).then(|| entry.look(asker, now, &bounds.windows))
+                });
+                match entry.flatten() {
+                    Some(Look::Held(wait)) => Look::Held(wait),
+                    _ => Look::Held(RETRY_AFTER_DOUBT),
+                }
+            }
+            keys::Fate::Created(created) => {
+                let stands = self.entries.get_mut(&record.fingerprint).and_then(|entry| entry.of_job(&created.job));
+                let until = stands.and_then(|entry| entry.due(&bounds.windows)).filter(|until| now < *until);
+                // A job that was replaced by somebody's wish for another is still this key's job, until it fails.
+                let lives = |life| matches!(life, Life::Running | Life::Done);
+                let good = || self.records.get(&created.job).is_some_and(|record| lives(record.life));
+                let replaced = || good().then(|| created.at + bounds.windows.delivery).filter(|until| now < *until);
+                match until.or_else(replaced) {
+                    Some(until) => Look::Hit(created, until),
+                    None => {
+                        self.keys.forget(&digest);
+                        return None;
+                    }
+                }
+            }
+        };
+        Some(Found::Look(record.fingerprint, look))
+    }
+
+    /// For a keyless submission where only keys share: an equal one that is held, or whose answer nobody took (M15).
+    fn twin(&self, ask: &Ask, now: Time, windows: &Windows) -> Option<Fingerprint> {
+        let lives = |entry: &Entry| entry.due(windows).is_none_or(|due| now < due);
+        let twins = self.by_base.get(&ask.base?)?.iter();
+        twins.copied().find(|twin| self.entries.get(twin).is_some_and(lives))
+    }
+}
