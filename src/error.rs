@@ -335,19 +335,7 @@ impl Error {
                 format!("{param}: {wanted}").into()
             }
             Self::MisdirectedRequest => "this host is not served here: see server.allowed_hosts".into(),
-            Self::InvalidRequest(faults) => match faults.first() {
-                None => "the body is invalid".into(),
-                Some(fault) => {
-                    let named = match fault.param.as_str() {
-                        "" => fault.message.clone(),
-                        param => format!("{param}: {}", fault.message),
-                    };
-                    match faults.len() {
-                        1 => named.into(),
-                        more => format!("{named} (and {} more, see errors)", more - 1).into(),
-                    }
-                }
-            },
+            Self::InvalidRequest(faults) => first_of(faults),
             Self::IdempotencyKeyReused => "this Idempotency-Key was used with another body: choose a new key".into(),
             Self::UriTooLong => "the request target is too long".into(),
             Self::HeaderTooLarge => "the header is too large".into(),
@@ -394,6 +382,19 @@ impl Error {
             object.insert("errors".to_owned(), faults.collect());
         }
         body
+    }
+}
+
+/// The text of the first fault, and how many more there are.
+fn first_of(faults: &[Fault]) -> Cow<'static, str> {
+    let Some(fault) = faults.first() else { return "the body is invalid".into() };
+    let named = match fault.param.as_str() {
+        "" => fault.message.clone(),
+        param => format!("{param}: {}", fault.message),
+    };
+    match faults.len() {
+        1 => named.into(),
+        more => format!("{named} (and {} more, see errors)", more - 1).into(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod answer;
 mod identify;
+mod owner;
 mod poll;
 mod preview;
 pub mod rules;

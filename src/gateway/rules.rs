@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::jobs::attempt::Terms;
 use crate::jobs::book::Bounds;
 use crate::jobs::entry::Windows;
-use crate::jobs::settings::{By, Scope, Shape};
+use crate::jobs::settings::{Adopt, By, Ownership, Scope, Shape};
 use crate::request::client::{BucketKey, Clients};
 use crate::request::openapi;
 use crate::request::route::Operation;
@@ -62,6 +62,12 @@ pub struct Rules {
     pub queue_patience: Duration,
     /// How long it waits from the send.
     pub patience: Duration,
+    /// Who may poll a job.
+    pub ownership: Ownership,
+    /// Whether an id that nobody here knows belongs to whoever polls it first.
+    pub adopt_unknown: bool,
+    /// Owners of one job.
+    pub max_owners: usize,
     /// The form of polls' answers.
     pub shape: Shape,
     /// What a job costs.
@@ -86,12 +92,20 @@ impl Rules {
         };
         let openapi = openapi::document(&validation.generations, &validation.edits).to_string().into();
         let dedup = &config.dedup;
+        let teams = Teams::new(&config.access, &config.teams);
         Ok(Self {
             hosts: Hosts::new(&config.server),
             cors: Cors::new(&config.server),
             body: Limits::new(&config.server),
             validation,
-            teams: Teams::new(&config.access, &config.teams),
+            ownership: config.polls.ownership,
+            adopt_unknown: match config.polls.adopt_unknown {
+                Adopt::Auto => teams.count() <= 1,
+                Adopt::Yes => true,
+                Adopt::No => false,
+            },
+            max_owners: config.polls.max_owners,
+            teams,
             token_lifetime: config.access.token_lifetime,
             openapi,
             by: dedup.by,

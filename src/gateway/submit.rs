@@ -79,7 +79,10 @@ impl Worker {
             return self.preview(&understood, &client, rules, record, standing).await;
         }
         let mut answer = match self.hot(&understood, &client, rules, standing)? {
-            Some((created, until)) => self.hit(&created, until, &understood, gateway.clients.caller(&client).0, record),
+            Some((created, until)) => {
+                self.own(&created.job, &client, rules).await?;
+                self.hit(&created, until, &understood, gateway.clients.caller(&client).0, record)
+            }
             None => {
                 let mut order = Order {
                     operation,
@@ -139,6 +142,7 @@ impl Worker {
             request.ask.attempt = random_attempt()?;
             match gateway.dedup.admit(&mut request, order, &rules.terms, standing).await? {
                 Place::Hit(created, until) => {
+                    self.own(&created.job, client, rules).await?;
                     return Ok(self.hit(&created, until, understood, request.ask.asker.caller, record));
                 }
                 Place::Waiting(mut waiting) => {
@@ -166,6 +170,13 @@ impl Worker {
                         }
                         vain.pause(waiting.attempt).await;
                         continue;
+                    }
+                    if let Some(Outcome::Created { request_id, .. }) = outcome.as_deref()
+                        && let Err(error) = self.own(request_id, client, rules).await
+                        && waiting.part == Part::Joiner
+                    {
+                        joined.forget();
+                        return Err(error);
                     }
                     drop(joined);
                     record.upstream(None, begun.elapsed());

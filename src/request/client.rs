@@ -171,7 +171,6 @@ impl BucketKey {
 
     /// A few bits that a team's key and the keys of its users have in common. Two teams may by chance have the same;
     /// then a reload measures the debts of one by the quota of the other, once.
-    #[expect(clippy::cast_possible_truncation, reason = "only the tag's bits are left")]
     pub const fn tag(self) -> u16 {
         (self.high & TAG) as u16
     }

@@ -68,7 +68,7 @@ impl Reloader {
         }
         if key.id() != gateway.upstream.key().id() {
             info!(key = key.id(), "new requests carry another upstream key");
-            gateway.upstream.replace_key(key);
+            gateway.upstream.replace_key(key, config.upstream.retired_keys);
         }
         gateway.limits.reload(&config.limits, &rules::team_limits(&config, &gateway.clients));
         gateway.attempts.reload(config.access.failed_keys);

@@ -216,6 +216,10 @@ labels! {
         Undelivered = "undelivered",
         /// The job of an id.
         Job = "job",
+        /// Somebody met a job.
+        Own = "own",
+        /// Somebody asked for a job that nobody here made.
+        Adopt = "adopt",
         /// A poll showed a turn in a job's life.
         Turned = "turned",
     }

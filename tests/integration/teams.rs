@@ -1,7 +1,10 @@
 //! Teams: who may call, with what, and what one team has nothing of another's (`HARDENING.md` T-30 to T-43).
 
+mod deployment;
 mod keys;
 mod limits;
+mod owners;
+mod rotation;
 mod tokens;
 
 use reelgate::access::settings::{Mode, Team};

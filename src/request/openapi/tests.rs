@@ -36,6 +36,7 @@ fn references(value: &Value, found: &mut Vec<String>) {
 }
 
 /// Status and code of every refusal there is; a new one does not compile until it stands here.
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn refusals() -> Vec<(u16, &'static str)> {
     let retry_after = Duration::from_secs(61);
     let doubt = |doubt| Error::OutcomeUnknown { doubt, retry_after };

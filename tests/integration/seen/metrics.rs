@@ -73,6 +73,8 @@ const CLOSED: &[(&str, &[&str])] = &[
             "doubted",
             "undelivered",
             "job",
+            "own",
+            "adopt",
             "turned",
         ],
     ),

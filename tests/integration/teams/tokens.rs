@@ -5,9 +5,9 @@ use reelgate::simulator::Options;
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::deployment::Deployment;
 use super::{LAB, STUDIO, bearer, poll_as, post_as, scene, sha256, submit_as, token_as, token_for, two_teams};
-use crate::support::process::Served;
-use crate::support::{Answer, Folder, GENERATIONS, SOON, ask, eventually, random_key};
+use crate::support::{Answer, GENERATIONS, SOON, eventually};
 
 #[tokio::test]
 async fn a_token_submits_and_polls_for_its_user_and_the_body_stays_as_it_came() {
@@ -143,51 +143,6 @@ async fn r73_a_page_of_an_allowed_origin_may_send_its_token() {
     scene.end().await;
 }
 
-/// The program with two teams, over a ledger on disk.
-struct Deployment {
-    folder: Folder,
-    key: String,
-    served: Served,
-}
-
-impl Deployment {
-    async fn start(text: &str) -> Self {
-        let (folder, key) = (Folder::new(), random_key());
-        folder.write("reelgate.toml", text);
-        let options = Options { key: Some(key.clone()), ..Options::default() };
-        let served = serve(&folder, &key, options).await;
-        Self { folder, key, served }
-    }
-
-    async fn ask(&self, credential: &str, path: &str, body: &serde_json::Value) -> Answer {
-        let headers = [("content-type", "application/json"), ("authorization", &*bearer(credential))];
-        ask(self.served.address, Method::POST, path, &headers, &body.to_string()).await
-    }
-
-    async fn token(&self, credential: &str) -> String {
-        let answer = self.ask(credential, "/grok/v1/client_tokens", &json!({"user": "alice"})).await;
-        answer.json()["token"].as_str().unwrap_or_else(|| panic!("{}", answer.text())).to_owned()
-    }
-
-    async fn status(&self, credential: &str) -> u16 {
-        self.ask(credential, GENERATIONS, &json!({"prompt": "a candle"})).await.status
-    }
-
-    async fn reload(&self, text: &str) {
-        let series = "config_reloads_total{result=\"ok\"}";
-        let before = self.served.metric(series).await;
-        self.folder.write("reelgate.toml", text);
-        self.served.program.signal(Signal::HUP);
-        eventually("the reload is done", async || self.served.metric(series).await > before).await;
-    }
-}
-
-async fn serve(folder: &Folder, key: &str, options: Options) -> Served {
-    let (file, data) = (folder.path("reelgate.toml"), folder.path("data"));
-    let environment = [("REELGATE_LEDGER__KIND", "disk"), ("REELGATE_LEDGER__PATH", data.to_str().unwrap())];
-    Served::start(key, options, &["--config", file.to_str().unwrap()], &environment).await
-}
-
 #[tokio::test]
 async fn a_reload_stops_a_removed_teams_keys_and_tokens_at_once_and_keeps_the_others() {
     let both = two_teams("", "");
@@ -222,9 +177,7 @@ async fn m9_a_token_survives_a_restart_over_the_same_ledger() {
     let token = deployment.token(STUDIO).await;
     assert_eq!(deployment.status(&token).await, 200);
     deployment.served.program.signal(Signal::KILL);
-    deployment.served.program.ended().await;
-    let options = Options { key: Some(deployment.key.clone()), ..Options::default() };
-    deployment.served = serve(&deployment.folder, &deployment.key, options).await;
+    deployment.again(Options::default()).await;
     assert_eq!(deployment.status(&token).await, 200);
     assert!(deployment.served.upstream.wait_until(|counts| counts.posts <= 1, SOON).await);
     deployment.served.end().await;

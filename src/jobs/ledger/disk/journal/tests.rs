@@ -168,11 +168,16 @@ async fn m7_many_at_once_share_a_batch() {
     for prompt in 1..=60 {
         assert!(matches!(verdict(&ledger, prompt).await, Verdict::Claimed(_)));
     }
+    // The first write takes until all have asked for theirs.
+    keeper.slow.store(true, Ordering::SeqCst);
     let sending = (1..=60).map(|prompt| {
         let (ledger, ask) = (ledger.clone(), request(prompt).ask);
         tokio::spawn(async move { ledger.sending(ask.fingerprint, ask.attempt).await })
     });
-    for done in sending.collect::<Vec<_>>() {
+    let sending = sending.collect::<Vec<_>>();
+    tokio::task::yield_now().await;
+    keeper.slow.store(false, Ordering::SeqCst);
+    for done in sending {
         done.await.unwrap().unwrap();
     }
     let batches = keeper.batches.lock().unwrap();
