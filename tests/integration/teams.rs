@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::support::{Answer, Folder, GENERATIONS, Scene};
 
 /// The keys of the tests: made by hand, so that they can be told in a failure.
-const STUDIO: &str = "rg_the-studios-key";
+pub(super) const STUDIO: &str = "rg_the-studios-key";
 const LAB: &str = "rg_the-labs-key";
 
 /// Two teams with a key each, and what else stands in the configuration of each.
@@ -44,7 +44,7 @@ fn teams_of(text: &str) -> Vec<Team> {
 }
 
 /// A scene with the two teams.
-async fn scene(change: impl FnOnce(&mut Config, &mut Options)) -> Scene {
+pub(super) async fn scene(change: impl FnOnce(&mut Config, &mut Options)) -> Scene {
     scene_of(&two_teams("", ""), change).await
 }
 
@@ -58,33 +58,33 @@ async fn scene_of(text: &str, change: impl FnOnce(&mut Config, &mut Options)) ->
     .await
 }
 
-fn bearer(credential: &str) -> String {
+pub(super) fn bearer(credential: &str) -> String {
     format!("Bearer {credential}")
 }
 
 /// Submits a body with a key or a token.
-async fn post_as(scene: &Scene, credential: &str, body: &Value) -> Answer {
+pub(super) async fn post_as(scene: &Scene, credential: &str, body: &Value) -> Answer {
     scene.post(GENERATIONS, body, &[("authorization", &bearer(credential))]).await
 }
 
 /// Submits a prompt with a key or a token.
-async fn submit_as(scene: &Scene, credential: &str, prompt: &str) -> Answer {
+pub(super) async fn submit_as(scene: &Scene, credential: &str, prompt: &str) -> Answer {
     post_as(scene, credential, &json!({"prompt": prompt})).await
 }
 
 /// Polls a job with a key or a token.
-async fn poll_as(scene: &Scene, credential: &str, id: &str) -> Answer {
+pub(super) async fn poll_as(scene: &Scene, credential: &str, id: &str) -> Answer {
     let path = format!("/grok/v1/videos/{id}");
     scene.ask(hyper::Method::GET, &path, &[("authorization", &bearer(credential))], "").await
 }
 
 /// Asks for a token.
-async fn token_as(scene: &Scene, credential: &str, body: &Value) -> Answer {
+pub(super) async fn token_as(scene: &Scene, credential: &str, body: &Value) -> Answer {
     scene.post("/grok/v1/client_tokens", body, &[("authorization", &bearer(credential))]).await
 }
 
 /// A token for this user.
-async fn token_for(scene: &Scene, credential: &str, user: &str) -> String {
+pub(super) async fn token_for(scene: &Scene, credential: &str, user: &str) -> String {
     let answer = token_as(scene, credential, &json!({"user": user})).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()["token"].as_str().unwrap().to_owned()

@@ -9,6 +9,7 @@ use super::*;
 use crate::admission::settings::{Rate, Rates};
 
 mod model;
+mod teams;
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
