@@ -5,5 +5,6 @@ pub mod quota;
 pub mod headers;
 pub mod attempts;
 pub mod pace;
+pub mod remote;
 mod buckets;
 pub mod settings;

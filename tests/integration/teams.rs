@@ -4,6 +4,7 @@ mod deployment;
 mod keys;
 mod limits;
 mod owners;
+mod replicas;
 mod rotation;
 mod tokens;
 

@@ -305,3 +305,6 @@ impl Ledger for LocalLedger {
         self.bounds.store(Arc::new(bounds));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,11 +102,14 @@ pub struct EntryForm {
     undelivered: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     beneath: Option<Box<EntryForm>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum StateForm {
+    Claimed,
     Sending,
     Accepted(CreatedForm),
     Done(CreatedForm, u64),
@@ -131,15 +134,28 @@ const fn nobody() -> Hex<16> {
 impl EntryForm {
     /// What of an entry is durable: a claim is not, so what it replaced stands for it (M7).
     pub fn of(entry: &Entry) -> Option<Self> {
+        match &entry.state {
+            State::Claimed => entry.beneath.as_deref().and_then(Self::of),
+            _ => Some(Self { beneath: entry.beneath.as_deref().and_then(Self::of).map(Box::new), ..Self::top(entry) }),
+        }
+    }
+
+    /// All of an entry, claims too: where replicas share a ledger, a claim is seen by the others.
+    pub fn whole(entry: &Entry) -> Self {
+        Self { beneath: entry.beneath.as_deref().map(Self::whole).map(Box::new), ..Self::top(entry) }
+    }
+
+    /// An entry without what lies beneath it.
+    fn top(entry: &Entry) -> Self {
         let state = match &entry.state {
-            State::Claimed => return entry.beneath.as_deref().and_then(Self::of),
+            State::Claimed => StateForm::Claimed,
             State::Sending => StateForm::Sending,
             State::Accepted(created) => StateForm::Accepted(CreatedForm::of(created)),
             State::Done(created, until) => StateForm::Done(CreatedForm::of(created), until.as_millis()),
             State::Rejected(created, until) => StateForm::Rejected(CreatedForm::of(created), until.as_millis()),
             State::Unknown(until) => StateForm::Unknown(until.as_millis()),
         };
-        Some(Self {
+        Self {
             attempt: Hex(entry.attempt.into_bytes()),
             team: entry.team.clone(),
             state,
@@ -147,8 +163,9 @@ impl EntryForm {
             refused: entry.refused.iter().map(|(caller, at)| (Hex(*caller), at.as_millis())).collect(),
             base: entry.base.map(|base| Hex(*base.as_bytes())),
             undelivered: entry.undelivered,
-            beneath: entry.beneath.as_deref().and_then(Self::of).map(Box::new),
-        })
+            beneath: None,
+            lease: entry.lease.map(Time::as_millis),
+        }
     }
 
     /// The entry again.
@@ -156,6 +173,7 @@ impl EntryForm {
         // An id that has lost its form cannot be given out: its prompt is held until it would have ended.
         let held = |form: &CreatedForm| State::Unknown(Time::from_millis(form.at));
         let state = match self.state {
+            StateForm::Claimed => State::Claimed,
             StateForm::Sending => State::Sending,
             StateForm::Accepted(form) => form.created().map_or_else(|| held(&form), State::Accepted),
             StateForm::Done(form, until) => {
@@ -172,6 +190,7 @@ impl EntryForm {
             refused: self.refused.into_iter().map(|(caller, at)| (caller.0, Time::from_millis(at))).collect(),
             base: self.base.map(|base| Fingerprint::from_bytes(base.0)),
             undelivered: self.undelivered,
+            lease: self.lease.map(Time::from_millis),
             beneath: self.beneath.map(|beneath| Box::new(beneath.into_entry())),
             ..Entry::claimed(AttemptId::from_bytes(self.attempt.0), self.team)
         }
