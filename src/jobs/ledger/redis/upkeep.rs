@@ -20,6 +20,7 @@ use crate::jobs::entry::{AttemptId, Created, Fate, Turn};
 use crate::jobs::ledger::LedgerError;
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
+use crate::request::route::RequestId;
 
 /// What could not be written, the oldest first.
 #[derive(Debug, Default)]
@@ -64,6 +65,16 @@ impl Pending {
 }
 
 impl Shared {
+    /// The job of an id, as it stands now, to be remembered here.
+    pub(super) async fn job(&self, id: &RequestId) -> Result<Option<Arc<Job>>, LedgerError> {
+        let wanted = Wanted { jobs: [id.clone()].into(), ..Wanted::default() };
+        let job = self.unit(wanted, PLAIN, |book, _, _| Ok(book.job(id))).await?;
+        if let Some(job) = &job {
+            self.jobs.insert(id.clone(), job.clone());
+        }
+        Ok(job)
+    }
+
     /// The upstream gave an id.
     pub(super) async fn accepted(&self, job: &Arc<Job>, created: &Created) -> Result<Rank, LedgerError> {
         let mut wanted = Wanted::attempt(job.fingerprint, job.attempt);

@@ -13,6 +13,7 @@ use crate::jobs::book::{Ask, Bounds};
 use crate::jobs::entry::{Asker, AttemptId, Created, Windows};
 use crate::jobs::ledger::local::LocalLedger;
 use crate::jobs::ledger::{Closed, Ledger, Request, Verdict};
+use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::Job;
 use crate::request::client::Clients;
 use crate::request::fingerprint::Fingerprint;
@@ -159,6 +160,37 @@ async fn m7_a_twin_is_told_an_id_only_when_it_is_kept() {
     assert!(matches!(twin.await, Verdict::Hit(..)));
     assert!(matches!(verdict(&ledger, 1).await, Verdict::Hit(..)));
     assert!(ledger.hot(&ask.fingerprint).is_some());
+}
+
+#[tokio::test]
+async fn m31_who_owns_a_job_is_kept_before_it_is_told_and_costs_one_write() {
+    let keeper = Scripted::default();
+    let ledger = ledger(&keeper);
+    let ask = request(1).ask;
+    assert!(matches!(verdict(&ledger, 1).await, Verdict::Claimed(_)));
+    ledger.sending(ask.fingerprint, ask.attempt).await.unwrap();
+    accept(&ledger, 1).await.unwrap();
+    let id = RequestId::parse("job-1").unwrap();
+    let owner = Owner { team: "lab".into(), user: None };
+    keeper.slow.store(true, Ordering::SeqCst);
+    let mut owning = ledger.own(&id, owner.clone(), 10);
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut owning).await.is_err(), "its write waits");
+    let mut twin = ledger.own(&id, owner.clone(), 10);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), &mut twin).await.is_err(),
+        "for whoever asks meanwhile too"
+    );
+    let known = RequestId::parse("stranger").unwrap();
+    let stranger = Arc::new(Job::adopted(known, owner.clone(), "key-1", Clock::system().now()));
+    let mut adopting = ledger.adopt(stranger);
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut adopting).await.is_err(), "and so does this one");
+    keeper.slow.store(false, Ordering::SeqCst);
+    assert_eq!((owning.await.unwrap(), twin.await.unwrap()), (Owned::News, Owned::Already));
+    assert_eq!(adopting.await.unwrap().id.as_str(), "stranger");
+    let batches = keeper.batches.lock().unwrap().len();
+    assert_eq!(ledger.own(&id, owner, 10).await.unwrap(), Owned::Already);
+    ledger.flush().await.unwrap();
+    assert_eq!(keeper.batches.lock().unwrap().len(), batches, "who owns it already costs no write");
 }
 
 #[tokio::test]
