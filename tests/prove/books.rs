@@ -133,8 +133,7 @@ impl Books {
             jobs.entry(&job.prompt).or_default().push(job.request_id.clone());
         }
         let wrong = self.faults.lock().unwrap().clone();
-        let mut findings =
-            Findings { prompts: prompts.len(), accepted: accepted.len(), wrong, ..Findings::default() };
+        let mut findings = Findings { prompts: prompts.len(), accepted: accepted.len(), wrong, ..Findings::default() };
         for (prompt, ids) in &jobs {
             match prompts.get(*prompt) {
                 Some(known) => findings.compare(prompt, known, ids, last.get(*prompt), polls),
@@ -144,7 +143,9 @@ impl Books {
         for (prompt, known) in prompts.iter() {
             for id in &known.told {
                 if !jobs.get(prompt.as_str()).is_some_and(|ids| ids.contains(id)) {
-                    findings.wrong.push(format!("{prompt}: clients were told {id}, which the upstream never made for it"));
+                    findings
+                        .wrong
+                        .push(format!("{prompt}: clients were told {id}, which the upstream never made for it"));
                 }
             }
         }
@@ -165,7 +166,9 @@ impl Findings {
         if excess > 0 {
             match known.forgotten {
                 true => self.forgotten += excess,
-                false => self.duplicates.push(format!("{prompt}: {} jobs, {} wishes: {ids:?}", ids.len(), known.wishes)),
+                false => {
+                    self.duplicates.push(format!("{prompt}: {} jobs, {} wishes: {ids:?}", ids.len(), known.wishes))
+                }
             }
         }
         let current = match last {

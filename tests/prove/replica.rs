@@ -1,9 +1,9 @@
 //! One replica: the program itself, as a child process that can be killed, frozen, ended and started again.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,11 +45,11 @@ impl Replica {
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| format!("replica {}: {error}", self.number))?;
-        let output = child.stdout.take().unwrap();
-        self.read(output);
+        self.read(child.stdout.take().unwrap());
+        self.read(child.stderr.take().unwrap());
         *self.child.lock().unwrap() = Some(child);
         let deadline = Instant::now() + SOON;
         while self.address().is_none() {
@@ -62,7 +62,7 @@ impl Replica {
         Ok(())
     }
 
-    fn read(&self, output: ChildStdout) {
+    fn read(&self, output: impl Read + Send + 'static) {
         let (addresses, log) = (self.addresses.clone(), self.log.clone());
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
