@@ -34,6 +34,7 @@ mod pace;
 mod process;
 mod reload;
 mod restart;
+mod disk;
 mod seen;
 mod description;
 mod dependencies;

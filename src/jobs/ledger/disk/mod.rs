@@ -90,3 +90,6 @@ fn after_restart(mut entry: Entry, now: Time, windows: &Windows) -> (Entry, bool
     entry.beneath = beneath;
     (entry, was_sending || beneath_changed)
 }
+
+#[cfg(test)]
+mod tests;
