@@ -49,6 +49,8 @@ pub async fn run(arguments: &Arguments) -> Result<Report, String> {
     while world.damage.kills < arguments.kills {
         rounds += 1;
         world.round(&mut dice).await?;
+        let (kills, tally) = (world.damage.kills, world.books.tally());
+        eprintln!("round {rounds}: {kills} kills, {} submissions so far", tally.submissions);
     }
     let findings = world.last().await?;
     let logs = world.replicas.iter().map(|replica| replica.log()).collect();
