@@ -44,7 +44,9 @@ pub(super) fn gateway(
     let bounds = rules::bounds(config);
     let opened = match config.ledger.kind {
         Kind::Memory => None,
-        Kind::Disk => Some(disk::open(&config.ledger.path, &bounds.windows).map_err(|error| error.to_string())?),
+        Kind::Disk => {
+            Some(disk::open(&config.ledger.path, &bounds.windows, Clock::system()).map_err(|error| error.to_string())?)
+        }
     };
     let clock = opened.as_ref().map_or_else(Clock::system, |opened| opened.clock.clone());
     let (file, ledgers) = opened.map(|opened| ((opened.store, opened.book), opened.fingerprints)).unzip();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::clock::Time;
-use crate::jobs::entry::{AttemptId, Created, Entry, State};
+use crate::jobs::entry::{AttemptId, Created, Entry, State, Windows};
 use crate::jobs::keys::{Fate, KeyRecord};
 use crate::jobs::records::{Job, Life, Record};
 use crate::request::fingerprint::Fingerprint;
@@ -176,9 +176,9 @@ impl EntryForm {
     }
 
     /// The entry again.
-    pub fn into_entry(self) -> Entry {
-        // An id that has lost its form cannot be given out: its prompt is held until it would have ended.
-        let held = |form: &CreatedForm| State::Unknown(Time::from_millis(form.at));
+    pub fn into_entry(self, windows: &Windows) -> Entry {
+        // An id that has lost its form cannot be given out: its prompt is held instead, as long as the id would stand.
+        let held = |form: &CreatedForm| State::Unknown(Time::from_millis(form.at) + windows.delivery);
         let state = match self.state {
             StateForm::Sending => State::Sending,
             StateForm::Accepted(form) => form.created().map_or_else(|| held(&form), State::Accepted),
@@ -196,7 +196,7 @@ impl EntryForm {
             refused: self.refused.into_iter().map(|(caller, at)| (caller.0, Time::from_millis(at))).collect(),
             base: self.base.map(|base| Fingerprint::from_bytes(base.0)),
             undelivered: self.undelivered,
-            beneath: self.beneath.map(|beneath| Box::new(beneath.into_entry())),
+            beneath: self.beneath.map(|beneath| Box::new(beneath.into_entry(windows))),
             ..Entry::claimed(AttemptId::from_bytes(self.attempt.0), self.team)
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use super::form::{EntryForm, JobForm};
 use super::store::Batch;
 use super::*;
-use crate::jobs::entry::{AttemptId, Created};
+use crate::jobs::entry::{Asker, AttemptId, Created, Look};
 use crate::jobs::records::{Job, Life, Record};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -85,7 +86,7 @@ fn paid(folder: &Folder) -> Vec<u8> {
 /// The paid prompts that a start on this file would buy again; none if it does not start.
 fn freed(folder: &Folder, file: &[u8]) -> Result<Vec<u8>, StoreError> {
     fs::write(folder.file(), file).unwrap();
-    let opened = open(&folder.0, &WINDOWS)?;
+    let opened = open(&folder.0, &WINDOWS, Clock::system())?;
     Ok((0..PAID).filter(|number| opened.book.entry(&fingerprint(*number)).is_none()).collect())
 }
 
@@ -148,7 +149,7 @@ fn f43_an_empty_file_and_one_that_was_cut_are_no_new_ledgers() {
         }
     }
     fs::write(folder.file(), b"").unwrap();
-    assert!(matches!(open(&folder.0, &WINDOWS), Err(StoreError::Unreadable(..))));
+    assert!(matches!(open(&folder.0, &WINDOWS, Clock::system()), Err(StoreError::Unreadable(..))));
     assert_eq!(fs::read(folder.file()).unwrap(), b"", "it is left as it was");
 }
 
@@ -157,8 +158,51 @@ fn a_start_that_was_cut_off_while_it_made_the_file_is_made_good() {
     let folder = Folder::new("begun");
     for rest in [b"".as_slice(), b"half a file"] {
         fs::write(folder.0.join("ledger.redb.new"), rest).unwrap();
-        drop(open(&folder.0, &WINDOWS).unwrap());
+        drop(open(&folder.0, &WINDOWS, Clock::system()).unwrap());
         assert!(folder.file().exists() && !folder.0.join("ledger.redb.new").exists());
         fs::remove_file(folder.file()).unwrap();
+    }
+}
+
+/// What an identical submission gets at that time, on a machine whose wall clock shows that.
+fn look(folder: &Folder, wall: Time, later: Duration) -> Look {
+    let millis = Arc::new(AtomicU64::new(wall.as_millis()));
+    let opened = open(&folder.0, &WINDOWS, Clock::manual(millis.clone())).unwrap();
+    millis.fetch_add(u64::try_from(later.as_millis()).unwrap(), Ordering::SeqCst);
+    let asker = Asker { caller: [9; 16], no_cache: false };
+    opened.book.entry(&fingerprint(1)).unwrap().clone().look(asker, opened.clock.now(), &WINDOWS)
+}
+
+#[test]
+fn m10_f61_a_wall_clock_that_was_set_back_or_forward_makes_nothing_live_longer() {
+    let (minute, day) = (Duration::from_secs(60), Duration::from_secs(24 * 3600));
+    let now = Time::from_millis(1_800_000_000_000);
+    let (yesterday, tomorrow) = (Time::from_millis(now.as_millis() - day.as_millis() as u64), now + day);
+    let folder = Folder::new("clocks");
+    let (entry, _) = entry(1, true, now);
+    let job = entry.created().unwrap().clone();
+    for (state, heartbeat, wall, later, want) in [
+        // Set back by a day: it goes on from the heartbeat, so that half an hour is half an hour.
+        (State::Accepted(job.clone()), now, yesterday, WINDOWS.delivery / 2, true),
+        (State::Accepted(job.clone()), now, yesterday, WINDOWS.delivery + minute, false),
+        (State::Unknown(now + minute), now, yesterday, minute / 2, true),
+        (State::Unknown(now + minute), now, yesterday, minute * 3, false),
+        // Set forward by a day, and right again at the next start.
+        (State::Unknown(tomorrow + minute), tomorrow, now, minute / 2, true),
+        (State::Unknown(tomorrow + minute), tomorrow, now, minute * 3, false),
+        // The heartbeat is lost too: what remains is clamped.
+        (State::Unknown(tomorrow), Time::default(), now, WINDOWS.hold / 2, true),
+        (State::Unknown(tomorrow), Time::default(), now, WINDOWS.hold + minute, false),
+        (State::Done(job.clone(), tomorrow), Time::default(), now, WINDOWS.delivery / 2, true),
+        (State::Done(job.clone(), tomorrow), Time::default(), now, WINDOWS.delivery + minute, false),
+        (State::Accepted(Created { at: tomorrow, ..job }), Time::default(), now, WINDOWS.delivery + minute, false),
+    ] {
+        let store = Store::open(&folder.0).unwrap();
+        let told = format!("{state:?}, {heartbeat:?}, {wall:?}, {later:?}");
+        let form = EntryForm::of(&Entry { state, ..entry.clone() });
+        store.write(&Batch { entries: vec![(fingerprint(1), form)], heartbeat, ..Batch::default() }).unwrap();
+        drop(store);
+        let look = look(&folder, wall, later);
+        assert_eq!(look != Look::Free, want, "{look:?}: {told}");
     }
 }
