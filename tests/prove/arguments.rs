@@ -1,5 +1,7 @@
 //! What a run of the proof is told.
 
+use std::path::PathBuf;
+
 use clap::{Parser, ValueEnum};
 
 /// Tries to make the gateway pay twice or lose what was paid: clients, replicas and faults at random, then the books
@@ -25,6 +27,10 @@ pub struct Arguments {
     /// Only these faults beside the kills
     #[arg(long, value_enum, value_delimiter = ',')]
     pub faults: Vec<Fault>,
+
+    /// The gateway to be tried
+    #[arg(long, value_name = "FILE", default_value = env!("CARGO_BIN_EXE_reelgate"))]
+    pub program: PathBuf,
 
     /// What `cargo test` passes to every test: names, and how to run them
     #[arg(hide = true)]

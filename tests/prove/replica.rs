@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,6 +22,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// A replica, which may be up or down.
 pub struct Replica {
     number: usize,
+    program: PathBuf,
     environment: Vec<(String, String)>,
     child: Mutex<Option<Child>>,
     addresses: Arc<Mutex<Option<(SocketAddr, SocketAddr)>>>,
@@ -28,8 +30,8 @@ pub struct Replica {
 }
 
 impl Replica {
-    pub fn new(number: usize, environment: Vec<(String, String)>) -> Self {
-        Self { number, environment, child: Mutex::default(), addresses: Arc::default(), log: Arc::default() }
+    pub fn new(number: usize, program: PathBuf, environment: Vec<(String, String)>) -> Self {
+        Self { number, program, environment, child: Mutex::default(), addresses: Arc::default(), log: Arc::default() }
     }
 
     /// Where it serves, if it does.
@@ -39,7 +41,7 @@ impl Replica {
 
     /// Starts it and waits until it serves.
     pub async fn start(&self) -> Result<(), String> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_reelgate"))
+        let mut child = Command::new(&self.program)
             .arg("serve")
             .env_clear()
             .envs(self.environment.iter().cloned())

@@ -1,12 +1,13 @@
 //! One run: rounds of a calm, after which the counters must agree with the upstream, and a storm; then the books.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use reelgate::simulator::{Counts, Fault as UpstreamFault, Options, Simulator};
+use reelgate::simulator::{Counts, Options, Simulator};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -21,8 +22,12 @@ use super::wire::{self, Leaves, Told};
 
 /// Kills between two calms.
 const KILLS_A_ROUND: usize = 20;
+/// What the upstream has ready for the submissions of a round.
+const FAULTS_A_ROUND: usize = 20_000;
 /// Faults in a calm.
 const FAULTS_A_CALM: usize = 6;
+/// Clients that ask for everything once more at the end.
+const LAST_CLIENTS: usize = 16;
 /// How long things that must happen may take.
 const SOON: Duration = Duration::from_secs(30);
 /// The upstream's key; nothing real.
@@ -44,7 +49,7 @@ pub struct World {
 pub async fn run(arguments: &Arguments) -> Result<Report, String> {
     let begun = Instant::now();
     let mut dice = Dice::new(arguments.seed);
-    let mut world = World::start(arguments, &mut dice).await?;
+    let mut world = World::start(arguments).await?;
     let mut rounds = 0;
     while world.damage.kills < arguments.kills {
         rounds += 1;
@@ -67,16 +72,11 @@ pub async fn run(arguments: &Arguments) -> Result<Report, String> {
 }
 
 impl World {
-    async fn start(arguments: &Arguments, dice: &mut Dice) -> Result<Self, String> {
+    async fn start(arguments: &Arguments) -> Result<Self, String> {
         let folder = std::env::temp_dir().join(format!("reelgate-proof-{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-        let options = Options {
-            key: Some(KEY.to_owned()),
-            job_duration: Duration::from_millis(200),
-            submission_chances: storm::upstream_faults(arguments, dice),
-            seed: dice.below(usize::MAX) as u64,
-            ..Options::default()
-        };
+        let options =
+            Options { key: Some(KEY.to_owned()), job_duration: Duration::from_millis(200), ..Options::default() };
         let upstream = Simulator::start(options).await.map_err(|error| error.to_string())?;
         let redis = match arguments.ledger {
             Kind::Disk => None,
@@ -110,7 +110,8 @@ impl World {
             }
             all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
         };
-        let replicas = (0..arguments.replicas).map(|number| Arc::new(Replica::new(number, environment(number))));
+        let replicas = (0..arguments.replicas)
+            .map(|number| Arc::new(Replica::new(number, arguments.program.clone(), environment(number))));
         let world = Self {
             arguments: arguments.clone(),
             replicas: replicas.collect(),
@@ -146,6 +147,11 @@ impl World {
         }
         self.upstream.wait_until(|counts| counts.open == 0, SOON).await;
         let before = self.upstream.counts();
+        // More than a round will ask for.
+        self.upstream.clear_queues();
+        for _ in 0..FAULTS_A_ROUND {
+            self.upstream.next_submission(storm::upstream_fault(&self.arguments, dice));
+        }
         self.start_all().await?;
         let clients = self.clients(dice);
         for _ in 0..FAULTS_A_CALM {
@@ -216,30 +222,66 @@ impl World {
 
     /// The upstream is well again, and every prompt is asked for once more.
     async fn last(&mut self) -> Result<super::books::Findings, String> {
-        self.upstream.always_submission(Some(UpstreamFault::Delay(Duration::ZERO)));
+        self.upstream.clear_queues();
         for replica in &self.replicas {
             replica.end().await?;
         }
         self.start_all().await?;
-        let mut last = HashMap::new();
-        for (number, prompt) in self.books.prompts().into_iter().enumerate() {
-            let replica = &self.replicas[number % self.replicas.len()];
-            let address = replica.address().ok_or("a replica is down")?;
-            self.books.begin(&prompt, false, self.damage.kills);
-            let mut told = wire::submit(address, &prompt, "", Leaves::Answered).await;
-            if matches!(told, Told::Refused(503, _)) {
-                sleep(Duration::from_secs(2)).await;
-                told = wire::submit(address, &prompt, "", Leaves::Answered).await;
+        let prompts = self.books.prompts();
+        prompts.iter().for_each(|prompt| self.books.begin(prompt, false, self.damage.kills));
+        let books = self.books.clone();
+        let last = self.of_each(prompts, move |address, prompt| {
+            let books = books.clone();
+            async move {
+                let told = wire::submit(address, &prompt, "", Leaves::Answered).await;
+                books.end(&prompt, &told);
+                if matches!(told, Told::Job { .. }) {
+                    return told;
+                }
+                // Refused for a moment, or its answer was late.
+                sleep(Duration::from_secs(3)).await;
+                wire::submit(address, &prompt, "", Leaves::Answered).await
             }
-            last.insert(prompt, told);
-        }
-        let mut polls = HashMap::new();
-        for job in self.upstream.accepted() {
-            let address = self.replicas[0].address().ok_or("a replica is down")?;
-            let answer = wire::get(address, &format!("/grok/v1/videos/{}", job.request_id)).await;
-            polls.insert(job.request_id, answer.is_some_and(|answer| answer.status == 200));
-        }
+        });
+        let last = last.await?;
+        let ids = self.upstream.accepted().into_iter().map(|job| job.request_id).collect();
+        let polls = self.of_each(ids, |address, id| async move {
+            let answer = wire::get(address, &format!("/grok/v1/videos/{id}")).await;
+            answer.is_some_and(|answer| answer.status == 200)
+        });
+        let polls = polls.await?;
         Ok(self.books.reconcile(&self.upstream, &last, &polls))
+    }
+}
+
+impl World {
+    /// Asks about each name, some at a time, on the replicas in turn.
+    async fn of_each<T: Send + 'static, F: Future<Output = T> + Send>(
+        &self,
+        names: Vec<String>,
+        ask: impl Fn(SocketAddr, String) -> F + Clone + Send + 'static,
+    ) -> Result<HashMap<String, T>, String> {
+        let addresses: Option<Vec<_>> = self.replicas.iter().map(|replica| replica.address()).collect();
+        let addresses = addresses.ok_or("a replica is down")?;
+        let parts = names.chunks(names.len().div_ceil(LAST_CLIENTS).max(1)).map(<[String]>::to_vec);
+        let asking: Vec<_> = parts
+            .zip(addresses.into_iter().cycle())
+            .map(|(part, address)| {
+                let ask = ask.clone();
+                tokio::spawn(async move {
+                    let mut told = Vec::new();
+                    for name in part {
+                        told.push((name.clone(), ask(address, name).await));
+                    }
+                    told
+                })
+            })
+            .collect();
+        let mut all = HashMap::new();
+        for part in asking {
+            all.extend(part.await.map_err(|error| error.to_string())?);
+        }
+        Ok(all)
     }
 }
 
@@ -307,7 +349,9 @@ impl Client {
             self.books.begin(&prompt, is_wish, self.kills.load(Ordering::SeqCst));
             let told = wire::submit(address, &prompt, &headers, leaves).await;
             self.books.end(&prompt, &told);
-            sleep(self.dice.millis(0, 20)).await;
+            // Who is refused comes back, but not at once.
+            let is_refused = matches!(told, Told::Refused(503, _) | Told::Unreached);
+            sleep(self.dice.millis(0, if is_refused { 100 } else { 20 })).await;
         }
     }
 

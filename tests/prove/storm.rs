@@ -113,33 +113,27 @@ async fn calm_fault(world: &mut World, dice: &mut Dice, fault: Fault) -> Result<
     Ok(())
 }
 
-/// What the upstream does wrong with submissions, and how often: at any byte of the request and of the answer, with
-/// and without a job.
-pub fn upstream_faults(arguments: &Arguments, dice: &mut Dice) -> Vec<(UpstreamFault, f64)> {
-    let mut faults: Vec<_> =
-        [5, 20, 80, 300].into_iter().map(|most| (UpstreamFault::Delay(dice.millis(1, most)), 0.25)).collect();
-    if !arguments.may(Fault::Cut) {
-        return faults;
+/// What the upstream does with one submission: it delays its answer, or ends the connection at any byte of the request or
+/// of the answer, with and without a job.
+pub fn upstream_fault(arguments: &Arguments, dice: &mut Dice) -> UpstreamFault {
+    let delay = UpstreamFault::Delay(dice.millis(0, *dice.clone().pick(&[5, 20, 80, 300])));
+    if !arguments.may(Fault::Cut) || !dice.happens(12) {
+        return delay;
     }
-    for _ in 0..12 {
-        let how = *dice.pick(&[How::Fin, How::Reset]);
-        let within = UpstreamFault::Cut { at: CutAt::Within(dice.below(400)), how, accepted: true };
-        faults.extend([(within, 0.003), (UpstreamFault::cut(CutAt::Request(dice.below(400)), how), 0.002)]);
-    }
-    for how in [How::Fin, How::Reset, How::Stall] {
-        for accepted in [true, false] {
-            faults.push((UpstreamFault::Cut { at: CutAt::BeforeAnswer, how, accepted }, 0.005));
-        }
-        faults.push((UpstreamFault::cut(CutAt::BeforeRead, how), 0.003));
-        faults.push((UpstreamFault::cut(CutAt::AfterHeader, how), 0.003));
-        faults.push((UpstreamFault::Cut { at: CutAt::BeforeEnd, how, accepted: true }, 0.005));
-        faults.push((UpstreamFault::cut(CutAt::AfterAnswer, how), 0.01));
-    }
-    faults.push((UpstreamFault::status(524, Form::Html).and_accepted(), 0.01));
-    faults.push((UpstreamFault::status(500, Form::comet("internal_error")), 0.02));
-    for late in [1500, 2500] {
-        faults.push((UpstreamFault::Delay(Duration::from_millis(late)), 0.01));
-    }
-    faults.push((UpstreamFault::Trickle { bytes: 16, every: Duration::from_millis(10) }, 0.05));
-    faults
+    let how = *dice.pick(&[How::Fin, How::Reset, How::Stall]);
+    let accepted = dice.happens(50);
+    let cut = match dice.below(14) {
+        0..3 => UpstreamFault::Cut { at: CutAt::Within(dice.below(400)), how, accepted: true },
+        3 => UpstreamFault::Cut { at: CutAt::BeforeEnd, how, accepted: true },
+        4 | 5 => UpstreamFault::Cut { at: CutAt::BeforeAnswer, how, accepted },
+        6 | 7 => UpstreamFault::cut(CutAt::Request(dice.below(200)), how),
+        8 => UpstreamFault::cut(CutAt::BeforeRead, how),
+        9 => UpstreamFault::cut(CutAt::AfterHeader, how),
+        10 => UpstreamFault::cut(CutAt::AfterAnswer, how),
+        11 => return UpstreamFault::status(524, Form::Html).and_accepted(),
+        12 => return UpstreamFault::status(500, Form::comet("internal_error")),
+        // Its client has been told by then that nobody knows, or nobody even reads for it any more.
+        _ => return UpstreamFault::Delay(*dice.pick(&[Duration::from_millis(1500), Duration::from_millis(2500)])),
+    };
+    UpstreamFault::All(vec![delay, cut])
 }
