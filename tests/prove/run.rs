@@ -229,21 +229,15 @@ impl World {
         self.start_all().await?;
         let prompts = self.books.prompts();
         prompts.iter().for_each(|prompt| self.books.begin(prompt, false, self.damage.kills));
-        let books = self.books.clone();
-        let last = self.of_each(prompts, move |address, prompt| {
-            let books = books.clone();
-            async move {
-                let told = wire::submit(address, &prompt, "", Leaves::Answered).await;
-                books.end(&prompt, &told);
-                if matches!(told, Told::Job { .. }) {
-                    return told;
-                }
-                // Refused for a moment, or its answer was late.
-                sleep(Duration::from_secs(3)).await;
-                wire::submit(address, &prompt, "", Leaves::Answered).await
-            }
-        });
-        let last = last.await?;
+        let submit =
+            |address, prompt: String| async move { wire::submit(address, &prompt, "", Leaves::Answered).await };
+        let mut last = self.of_each(prompts, submit).await?;
+        last.iter().for_each(|(prompt, told)| self.books.end(prompt, told));
+        // Once more where it was refused for a moment, or where the answer was late.
+        let unsettled = last.iter().filter(|(_, told)| !matches!(told, Told::Job { .. }));
+        let unsettled = unsettled.map(|(prompt, _)| prompt.clone()).collect();
+        sleep(Duration::from_secs(3)).await;
+        last.extend(self.of_each(unsettled, submit).await?);
         let ids = self.upstream.accepted().into_iter().map(|job| job.request_id).collect();
         let polls = self.of_each(ids, |address, id| async move {
             let answer = wire::get(address, &format!("/grok/v1/videos/{id}")).await;
