@@ -326,7 +326,7 @@ impl Client {
             };
             let prompt = self.prompt();
             // A tenth of the prompts is for those who wish for another job now and then.
-            let is_wish = prompt % 10 == 0 && self.dice.happens(20);
+            let is_wish = prompt.is_multiple_of(10) && self.dice.happens(20);
             let mut headers = String::new();
             if is_wish {
                 headers.push_str("cache-control: no-cache\r\n");
