@@ -2,6 +2,7 @@
 //! and the tests start it here and nowhere else.
 
 mod build;
+mod ledger;
 mod reload;
 
 use std::future::Future;
@@ -91,7 +92,7 @@ impl Running {
         source: Option<Source>,
     ) -> Result<Self, StartError> {
         let ending = Ending::default();
-        let gateway = build::gateway(&config, key, telemetry, ending.clone()).map_err(StartError::Part)?;
+        let gateway = build::gateway(&config, key, telemetry, ending.clone()).await.map_err(StartError::Part)?;
         let admin = Arc::new(Admin::new(&gateway.telemetry, config.server.allowed_hosts.clone()));
         let unusable = |error| StartError::Admin(config.admin.listen, error);
         let admin_listener = TcpListener::bind(config.admin.listen).await.map_err(unusable)?;

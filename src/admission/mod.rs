@@ -4,5 +4,6 @@ pub mod rate;
 pub mod quota;
 pub mod headers;
 pub mod pace;
+pub mod remote;
 mod buckets;
 pub mod settings;

@@ -12,6 +12,7 @@ use hyper::HeaderMap;
 use super::buckets::{Buckets, Held, Token};
 use super::headers::{Policies, Standing};
 use super::quota::{Kind, Limit, NANOS_A_MILLISECOND, Quota, Scope, whole_millis};
+use super::remote::{RemoteBucket, RemoteToken};
 use super::settings;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -78,6 +79,25 @@ impl Limits {
     /// If one of them may not; then nothing is taken from any.
     pub fn generations(&self, who: &Who) -> Result<(Taken, Standing), Refusal> {
         self.take(who, Kind::Generations, &Scope::ALL)
+    }
+
+    /// Takes a generation of the address alone: the others are counted elsewhere.
+    ///
+    /// # Errors
+    /// If it may not.
+    pub fn address_generation(&self, who: &Who) -> Result<(Taken, Standing), Refusal> {
+        self.take(who, Kind::Generations, &[Scope::Address])
+    }
+
+    /// The buckets of a kind that are shared by all replicas: those of user, team and total.
+    pub fn shared(&self, who: &Who, kind: Kind) -> Vec<RemoteBucket> {
+        let quotas = self.quotas.load();
+        let scopes = [Scope::User, Scope::Team, Scope::Total];
+        let bucket = |scope| {
+            let limit = Limit { scope, kind };
+            quotas.get(limit).map(|quota| RemoteBucket { limit, key: key(who, scope), quota })
+        };
+        scopes.into_iter().filter_map(bucket).collect()
     }
 
     /// Gives a generation back that was certainly not sent; not to a bucket that has been full since, or a late
@@ -206,6 +226,8 @@ impl From<&Refusal> for Error {
 pub struct Taken {
     /// In the order of [`Scope::ALL`].
     tokens: [Option<Token>; Scope::ALL.len()],
+    /// Those that were taken from buckets kept elsewhere.
+    pub remote: Vec<RemoteToken>,
 }
 
 /// The quotas of one configuration.

@@ -33,6 +33,7 @@ pub(super) fn faults(config: &Config, schema: SchemaCheck<'_>) -> Vec<Finding> {
     validation(config, schema, &mut findings);
     dedup(config, &mut findings);
     budgets(config, &mut findings);
+    ledger(config, &mut findings);
     findings.0
 }
 
@@ -69,6 +70,12 @@ pub(super) fn warnings(config: &Config) -> Vec<Finding> {
         config.ledger.kind != Kind::Memory,
         &["ledger.kind"],
         "\"memory\" forgets at a restart: prompts already paid for are bought again",
+    );
+    findings.require(
+        config.ledger.kind != Kind::Redis || !dedup.key_env.is_empty(),
+        &["dedup.key_env", "ledger.kind"],
+        "with redis the fingerprints' key should come from the environment: if redis loses it together with all \
+         replicas, live prompts are bought again",
     );
     findings.0
 }
@@ -183,6 +190,34 @@ fn validation(config: &Config, schema: SchemaCheck<'_>, findings: &mut Findings)
             findings.require_ok(checked, keys);
         }
     }
+}
+
+fn ledger(config: &Config, findings: &mut Findings) {
+    let (ledger, hold) = (&config.ledger, config.dedup.unknown_hold);
+    findings.require(names::is_variable(&ledger.redis_url_env), &["ledger.redis_url_env"], NOT_A_VARIABLE);
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"{}*?[]\\".contains(&byte);
+    findings.require(
+        (1..=64).contains(&ledger.prefix.len()) && ledger.prefix.bytes().all(plain),
+        &["ledger.prefix"],
+        "expected 1 to 64 printable characters without { } * ? [ ] \\ and spaces, such as \"reelgate:\"",
+    );
+    if let Some(path) = &ledger.redis_roots {
+        findings.require_ok(readable(path), &["ledger.redis_roots"]);
+    }
+    if ledger.kind != Kind::Redis {
+        return;
+    }
+    let lease = ledger.lease_within(hold);
+    findings.require(
+        ledger.send_by < lease,
+        &["ledger.send_by", "ledger.lease", "dedup.unknown_hold"],
+        "not shorter than ledger.lease: a claim could lapse before it is sent",
+    );
+    findings.require(
+        hold >= lease * 2,
+        &["dedup.unknown_hold", "ledger.lease"],
+        "shorter than twice ledger.lease: with redis a hold must outlast the lease before it",
+    );
 }
 
 /// A budget that the longest job can never fit into would refuse it for ever (`MONEY.md` M24).

@@ -93,6 +93,12 @@ keys_until_restart! {
     ledger.kind;
     ledger.path;
     ledger.max_jobs;
+    ledger.redis_url_env;
+    ledger.redis_roots;
+    ledger.prefix;
+    ledger.timeout;
+    ledger.lease;
+    ledger.send_by;
     log.format;
 }
 

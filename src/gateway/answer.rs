@@ -83,6 +83,8 @@ impl http_body::Body for Body {
 pub enum Served {
     /// From a job that exists, worth giving out for that much longer.
     Hit(Duration),
+    /// The same, though the ledger cannot be asked (M25).
+    HitUnasked(Duration),
     /// By a new job.
     Stored,
     /// By a twin's attempt.
@@ -94,10 +96,14 @@ pub enum Served {
 impl Served {
     fn cache_status(self) -> HeaderValue {
         match self {
-            Self::Hit(ttl) => {
-                let mut text = String::with_capacity(32);
+            Self::Hit(ttl) | Self::HitUnasked(ttl) => {
+                let mut text = String::with_capacity(64);
+                let unasked = matches!(self, Self::HitUnasked(_));
                 // Writing into a String cannot fail.
                 _ = write!(text, "reelgate; hit; ttl={}", ttl.as_secs());
+                if unasked {
+                    text.push_str("; detail=ledger-unavailable");
+                }
                 HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("reelgate; hit"))
             }
             Self::Stored => HeaderValue::from_static("reelgate; fwd=miss; stored"),

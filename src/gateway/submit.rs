@@ -268,7 +268,9 @@ impl Worker {
         let reason = if created.by == caller { Saved::Retry } else { Saved::Hit };
         record.saved(reason, understood.price.amount());
         let ttl = until.since(self.gateway.clock.now());
-        answer::created(created.answer.clone(), Served::Hit(ttl), None)
+        let asked = self.gateway.dedup.ledger().is_well();
+        let served = if asked { Served::Hit(ttl) } else { Served::HitUnasked(ttl) };
+        answer::created(created.answer.clone(), served, None)
     }
 }
 

@@ -135,6 +135,13 @@ impl Book {
         room
     }
 
+    /// Makes room by this entry, if it is `done`.
+    pub fn evict_done(&mut self, fingerprint: &Fingerprint, windows: &Windows) {
+        if self.entries.get(fingerprint).is_some_and(|entry| matches!(entry.state, State::Done(..))) {
+            self.remove(*fingerprint, windows);
+        }
+    }
+
     /// What every attempt costs.
     pub const fn tab(&self) -> &Tab {
         &self.tab

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Choice, Section, WINDOW, WINDOW_OR_NONE};
+use crate::config::{Choice, Section, WAIT, WINDOW, WINDOW_OR_NONE};
 
 /// `[dedup]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,6 +123,18 @@ pub struct Ledger {
     pub path: PathBuf,
     /// `max_jobs`: job records in all; the oldest ended make room.
     pub max_jobs: usize,
+    /// `redis_url_env`: the environment variable that holds the URL of Redis, with its password.
+    pub redis_url_env: String,
+    /// `redis_roots`: a PEM file of the authority that signs Redis' certificate; empty: Mozilla's list.
+    pub redis_roots: Option<PathBuf>,
+    /// `prefix`: what all keys in Redis begin with; a deployment of its own has one of its own.
+    pub prefix: String,
+    /// `timeout`: how long one question to Redis may take.
+    pub timeout: Duration,
+    /// `lease`: how long a claim in Redis stands without being renewed (M4).
+    pub lease: Duration,
+    /// `send_by`: how long after its claim a replica may still begin to send (M3).
+    pub send_by: Duration,
 }
 
 impl Ledger {
@@ -132,9 +144,23 @@ impl Ledger {
             kind: section.value("kind", &base.kind),
             path: section.value("path", &base.path),
             max_jobs: section.within("max_jobs", &base.max_jobs, 1..=100_000_000),
+            redis_url_env: section.value("redis_url_env", &base.redis_url_env),
+            redis_roots: section.value("redis_roots", &base.redis_roots),
+            prefix: section.value("prefix", &base.prefix),
+            timeout: section.within("timeout", &base.timeout, WAIT),
+            lease: section.within("lease", &base.lease, WAIT),
+            send_by: section.within("send_by", &base.send_by, WAIT),
         }
     }
+
+    /// The lease that counts: as it stands here, but if that is the default no more than half of `hold` (M4).
+    pub fn lease_within(&self, hold: Duration) -> Duration {
+        if self.lease == DEFAULT_LEASE { self.lease.min(hold / 2) } else { self.lease }
+    }
 }
+
+/// `ledger.lease`, if nothing else is written.
+const DEFAULT_LEASE: Duration = Duration::from_secs(30);
 
 /// `ledger.kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,16 +169,28 @@ pub enum Kind {
     Disk,
     /// In this process: a restart forgets.
     Memory,
+    /// In one Redis for many processes.
+    Redis,
 }
 
 impl Choice for Kind {
-    const CHOICES: &'static [(&'static str, Self)] = &[("disk", Self::Disk), ("memory", Self::Memory)];
-    const LATER: &'static [&'static str] = &["redis"];
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("disk", Self::Disk), ("memory", Self::Memory), ("redis", Self::Redis)];
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self { kind: Kind::Disk, path: PathBuf::from("reelgate-data"), max_jobs: 1_000_000 }
+        Self {
+            kind: Kind::Disk,
+            path: PathBuf::from("reelgate-data"),
+            max_jobs: 1_000_000,
+            redis_url_env: "REELGATE_REDIS_URL".to_owned(),
+            redis_roots: None,
+            prefix: "reelgate:".to_owned(),
+            timeout: Duration::from_millis(100),
+            lease: DEFAULT_LEASE,
+            send_by: Duration::from_secs(1),
+        }
     }
 }
 

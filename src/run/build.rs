@@ -5,23 +5,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
+use super::ledger;
 use crate::admission::pace::Pace;
 use crate::admission::quota::Scope;
 use crate::admission::rate::Limits;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::gateway::rules::{self, Rules};
 use crate::jobs::attempt::{Ending, Parts};
 use crate::jobs::dedup::Dedup;
-use crate::jobs::ledger::Ledger as _;
-use crate::jobs::ledger::disk;
-use crate::jobs::ledger::disk::journal::File;
-use crate::jobs::ledger::local::LocalLedger;
-use crate::jobs::ledger::observed::ObservedLedger;
-use crate::jobs::settings::Kind;
 use crate::request::client::Clients;
-use crate::request::fingerprint::FingerprintKey;
 use crate::server::body::BodyMemory;
 use crate::server::in_flight::InFlight;
 use crate::server::tally::{Closed, Tally};
@@ -31,7 +24,7 @@ use crate::upstream::client::Upstream;
 use crate::upstream::key::UpstreamKey;
 
 /// The gateway of a configuration. The current runtime becomes that of the paid calls.
-pub(super) fn gateway(
+pub(super) async fn gateway(
     config: &Config,
     key: UpstreamKey,
     telemetry: Arc<Telemetry>,
@@ -42,33 +35,17 @@ pub(super) fn gateway(
         telemetry.metrics.fields.know(schema.params().iter().map(String::as_str));
     }
     let bounds = rules::bounds(config);
-    let opened = match config.ledger.kind {
-        Kind::Memory => None,
-        Kind::Disk => {
-            Some(disk::open(&config.ledger.path, &bounds.windows, Clock::system()).map_err(|error| error.to_string())?)
-        }
-    };
-    let clock = opened.as_ref().map_or_else(Clock::system, |opened| opened.clock.clone());
-    let (file, ledgers) = opened.map(|opened| ((opened.store, opened.book), opened.fingerprints)).unzip();
-    let fingerprints = fingerprint_key(&config.dedup.key_env, ledgers)?;
+    let (opened, fingerprints, clock) = ledger::open(config, &bounds, &telemetry.metrics).await?;
     // The same deployment has the same name in `Via`, and two in a row have two.
     let [a, b, c, d, ..] = fingerprints.digest("via", &[&config.upstream.url]);
     let pseudonym = format!("reelgate-{a:02x}{b:02x}{c:02x}{d:02x}");
     let upstream = Upstream::new(&config.upstream, key, &pseudonym).map_err(|fault| fault.to_string())?;
     let upstream = Arc::new(upstream);
     let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
-    let hot_entries = config.dedup.hot_entries;
-    let ledger = match file {
-        None => LocalLedger::in_memory(limits.clone(), bounds, hot_entries, clock.clone()),
-        Some((store, book)) => {
-            LocalLedger::on_disk(File::from(store), book, limits.clone(), bounds, hot_entries, clock.clone())
-                .map_err(|error| error.to_string())?
-        }
-    };
-    ledger.reload(bounds, rules::bill(config));
+    let ledger = opened.ledger(config, bounds, &limits, clock.clone(), &telemetry.metrics)?;
     let pace = Arc::new(Pace::new(config.upstream.pace, config.upstream.queue_wait, Handle::current()));
     let parts = Parts {
-        ledger: Arc::new(ObservedLedger::new(ledger, telemetry.metrics.clone())),
+        ledger,
         upstream: upstream.clone(),
         metrics: telemetry.metrics.clone(),
         clock: clock.clone(),
@@ -124,14 +101,4 @@ pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
         let buckets: usize = Scope::ALL.into_iter().map(|scope| gateway.limits.tracked(scope)).sum();
         metrics.limiter_buckets.set(count(buckets as u64));
     });
-}
-
-/// The key from the environment, else the ledger's; a ledger in memory forgets its own with the rest (`MONEY.md` M9).
-fn fingerprint_key(variable: &str, ledgers: Option<FingerprintKey>) -> Result<FingerprintKey, String> {
-    if variable.is_empty() {
-        return ledgers.map_or_else(FingerprintKey::random, Ok).map_err(str::to_owned);
-    }
-    let text = std::env::var(variable)
-        .map_err(|_| "dedup.key_env: the variable it names is not set, or not text".to_owned())?;
-    FingerprintKey::from_hex(&text).map_err(|error| format!("dedup.key_env: {error}"))
 }

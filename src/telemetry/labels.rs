@@ -124,6 +124,26 @@ labels! {
         Error = "error",
     }
 
+    /// `reason` why Redis gave no answer.
+    LedgerFailure ("reason") {
+        /// No connection, or it broke.
+        Unreachable = "unreachable",
+        /// Not in time.
+        Timeout = "timeout",
+        /// The breaker has not even asked.
+        Open = "open",
+        /// It refuses our password, or a command.
+        Denied = "denied",
+        /// It reads its data still.
+        Loading = "loading",
+        /// It is a replica.
+        ReadOnly = "read_only",
+        /// Its memory is full.
+        Full = "full",
+        /// It answered something else.
+        Other = "other",
+    }
+
     /// `limit` and `kind` of a refusal by a limit.
     Limit ("limit.kind") {
         /// One user's submissions.

@@ -12,8 +12,8 @@ use tracing::{error, info};
 use super::family::{Builder, Counters, Durations, Gauges, Requests};
 use super::fields::Fields;
 use super::labels::{
-    CloseReason, Degraded, EntryState, JobOutcome, LedgerOperation, LedgerResult, Limit, ReloadResult, RouteLabel,
-    SubmissionOutcome, UpstreamOperation, UpstreamOutcome,
+    CloseReason, Degraded, EntryState, JobOutcome, LedgerFailure, LedgerOperation, LedgerResult, Limit, ReloadResult,
+    RouteLabel, SubmissionOutcome, UpstreamOperation, UpstreamOutcome,
 };
 use super::money::Money;
 use super::process::Process;
@@ -54,6 +54,8 @@ pub struct Metrics {
     pub ledger_operations: Counters<(LedgerOperation, LedgerResult)>,
     /// The time of an operation of the ledger.
     pub ledger_duration: Durations<(LedgerOperation, LedgerResult)>,
+    /// Questions that Redis did not answer.
+    pub ledger_failures: Counters<LedgerFailure>,
     /// Buckets that the limits keep.
     pub limiter_buckets: IntGauge,
     /// Bytes of request bodies in memory.
@@ -117,6 +119,7 @@ impl Metrics {
                 "Time of an operation of the ledger.",
                 &LEDGER_BUCKETS,
             )?,
+            ledger_failures: make.counters("ledger_failures_total", "Questions that redis did not answer.")?,
             limiter_buckets: make.gauge("limiter_buckets", "Buckets that the limits keep for users and addresses.")?,
             body_memory_bytes: make.gauge("body_memory_bytes", "Bytes reserved for request bodies in memory.")?,
             connections: make.gauge("connections", "Open connections of clients.")?,

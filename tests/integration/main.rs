@@ -35,6 +35,7 @@ mod process;
 mod reload;
 mod restart;
 mod disk;
+mod redis;
 mod seen;
 mod description;
 mod dependencies;

@@ -42,6 +42,8 @@ pub struct Arguments {
     #[arg(long, hide = true)]
     list: bool,
     #[arg(long, hide = true)]
+    skip: Vec<String>,
+    #[arg(long, hide = true)]
     test_threads: Option<usize>,
 }
 

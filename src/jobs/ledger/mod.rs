@@ -5,6 +5,7 @@ pub mod hot;
 pub mod disk;
 pub mod local;
 pub mod observed;
+pub mod redis;
 
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -222,3 +223,6 @@ pub trait Ledger: Send + Sync {
     /// Applies the settings of a reload.
     fn reload(&self, bounds: Bounds, terms: Arc<Terms>);
 }
+
+#[cfg(test)]
+mod conformance;

@@ -36,6 +36,7 @@ reelgate_invalid_total counter code param
 reelgate_jobs_running gauge
 reelgate_jobs_total counter outcome
 reelgate_ledger_duration_seconds histogram operation result
+reelgate_ledger_failures_total counter reason
 reelgate_ledger_operations_total counter operation result
 reelgate_limited_total counter kind limit
 reelgate_limiter_buckets gauge
@@ -119,6 +120,14 @@ const CLOSED: &[(&str, &[&str])] = &[
             "ledger",
             "upstream_key",
             "upstream_credit",
+            "unreachable",
+            "timeout",
+            "open",
+            "denied",
+            "loading",
+            "read_only",
+            "full",
+            "other",
             "hit",
             "join",
             "retry",

@@ -3,12 +3,13 @@
 //! upstream is in it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::clock::Time;
-use crate::jobs::entry::{AttemptId, Created, Entry, State, Windows};
+use crate::jobs::entry::{AttemptId, Created, Entry, State};
 use crate::jobs::keys::{Fate, KeyRecord};
 use crate::jobs::records::{Job, Life, Record};
 use crate::request::fingerprint::Fingerprint;
@@ -75,6 +76,8 @@ fn checksum(key: &[u8], version: u8, json: &[u8]) -> [u8; CHECKSUM] {
     sum
 }
 
+/// How long the upstream keeps a video.
+const VIDEO_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// The version of these forms.
 const VERSION: u8 = 1;
 /// The version of those that hold their key too.
@@ -126,11 +129,14 @@ pub struct EntryForm {
     undelivered: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     beneath: Option<Box<EntryForm>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum StateForm {
+    Claimed,
     Sending,
     Accepted(CreatedForm),
     Done(CreatedForm, u64),
@@ -155,15 +161,28 @@ const fn nobody() -> Hex<16> {
 impl EntryForm {
     /// What of an entry is durable: a claim is not, so what it replaced stands for it (M7).
     pub fn of(entry: &Entry) -> Option<Self> {
+        match &entry.state {
+            State::Claimed => entry.beneath.as_deref().and_then(Self::of),
+            _ => Some(Self { beneath: entry.beneath.as_deref().and_then(Self::of).map(Box::new), ..Self::top(entry) }),
+        }
+    }
+
+    /// All of an entry, claims too: where replicas share a ledger, a claim is seen by the others.
+    pub fn whole(entry: &Entry) -> Self {
+        Self { beneath: entry.beneath.as_deref().map(Self::whole).map(Box::new), ..Self::top(entry) }
+    }
+
+    /// An entry without what lies beneath it.
+    fn top(entry: &Entry) -> Self {
         let state = match &entry.state {
-            State::Claimed => return entry.beneath.as_deref().and_then(Self::of),
+            State::Claimed => StateForm::Claimed,
             State::Sending => StateForm::Sending,
             State::Accepted(created) => StateForm::Accepted(CreatedForm::of(created)),
             State::Done(created, until) => StateForm::Done(CreatedForm::of(created), until.as_millis()),
             State::Rejected(created, until) => StateForm::Rejected(CreatedForm::of(created), until.as_millis()),
             State::Unknown(until) => StateForm::Unknown(until.as_millis()),
         };
-        Some(Self {
+        Self {
             attempt: Hex(entry.attempt.into_bytes()),
             team: entry.team.clone(),
             state,
@@ -171,15 +190,17 @@ impl EntryForm {
             refused: entry.refused.iter().map(|(caller, at)| (Hex(*caller), at.as_millis())).collect(),
             base: entry.base.map(|base| Hex(*base.as_bytes())),
             undelivered: entry.undelivered,
-            beneath: entry.beneath.as_deref().and_then(Self::of).map(Box::new),
-        })
+            beneath: None,
+            lease: entry.lease.map(Time::as_millis),
+        }
     }
 
     /// The entry again.
-    pub fn into_entry(self, windows: &Windows) -> Entry {
-        // An id that has lost its form cannot be given out: its prompt is held instead, as long as the id would stand.
-        let held = |form: &CreatedForm| State::Unknown(Time::from_millis(form.at) + windows.delivery);
+    pub fn into_entry(self) -> Entry {
+        // An id that has lost its form cannot be given out: its prompt is held instead, while its video may be there.
+        let held = |form: &CreatedForm| State::Unknown(Time::from_millis(form.at) + VIDEO_LIFE);
         let state = match self.state {
+            StateForm::Claimed => State::Claimed,
             StateForm::Sending => State::Sending,
             StateForm::Accepted(form) => form.created().map_or_else(|| held(&form), State::Accepted),
             StateForm::Done(form, until) => {
@@ -196,7 +217,8 @@ impl EntryForm {
             refused: self.refused.into_iter().map(|(caller, at)| (caller.0, Time::from_millis(at))).collect(),
             base: self.base.map(|base| Fingerprint::from_bytes(base.0)),
             undelivered: self.undelivered,
-            beneath: self.beneath.map(|beneath| Box::new(beneath.into_entry(windows))),
+            lease: self.lease.map(Time::from_millis),
+            beneath: self.beneath.map(|beneath| Box::new(beneath.into_entry())),
             ..Entry::claimed(AttemptId::from_bytes(self.attempt.0), self.team)
         }
     }

@@ -43,7 +43,7 @@ pub fn open(folder: &Path, windows: &Windows, clock: Clock) -> Result<Opened, St
     let (mut interrupted, mut damaged) = (0, 0);
     for (fingerprint, form) in contents.entries {
         let entry = match form {
-            Checked::Sound(form) => form.into_entry(windows),
+            Checked::Sound(form) => form.into_entry(),
             Checked::Damaged => {
                 damaged += 1;
                 error!(%fingerprint, "an entry of the ledger is damaged: its prompt is held as unknown");
