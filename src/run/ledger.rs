@@ -42,7 +42,8 @@ pub(super) async fn open(
             Ok((Opened::Memory, key, Clock::system()))
         }
         Kind::Disk => {
-            let mut opened = disk::open(&config.ledger.path, &bounds.windows).map_err(|error| error.to_string())?;
+            let opened = disk::open(&config.ledger.path, &bounds.windows, Clock::system());
+            let mut opened = opened.map_err(|error| error.to_string())?;
             let clock = opened.clock.clone();
             let key = match own {
                 Some(own) => own,

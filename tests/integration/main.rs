@@ -35,6 +35,7 @@ mod pace;
 mod process;
 mod reload;
 mod restart;
+mod disk;
 mod redis;
 mod seen;
 mod description;
