@@ -135,6 +135,7 @@ impl Shared {
     pub(super) async fn catch_up(self: Arc<Self>) {
         loop {
             sleep(BETWEEN_TRIES).await;
+            self.notice_a_new_epoch().await;
             let mut taken = 0_u32;
             while let Some(late) = self.pending.pop() {
                 if self.take(&late).await.is_err() {
@@ -146,6 +147,18 @@ impl Shared {
             if taken > 0 {
                 info!(steps = taken, "what waited for redis is written");
             }
+        }
+    }
+
+    /// Others wait only so long for what this replica knows (M26), so it does not wait for a step of its own to notice.
+    async fn notice_a_new_epoch(&self) {
+        let Some(own) = self.mirror.epoch().filter(|_| self.link.is_well()) else { return };
+        let standing: Result<Option<String>, _> = self.link.query(cmd("GET").arg(self.key("epoch"))).await;
+        if let Ok(standing) = standing
+            && standing.as_ref() != Some(&own)
+            && let Err(error) = self.restore(standing).await
+        {
+            warn!(%error, "what this replica knows is not back in the ledger yet");
         }
     }
 
@@ -197,6 +210,13 @@ impl Shared {
                 self.forget("tabs", &member).await?;
             }
         }
+        // Records that are gone leave the lists of jobs.
+        let gone = now.saturating_sub(RECORDS_KEPT);
+        for index in ["jobs", "running"] {
+            let mut leave = cmd("ZREMRANGEBYSCORE");
+            leave.arg(self.key(index)).arg("-inf").arg(gone);
+            self.link.query::<i64>(&leave).await.map_err(unavailable)?;
+        }
         self.count().await
     }
 
@@ -220,7 +240,10 @@ impl Shared {
         match next.await? {
             None => {
                 self.hot.remove(&fingerprint);
-                self.forget("due", member).await
+                for index in ["done", "unknown", "due"] {
+                    self.forget(index, member).await?;
+                }
+                Ok(())
             }
             // It was put back by somebody who did not know when it is due.
             Some(next) if next > self.link.now() => {
@@ -302,6 +325,9 @@ impl Shared {
 
 /// A queue longer than this is lost anyway.
 const MOST_PENDING: usize = 100_000;
-const BETWEEN_TRIES: Duration = Duration::from_millis(200);
+/// A fifth of the time that a new epoch waits for everybody.
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+/// How long a job's record is kept, and a day, in milliseconds.
+const RECORDS_KEPT: u64 = 8 * 24 * 3600 * 1000;
 /// How much is swept at once.
 const AT_ONCE: usize = 100;
