@@ -2,6 +2,7 @@
 
 mod demo;
 mod health;
+mod key;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +45,9 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Gateway keys of teams
+    #[command(subcommand)]
+    Key(key::KeyAction),
     /// Whether the gateway is ready, for images without a shell; exit status 0 or 1
     Health(health::HealthArguments),
 }
@@ -62,6 +66,7 @@ impl Command {
             Action::Simulate(arguments) => runtime()
                 .and_then(|runtime| runtime.block_on(arguments::run(arguments)).map_err(|error| failed(&error))),
             Action::Check { config } => check(config),
+            Action::Key(action) => key::run(&action),
             Action::Health(arguments) => health::run(&arguments),
         };
         match done {

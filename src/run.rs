@@ -196,6 +196,7 @@ async fn sweep(gateway: &Gateway) {
         let failing = !gateway.dedup.ledger().is_well();
         gateway.telemetry.metrics.degraded.set(Degraded::Ledger, i64::from(failing));
         gateway.limits.sweep();
+        gateway.attempts.sweep();
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 
@@ -161,6 +162,14 @@ pub fn refusal(error: &Error) -> Response<Body> {
         // The same submission would meet the same: only time, or the operator, changes it.
         Error::OutcomeUnknown { .. } | Error::UpstreamKeyRefused => {
             headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        // RFC 6750 §3: nothing more is told to who has not tried.
+        Error::MissingKey => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"reelgate\""));
+        }
+        Error::InvalidKey => {
+            let challenge = "Bearer realm=\"reelgate\", error=\"invalid_token\"";
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         Error::MethodNotAllowed { allow } => _ = headers.insert(ALLOW, HeaderValue::from_static(allow)),
         Error::UnsupportedMediaType { param: "Content-Encoding" } => {

@@ -13,12 +13,14 @@ use tracing::debug;
 use super::Worker;
 use super::answer::Body;
 use super::rules::Rules;
+use crate::access::teams::Pass;
 use crate::bill::price::Prices;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::jobs::entry::Turn;
-use crate::jobs::ledger::Ledger;
+use crate::jobs::ledger::{Ledger, WRITE_PATIENCE};
 use crate::jobs::observe::{self, Facts, Seen};
+use crate::jobs::owners::Owner;
 use crate::jobs::records::{End, Job, Life};
 use crate::jobs::settings::Shape;
 use crate::request::route::RequestId;
@@ -26,6 +28,7 @@ use crate::telemetry::labels::{Degraded, UpstreamOperation, UpstreamOutcome};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::record::Record;
 use crate::upstream::headers::Passed;
+use crate::upstream::key::UpstreamKey;
 use crate::upstream::polls::{PollFailure, PolledBody};
 use crate::upstream::relay::{Before, Relay, Witness};
 
@@ -36,34 +39,104 @@ impl Worker {
         id: &RequestId,
         header_only: bool,
         passed: &Passed,
+        pass: &Pass,
         rules: &Rules,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
         record.job(id);
-        // Without the ledger polls go on; they are only not read.
-        let job = self.gateway.dedup.ledger().job(id).await.unwrap_or_default();
-        let begun = Instant::now();
-        let response = self.polls.get(id, passed).await;
-        self.count(response.as_ref(), begun, record);
-        let response = response?;
+        let asking = self.asking(pass, rules);
+        let job = self.known(id, asking.as_ref(), rules, record).await?;
+        let response = self.asked(id, passed, job.as_deref(), record).await?;
         if job.is_none() && matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::GONE) {
             // One answer for all ids that nobody here knows.
             return Err(Error::UnknownJob);
         }
-        let witness = job.clone().map(|job| self.witness(job, response.body().key().id(), rules));
+        let key = response.body().key().id().to_owned();
+        let witness = job.clone().map(|job| self.witness(job, &key, rules));
         let relayed = Relay::begin(response, witness).await;
+        // In mode `open` there is only one team, and nothing to adopt.
+        let adopter = asking.filter(|_| job.is_none() && !rules.teams.is_open());
         let unreadable_unknown = job.is_none() && relayed.status() == StatusCode::BAD_REQUEST;
         let flat = rules.shape == Shape::Flat && relayed.status().is_success();
-        let mut answer = if header_only || unreadable_unknown || flat {
+        let mut answer = if header_only || unreadable_unknown || flat || adopter.is_some() {
             whole(relayed, job.is_some(), flat).await?
         } else {
             relayed.map(|relay| Body::Relayed(Box::new(relay)))
         };
+        if let Some(owner) = adopter.filter(|_| answer.status().is_success()) {
+            self.adopt(Job::adopted(id.clone(), owner.clone(), &key, self.gateway.clock.now()), &owner).await?;
+        }
         answer.headers_mut().insert(NOSNIFF.0, NOSNIFF.1);
         Ok(answer)
     }
 
-    fn count(&self, response: Result<&Response<PolledBody>, &PollFailure>, begun: Instant, record: &mut Record) {
+    /// The job, if the ledger knows it, and if it is the asker's to see: another's is like one that nobody knows.
+    async fn known(
+        &self,
+        id: &RequestId,
+        asking: Option<&Owner>,
+        rules: &Rules,
+        record: &mut Record,
+    ) -> Result<Option<Arc<Job>>, Error> {
+        let found = self.gateway.dedup.ledger().job(id).await;
+        // Without the ledger polls go on; they are only not read.
+        let Some(asking) = asking else { return Ok(found.unwrap_or_default()) };
+        match found {
+            Ok(Some(job)) if job.is_of(asking) => Ok(Some(job)),
+            Ok(Some(_)) => {
+                record.cause("another's job");
+                Err(Error::UnknownJob)
+            }
+            Ok(None) if rules.adopt_unknown => Ok(None),
+            Ok(None) => {
+                record.cause("a job that nobody here made");
+                Err(Error::UnknownJob)
+            }
+            // Whose it is nobody can tell now.
+            Err(_) if rules.teams.count() > 1 || asking.user.is_some() => Err(Error::LedgerUnavailable),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The upstream's answer, asked for with the key that made the job, as long as that is known and good.
+    async fn asked(
+        &self,
+        id: &RequestId,
+        passed: &Passed,
+        job: Option<&Job>,
+        record: &mut Record,
+    ) -> Result<Response<PolledBody>, Error> {
+        let upstream = &self.gateway.upstream;
+        let key = job.map_or_else(|| upstream.key(), |job| upstream.key_of(&job.key));
+        let begun = Instant::now();
+        let response = self.polls.get_by(key.clone(), id, passed).await;
+        self.count(response.as_ref(), &key, begun, record);
+        if matches!(response, Err(PollFailure::KeyRefused)) && upstream.forget_key(key.id()) {
+            let (key, begun) = (upstream.key(), Instant::now());
+            let response = self.polls.get_by(key.clone(), id, passed).await;
+            self.count(response.as_ref(), &key, begun, record);
+            return Ok(response?);
+        }
+        Ok(response?)
+    }
+
+    /// Records a job that nobody here made. Somebody else may have been first.
+    async fn adopt(&self, job: Job, owner: &Owner) -> Result<(), Error> {
+        let adopting = self.gateway.dedup.ledger().adopt(Arc::new(job));
+        match tokio::time::timeout(WRITE_PATIENCE, adopting).await {
+            Ok(Ok(job)) if job.is_of(owner) => Ok(()),
+            Ok(Ok(_)) => Err(Error::UnknownJob),
+            Ok(Err(_)) | Err(_) => Err(Error::LedgerUnavailable),
+        }
+    }
+
+    fn count(
+        &self,
+        response: Result<&Response<PolledBody>, &PollFailure>,
+        key: &UpstreamKey,
+        begun: Instant,
+        record: &mut Record,
+    ) {
         let metrics = &self.gateway.telemetry.metrics;
         let outcome = match response {
             Ok(response) if response.status().is_success() => UpstreamOutcome::Ok,
@@ -73,7 +146,9 @@ impl Worker {
             Err(PollFailure::Unreached(_)) => UpstreamOutcome::NotSent,
         };
         let key_refused = matches!(response, Err(PollFailure::KeyRefused));
-        if key_refused || outcome == UpstreamOutcome::Ok {
+        // What becomes of a retired key says nothing of the one that pays.
+        let is_current = self.gateway.upstream.key().id() == key.id();
+        if is_current && (key_refused || outcome == UpstreamOutcome::Ok) {
             metrics.degrade(Degraded::UpstreamKey, key_refused);
         }
         let duration = begun.elapsed();
@@ -143,7 +218,7 @@ impl Witness for Observer {
 async fn whole(relayed: Response<Relay>, is_known: bool, flat: bool) -> Result<Response<Body>, Error> {
     let (mut parts, relay) = relayed.into_parts();
     let body = Limited::new(relay, MAX_WHOLE).collect().await.map_err(|_| Error::UpstreamInvalidAnswer)?.to_bytes();
-    if !is_known && parts.status != StatusCode::OK && observe::read(parts.status, &body) == Seen::Missing {
+    if !is_known && observe::read(parts.status, &body) == Seen::Missing {
         return Err(Error::UnknownJob);
     }
     let body = if flat { observe::flatten(&body).map_or(body, Bytes::from) } else { body };

@@ -10,6 +10,7 @@ use crate::bill::money::Amount;
 use crate::bill::tab::Verdict;
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Shown};
+use crate::jobs::owners::{Owned, Owner, Owners};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 use crate::telemetry::labels::JobOutcome;
@@ -34,6 +35,8 @@ pub struct Job {
     pub created: Time,
     /// The last poll that showed it unfinished, in milliseconds; 0: none.
     unfinished: AtomicU64,
+    /// Who owns it beside `team`.
+    pub owners: Owners,
 }
 
 impl Job {
@@ -46,7 +49,21 @@ impl Job {
         key: &str,
         created: Time,
     ) -> Self {
-        Self { id, attempt, fingerprint, team, key: key.into(), created, unfinished: AtomicU64::new(0) }
+        let (unfinished, owners) = (AtomicU64::new(0), Owners::default());
+        Self { id, attempt, fingerprint, team, key: key.into(), created, unfinished, owners }
+    }
+
+    /// A job that nobody here made: it is `owner`'s, who asked for it first (M31).
+    pub fn adopted(id: RequestId, owner: Owner, key: &str, now: Time) -> Self {
+        let (nobody, nothing) = (AttemptId::from_bytes([0; 16]), Fingerprint::from_bytes([0; 32]));
+        let team = owner.team.clone();
+        let owners = Owners::of(owner.user.is_some().then_some(owner).into_iter().collect());
+        Self { owners, ..Self::new(id, nobody, nothing, team, key, now) }
+    }
+
+    /// Whether it is `owner`'s.
+    pub fn is_of(&self, owner: &Owner) -> bool {
+        owner.user.is_none() && self.team == owner.team || self.owners.include(owner)
     }
 
     /// A poll has shown it unfinished.
@@ -164,6 +181,19 @@ impl Records {
         self.mark(&id);
         self.made.insert((created, id.clone()));
         self.by_id.insert(id, Record { job, life: Life::Running, ended: None, orphan });
+    }
+
+    /// From now on the job is `owner`'s too; no more than `most` beside its maker's team.
+    pub fn own(&mut self, id: &RequestId, owner: Owner, most: usize) -> Owned {
+        let Some(record) = self.by_id.get(id) else { return Owned::NoRecord };
+        if record.job.is_of(&owner) {
+            return Owned::Already;
+        }
+        let owned = record.job.owners.add(owner, most);
+        if owned == Owned::News {
+            self.mark(id);
+        }
+        owned
     }
 
     /// The record of an id.

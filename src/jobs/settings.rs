@@ -1,9 +1,10 @@
 //! `[dedup]`, `[ledger]` and `[polls]`: what counts as the same prompt, and how long it is remembered.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Choice, Section, WAIT, WINDOW, WINDOW_OR_NONE};
+use crate::config::{Choice, Raw, Section, Value, WAIT, WINDOW, WINDOW_OR_NONE};
 
 /// `[dedup]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -199,12 +200,71 @@ impl Default for Ledger {
 pub struct Polls {
     /// `shape`: the form in which a poll's answer reaches the client.
     pub shape: Shape,
+    /// `ownership`: who may poll a job (M31).
+    pub ownership: Ownership,
+    /// `adopt_unknown`: whether an id that nobody here knows belongs to whoever polls it first.
+    pub adopt_unknown: Adopt,
+    /// `max_owners`: owners of one job beside the team it was made for.
+    pub max_owners: usize,
 }
 
 impl Polls {
     /// Reads the section; what is not written stays as in `base`.
     pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
-        Self { shape: section.value("shape", &base.shape) }
+        Self {
+            shape: section.value("shape", &base.shape),
+            ownership: section.value("ownership", &base.ownership),
+            adopt_unknown: section.value("adopt_unknown", &base.adopt_unknown),
+            max_owners: section.within("max_owners", &base.max_owners, 1..=1_000_000),
+        }
+    }
+}
+
+/// `polls.ownership`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// The teams that made or met a job.
+    Team,
+    /// The same; with a client token, only the user that made or met it.
+    User,
+    /// Everybody.
+    Off,
+}
+
+impl Choice for Ownership {
+    const CHOICES: &'static [(&'static str, Self)] = &[("team", Self::Team), ("user", Self::User), ("off", Self::Off)];
+}
+
+/// `polls.adopt_unknown`: true, false, or `"auto"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopt {
+    /// With one team yes, with more no.
+    Auto,
+    /// Yes.
+    Yes,
+    /// No.
+    No,
+}
+
+impl Value for Adopt {
+    fn expected() -> Cow<'static, str> {
+        "true, false or \"auto\"".into()
+    }
+
+    fn read(raw: &Raw<'_>) -> Option<Self> {
+        if raw.text().is_some_and(|text| text == "auto") {
+            return Some(Self::Auto);
+        }
+        bool::read(raw).map(|yes| if yes { Self::Yes } else { Self::No })
+    }
+
+    fn show(&self) -> String {
+        let word = match self {
+            Self::Auto => "auto",
+            Self::Yes => "true",
+            Self::No => "false",
+        };
+        word.to_owned()
     }
 }
 
@@ -223,6 +283,6 @@ impl Choice for Shape {
 
 impl Default for Polls {
     fn default() -> Self {
-        Self { shape: Shape::Unchanged }
+        Self { shape: Shape::Unchanged, ownership: Ownership::Team, adopt_unknown: Adopt::Auto, max_owners: 1000 }
     }
 }

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use secrecy::ExposeSecret;
 use tokio::runtime::Handle;
 
 use super::ledger;
+use crate::access::token::Tokens;
+use crate::admission::attempts::Attempts;
 use crate::admission::pace::Pace;
 use crate::admission::quota::Scope;
 use crate::admission::rate::Limits;
@@ -41,7 +44,9 @@ pub(super) async fn gateway(
     let pseudonym = format!("reelgate-{a:02x}{b:02x}{c:02x}{d:02x}");
     let upstream = Upstream::new(&config.upstream, key, &pseudonym).map_err(|fault| fault.to_string())?;
     let upstream = Arc::new(upstream);
+    let clients = Clients::keyed(*fingerprints.of_bytes(&[b"clients"]).as_bytes());
     let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
+    limits.reload(&config.limits, &rules::team_limits(config, &clients));
     let ledger = opened.ledger(config, bounds, &limits, clock.clone(), &telemetry.metrics)?;
     let pace = Arc::new(Pace::new(config.upstream.pace, config.upstream.queue_wait, Handle::current()));
     let parts = Parts {
@@ -52,13 +57,14 @@ pub(super) async fn gateway(
         ending,
         pace: pace.clone(),
     };
-    let clients = Clients::keyed(*fingerprints.of_bytes(&[b"clients"]).as_bytes());
-    telemetry.metrics.money.know(clients.team());
+    rules.teams.names().for_each(|team| telemetry.metrics.money.know(team));
     let dedup = Arc::new(Dedup::new(parts, config.upstream.submissions, Handle::current()));
     Ok(Arc::new(Gateway {
         rules: ArcSwap::from_pointee(rules),
         telemetry,
         clients,
+        tokens: Tokens::new(fingerprints.derive(TOKENS).expose_secret()),
+        attempts: Attempts::new(config.access.failed_keys, config.limits.tracked, clock.clone()),
         limits,
         memory: BodyMemory::new(config.server.body_memory),
         in_flight: InFlight::new(config.server.requests_in_flight),
@@ -69,6 +75,10 @@ pub(super) async fn gateway(
         clock,
     }))
 }
+
+/// Names the purpose of a key that is derived from the fingerprints' key (`MONEY.md` M9): where that is the same, so is
+/// this one, after a restart and in another replica.
+const TOKENS: &str = "reelgate signing key of client tokens";
 
 /// Shows at each scrape what is counted elsewhere.
 pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {

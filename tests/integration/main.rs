@@ -29,6 +29,7 @@ mod video;
 mod validation;
 mod browsers;
 mod limits;
+mod teams;
 mod bill;
 mod pace;
 mod process;

@@ -12,6 +12,7 @@ use super::disk::journal::File;
 use super::local::LocalLedger;
 use super::redis::open::{Place, reach};
 use super::{Closed, Lease, Ledger, LedgerError, Request, Verdict, disk};
+use crate::access::teams::Pass;
 use crate::admission::rate::Limits;
 use crate::admission::settings::{self, Rate, Rates};
 use crate::bill::money::Amount;
@@ -63,7 +64,7 @@ impl Bench {
     /// A submission of prompt `prompt` by the attempt `attempt`; each prompt has a user of its own.
     fn request(&self, prompt: u8, attempt: u8) -> Request {
         let fingerprint = Fingerprint::from_bytes([prompt; 32]);
-        let client = self.clients.identify(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let client = self.clients.identify(IpAddr::V4(Ipv4Addr::LOCALHOST), Pass::open());
         let client = self.clients.named(client, Some(format!("user {prompt}")));
         let ask = Ask {
             fingerprint,

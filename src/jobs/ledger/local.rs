@@ -18,6 +18,7 @@ use crate::bill::terms::Terms;
 use crate::clock::{Clock, Time};
 use crate::jobs::book::{Book, Bounds, Counts, Ended, Found, Rank, Superseded};
 use crate::jobs::entry::{AttemptId, Caller, Created, Fate, Look, Turn};
+use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -225,6 +226,18 @@ impl Ledger for LocalLedger {
 
     fn job<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>> {
         self.step(|book, _, _| book.job(id))
+    }
+
+    fn own<'a>(&'a self, id: &'a RequestId, owner: Owner, most: usize) -> Step<'a, Owned> {
+        let (owned, change) = self.numbered(|book, _, _| book.own(id, owner, most));
+        let Some(journal) = self.journal.as_ref().filter(|_| owned == Owned::News) else {
+            return Box::pin(ready(Ok(owned)));
+        };
+        Box::pin(async move { journal.written(change).await.map(|()| owned) })
+    }
+
+    fn adopt(&self, job: Arc<Job>) -> Step<'_, Arc<Job>> {
+        self.durable(move |book, _, bounds| Ok(book.adopt(&job, bounds)))
     }
 
     fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended> {

@@ -21,6 +21,7 @@ use crate::clock::Time;
 use crate::jobs::book::{Ask, Bounds, Counts, Ended, Found, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
 use crate::jobs::flight::{Flight, Progress};
+use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
 use crate::request::client::Who;
 use crate::request::fingerprint::Fingerprint;
@@ -158,6 +159,14 @@ pub trait Ledger: Send + Sync {
 
     /// The job of an id.
     fn job<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>>;
+
+    /// From now on `owner` may see the job, if no more than `most` do beside the team it was made for; it lasts when
+    /// this returns (M31). Who owns it already costs no write.
+    fn own<'a>(&'a self, id: &'a RequestId, owner: Owner, most: usize) -> Step<'a, Owned>;
+
+    /// Records a job that nobody here made, for whoever asked for it first (M31), and gives the job as it then stands:
+    /// somebody else may have been first. It lasts when this returns.
+    fn adopt(&self, job: Arc<Job>) -> Step<'_, Arc<Job>>;
 
     /// A poll has shown that a job's life came to a turn.
     fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended>;

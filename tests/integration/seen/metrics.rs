@@ -25,6 +25,7 @@ process_virtual_memory_bytes gauge
 reelgate_accept_errors_total counter
 reelgate_body_memory_bytes gauge
 reelgate_build_info gauge version
+reelgate_config_changes_total counter section
 reelgate_config_reloads_total counter result
 reelgate_connections gauge
 reelgate_connections_closed_total counter reason
@@ -58,7 +59,7 @@ reelgate_upstream_requests_total counter operation outcome
 /// The values that a closed list has, by label.
 const CLOSED: &[(&str, &[&str])] = &[
     ("route", &["generations", "edits", "poll", "preflight", "page", "other"]),
-    ("kind", &["requests", "generations", "running", "budget", "pace"]),
+    ("kind", &["requests", "generations", "running", "budget", "pace", "keys"]),
     ("limit", &["user", "team", "address", "total", "upstream"]),
     (
         "operation",
@@ -73,10 +74,31 @@ const CLOSED: &[(&str, &[&str])] = &[
             "doubted",
             "undelivered",
             "job",
+            "own",
+            "adopt",
             "turned",
         ],
     ),
     ("team", &["open"]),
+    (
+        "section",
+        &[
+            "server",
+            "admin",
+            "upstream",
+            "access",
+            "teams",
+            "limits",
+            "budgets",
+            "prices",
+            "validation",
+            "dedup",
+            "ledger",
+            "polls",
+            "log",
+            "other",
+        ],
+    ),
     ("result", &["ok", "conflict", "error"]),
     ("state", &["claimed", "sending", "accepted", "done", "rejected", "unknown"]),
     (

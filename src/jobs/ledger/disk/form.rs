@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Created, Entry, State};
 use crate::jobs::keys::{Fate, KeyRecord};
+use crate::jobs::owners::{Owner, Owners};
 use crate::jobs::records::{Job, Life, Record};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -249,6 +250,27 @@ pub struct JobForm {
     life: LifeForm,
     ended: Option<u64>,
     orphan: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    owners: Vec<OwnerForm>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OwnerForm {
+    team: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<Hex<16>>,
+}
+
+impl From<Owner> for OwnerForm {
+    fn from(owner: Owner) -> Self {
+        Self { team: owner.team, user: owner.user.map(Hex) }
+    }
+}
+
+impl From<OwnerForm> for Owner {
+    fn from(form: OwnerForm) -> Self {
+        Self { team: form.team, user: form.user.map(|user| user.0) }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -282,6 +304,7 @@ impl JobForm {
             life,
             ended: record.ended.map(Time::as_millis),
             orphan: record.orphan,
+            owners: job.owners.all().into_iter().map(OwnerForm::from).collect(),
         }
     }
 
@@ -297,12 +320,9 @@ impl JobForm {
             LifeForm::Expired => Life::Expired,
             LifeForm::Moderated => Life::Moderated,
         };
-        Some(Record {
-            job: Arc::new(Job::new(id, attempt, fingerprint, self.team, &self.key, Time::from_millis(self.created))),
-            life,
-            ended: self.ended.map(Time::from_millis),
-            orphan: self.orphan,
-        })
+        let mut job = Job::new(id, attempt, fingerprint, self.team, &self.key, Time::from_millis(self.created));
+        job.owners = Owners::of(self.owners.into_iter().map(Owner::from).collect());
+        Some(Record { job: Arc::new(job), life, ended: self.ended.map(Time::from_millis), orphan: self.orphan })
     }
 }
 

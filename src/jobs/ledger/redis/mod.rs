@@ -32,6 +32,7 @@ use crate::clock::Time;
 use crate::jobs::book::{Bounds, Counts, Ended, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, State, Turn};
 use crate::jobs::flight::{Flight, Progress};
+use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -161,6 +162,26 @@ impl Ledger for RedisLedger {
                 self.shared.jobs.insert(id.clone(), job.clone());
             }
             Ok(job)
+        })
+    }
+
+    fn own<'a>(&'a self, id: &'a RequestId, owner: Owner, most: usize) -> Step<'a, Owned> {
+        Box::pin(async move {
+            let wanted = Wanted { jobs: [id.clone()].into(), ..Wanted::default() };
+            let owned = self.shared.unit(wanted, PLAIN, |book, _, _| Ok(book.own(id, owner.clone(), most))).await?;
+            if owned == Owned::News {
+                // Whoever keeps the job in mind has to look again.
+                self.shared.jobs.invalidate(id);
+                self.shared.tell_of_job(id).await?;
+            }
+            Ok(owned)
+        })
+    }
+
+    fn adopt(&self, job: Arc<Job>) -> Step<'_, Arc<Job>> {
+        Box::pin(async move {
+            let wanted = Wanted { jobs: [job.id.clone()].into(), ..Wanted::default() };
+            self.shared.unit(wanted, PLAIN, |book, _, bounds| Ok(book.adopt(&job, bounds))).await
         })
     }
 
