@@ -1,6 +1,6 @@
 //! What the clients were told, and its comparison with what the upstream remembers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 
 use reelgate::simulator::Simulator;
@@ -10,7 +10,7 @@ use super::wire::{How, Told};
 /// What is known of one prompt.
 #[derive(Clone, Debug, Default)]
 pub struct Prompt {
-    /// How many replicas had been killed when it was first submitted.
+    /// How often a replica had ended, one way or another, when it was first submitted.
     born: usize,
     /// How often a client asked for another job than there was.
     wishes: usize,
@@ -52,6 +52,9 @@ pub struct Findings {
     pub found: usize,
     /// Held, because a cut or a death hid the upstream's answer.
     pub held: usize,
+    /// Held too, and their clients were told the id: it could not be written before the replica died, and stands in
+    /// its log (M8).
+    pub logged: usize,
     /// Replaced on a client's wish, and still shown by a poll.
     pub replaced: usize,
     /// Forgotten by Redis while no living replica knew them.
@@ -64,9 +67,9 @@ pub struct Findings {
 
 impl Books {
     /// A submission is about to be sent.
-    pub fn begin(&self, prompt: &str, is_wish: bool, kills: usize) {
+    pub fn begin(&self, prompt: &str, is_wish: bool, deaths: usize) {
         let mut prompts = self.prompts.lock().unwrap();
-        let entry = prompts.entry(prompt.to_owned()).or_insert_with(|| Prompt { born: kills, ..Prompt::default() });
+        let entry = prompts.entry(prompt.to_owned()).or_insert_with(|| Prompt { born: deaths, ..Prompt::default() });
         entry.wishes += usize::from(is_wish);
     }
 
@@ -100,9 +103,9 @@ impl Books {
     }
 
     /// Redis has forgotten everything: what was first asked before the last death may be known to nobody.
-    pub fn flushed(&self, kills: usize) {
+    pub fn flushed(&self, deaths: usize) {
         for prompt in self.prompts.lock().unwrap().values_mut() {
-            prompt.forgotten |= prompt.born < kills;
+            prompt.forgotten |= prompt.born < deaths;
         }
     }
 
@@ -125,6 +128,7 @@ impl Books {
         upstream: &Simulator,
         last: &HashMap<String, Told>,
         polls: &HashMap<String, bool>,
+        journal: &HashSet<String>,
     ) -> Findings {
         let prompts = self.prompts.lock().unwrap();
         let mut jobs = BTreeMap::<&str, Vec<String>>::new();
@@ -136,7 +140,7 @@ impl Books {
         let mut findings = Findings { prompts: prompts.len(), accepted: accepted.len(), wrong, ..Findings::default() };
         for (prompt, ids) in &jobs {
             match prompts.get(*prompt) {
-                Some(known) => findings.compare(prompt, known, ids, last.get(*prompt), polls),
+                Some(known) => findings.compare(prompt, known, ids, last.get(*prompt), polls, journal),
                 None => findings.wrong.push(format!("{prompt}: nobody asked for it")),
             }
         }
@@ -161,11 +165,13 @@ impl Findings {
         ids: &[String],
         last: Option<&Told>,
         polls: &HashMap<String, bool>,
+        journal: &HashSet<String>,
     ) {
         let excess = ids.len().saturating_sub(1 + known.wishes);
         if excess > 0 {
             match known.forgotten {
-                true => self.forgotten += excess,
+                // They are counted below.
+                true => {}
                 false => {
                     self.duplicates.push(format!("{prompt}: {} jobs, {} wishes: {ids:?}", ids.len(), known.wishes))
                 }
@@ -175,6 +181,10 @@ impl Findings {
             Some(Told::Job { id, .. }) if ids.contains(id) => Some(id),
             // With a wish there may be an older job beneath the held one, which clients were told of.
             Some(Told::Unknown) if known.doubted && (known.told.is_empty() || known.wishes > 0) => None,
+            Some(Told::Unknown) if known.told.iter().all(|id| journal.contains(id)) && !known.told.is_empty() => {
+                self.logged += ids.len();
+                return;
+            }
             _ if known.forgotten => {
                 self.forgotten += ids.len();
                 return;
@@ -187,6 +197,7 @@ impl Findings {
         for id in ids {
             match (Some(id) == current, polls.get(id)) {
                 (true, _) => self.found += 1,
+                (false, _) if known.forgotten => self.forgotten += 1,
                 (false, _) if known.told.contains(id) && known.wishes == 0 => {
                     self.lost.push(format!("{prompt}: clients were told {id}, which no POST finds"));
                 }

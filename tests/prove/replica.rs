@@ -1,6 +1,6 @@
 //! One replica: the program itself, as a child process that can be killed, frozen, ended and started again.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,11 +27,25 @@ pub struct Replica {
     child: Mutex<Option<Child>>,
     addresses: Arc<Mutex<Option<(SocketAddr, SocketAddr)>>>,
     log: Arc<Mutex<VecDeque<String>>>,
+    journal: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Replica {
     pub fn new(number: usize, program: PathBuf, environment: Vec<(String, String)>) -> Self {
-        Self { number, program, environment, child: Mutex::default(), addresses: Arc::default(), log: Arc::default() }
+        Self {
+            number,
+            program,
+            environment,
+            child: Mutex::default(),
+            addresses: Arc::default(),
+            log: Arc::default(),
+            journal: Arc::default(),
+        }
+    }
+
+    /// The jobs that it could not write to its ledger in time, and wrote to its log instead (M8).
+    pub fn journal(&self) -> HashSet<String> {
+        self.journal.lock().unwrap().clone()
     }
 
     /// Where it serves, if it does.
@@ -65,7 +79,7 @@ impl Replica {
     }
 
     fn read(&self, output: impl Read + Send + 'static) {
-        let (addresses, log) = (self.addresses.clone(), self.log.clone());
+        let (addresses, log, journal) = (self.addresses.clone(), self.log.clone(), self.journal.clone());
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if line.contains("\"serving\"")
@@ -73,6 +87,15 @@ impl Replica {
                 {
                     let address = |field: &str| line[field].as_str().and_then(|text| text.parse().ok());
                     *addresses.lock().unwrap() = address("listen").zip(address("admin"));
+                }
+                if line.contains("a paid job could not be written to the ledger")
+                    && let Ok(line) = serde_json::from_str::<Value>(&line)
+                {
+                    journal.lock().unwrap().extend(line["job"].as_str().map(str::to_owned));
+                }
+                // A line a request would leave no room for what matters.
+                if line.contains("\"message\":\"request\"") {
+                    continue;
                 }
                 let mut log = log.lock().unwrap();
                 log.push_back(line);

@@ -49,15 +49,21 @@ impl fmt::Display for Report {
         writeln!(to, "  submissions   {submissions} of {} prompts", findings.prompts)?;
         writeln!(to, "    answered    {hits} hits, {joins} joins, {made} new jobs, {unknown} unknown")?;
         writeln!(to, "    else        {refused} refused, {unavailable} unavailable, {unanswered} without an answer")?;
-        let Findings { accepted, found, held, replaced, forgotten, duplicates, lost, wrong, .. } = findings;
+        let Findings { accepted, found, held, logged, replaced, forgotten, duplicates, lost, wrong, .. } = findings;
         writeln!(
             to,
             "  accepted      {accepted}: {found} found again, {held} held as unknown, {replaced} replaced on wish"
         )?;
+        if *logged > 0 {
+            writeln!(
+                to,
+                "  told only     {logged} held, whose id a client and the log were told before the replica died"
+            )?;
+        }
         if *forgotten > 0 {
             writeln!(
                 to,
-                "  forgotten     {forgotten} by an emptied Redis after the death of the replica that knew them"
+                "  forgotten     {forgotten} by an emptied Redis after a replica that may have known them had ended"
             )?;
         }
         writeln!(to, "  duplicates    {}", duplicates.len())?;

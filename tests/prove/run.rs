@@ -41,7 +41,7 @@ pub struct World {
     pub replicas: Vec<Arc<Replica>>,
     pub books: Arc<Books>,
     pub damage: Damage,
-    kills: Arc<AtomicUsize>,
+    deaths: Arc<AtomicUsize>,
     next_prompt: Arc<AtomicUsize>,
     folder: PathBuf,
 }
@@ -119,7 +119,7 @@ impl World {
             redis,
             books: Arc::default(),
             damage: Damage::default(),
-            kills: Arc::default(),
+            deaths: Arc::default(),
             next_prompt: Arc::default(),
             folder,
         };
@@ -127,10 +127,14 @@ impl World {
         Ok(world)
     }
 
-    /// Counts a kill.
-    pub fn kill_counted(&mut self) {
-        self.damage.kills += 1;
-        self.kills.store(self.damage.kills, Ordering::SeqCst);
+    /// A replica has ended, and with it what only it knew.
+    pub fn died(&self) {
+        self.deaths.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often a replica has ended.
+    pub fn deaths(&self) -> usize {
+        self.deaths.load(Ordering::SeqCst)
     }
 
     async fn start_all(&self) -> Result<(), String> {
@@ -144,6 +148,7 @@ impl World {
     async fn round(&mut self, dice: &mut Dice) -> Result<(), String> {
         for replica in &self.replicas {
             replica.end().await?;
+            self.died();
         }
         self.upstream.wait_until(|counts| counts.open == 0, SOON).await;
         let before = self.upstream.counts();
@@ -175,7 +180,7 @@ impl World {
                 dice: dice.split(),
                 replicas: self.replicas.clone(),
                 books: self.books.clone(),
-                kills: self.kills.clone(),
+                deaths: self.deaths.clone(),
                 next_prompt: self.next_prompt.clone(),
                 over: over.clone(),
                 leaves: self.arguments.may(Fault::Leave),
@@ -228,7 +233,7 @@ impl World {
         }
         self.start_all().await?;
         let prompts = self.books.prompts();
-        prompts.iter().for_each(|prompt| self.books.begin(prompt, false, self.damage.kills));
+        prompts.iter().for_each(|prompt| self.books.begin(prompt, false, self.deaths()));
         let submit =
             |address, prompt: String| async move { wire::submit(address, &prompt, "", Leaves::Answered).await };
         let mut last = self.of_each(prompts, submit).await?;
@@ -244,7 +249,8 @@ impl World {
             answer.is_some_and(|answer| answer.status == 200)
         });
         let polls = polls.await?;
-        Ok(self.books.reconcile(&self.upstream, &last, &polls))
+        let journal = self.replicas.iter().flat_map(|replica| replica.journal()).collect();
+        Ok(self.books.reconcile(&self.upstream, &last, &polls, &journal))
     }
 }
 
@@ -308,7 +314,7 @@ struct Client {
     dice: Dice,
     replicas: Vec<Arc<Replica>>,
     books: Arc<Books>,
-    kills: Arc<AtomicUsize>,
+    deaths: Arc<AtomicUsize>,
     next_prompt: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
     leaves: bool,
@@ -340,7 +346,7 @@ impl Client {
                 1 | 2 if self.leaves => Leaves::Waiting(self.dice.millis(0, 200)),
                 _ => Leaves::Answered,
             };
-            self.books.begin(&prompt, is_wish, self.kills.load(Ordering::SeqCst));
+            self.books.begin(&prompt, is_wish, self.deaths.load(Ordering::SeqCst));
             let told = wire::submit(address, &prompt, &headers, leaves).await;
             self.books.end(&prompt, &told);
             // Who is refused comes back, but not at once.

@@ -33,6 +33,9 @@ const STORM: &[(Option<Fault>, usize)] = &[
     (Some(Fault::RedisFlush), 5),
 ];
 
+/// What the replicas are given to put back what an emptied Redis has lost.
+const PUT_BACK: Duration = Duration::from_secs(3);
+
 /// One fault of a storm; a replica is killed where nothing else is thrown or allowed.
 pub async fn strike(world: &mut World, dice: &mut Dice) -> Result<(), String> {
     let mut thrown = dice.below(100);
@@ -53,7 +56,8 @@ pub async fn strike(world: &mut World, dice: &mut Dice) -> Result<(), String> {
                 sleep(dice.millis(1, 300)).await;
             }
             replica.kill();
-            world.kill_counted();
+            world.damage.kills += 1;
+            world.died();
             sleep(dice.millis(0, 100)).await;
             replica.start().await
         }
@@ -80,6 +84,7 @@ async fn calm_fault(world: &mut World, dice: &mut Dice, fault: Fault) -> Result<
         Fault::Term => {
             world.damage.terms += 1;
             replica.end().await?;
+            world.died();
             replica.start().await?;
         }
         Fault::Drop => {
@@ -89,7 +94,7 @@ async fn calm_fault(world: &mut World, dice: &mut Dice, fault: Fault) -> Result<
             }
         }
         Fault::RedisKill | Fault::RedisFreeze | Fault::RedisFlush => {
-            let (kills, books) = (world.damage.kills, world.books.clone());
+            let (deaths, books) = (world.deaths(), world.books.clone());
             let Some(redis) = &mut world.redis else { return Ok(()) };
             match fault {
                 Fault::RedisKill => {
@@ -103,7 +108,9 @@ async fn calm_fault(world: &mut World, dice: &mut Dice, fault: Fault) -> Result<
                 _ => {
                     world.damage.redis_flushes += 1;
                     redis.flush().await?;
-                    books.flushed(kills);
+                    books.flushed(deaths);
+                    // A replica that dies before it has put back what it alone knew is one fault too many (M26).
+                    sleep(PUT_BACK).await;
                 }
             }
         }
