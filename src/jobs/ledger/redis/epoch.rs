@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use moka::Expiry;
 use moka::sync::Cache;
-use redis::cmd;
+use redis::{cmd, pipe};
 use tracing::{error, info, warn};
 
 use super::script::{Count, Write};
@@ -100,7 +100,11 @@ impl Shared {
         }
         let epoch = self.begin_epoch().await?;
         if !is_first {
-            self.restore_values().await?;
+            // Nothing is claimed while somebody says that it is not done yet.
+            self.say_restoring(true).await?;
+            let restored = self.restore_values().await;
+            self.say_restoring(false).await?;
+            restored?;
         }
         info!(restored = !is_first, "the ledger's epoch is known");
         *self.mirror.epoch.lock().unwrap_or_else(PoisonError::into_inner) = Some(epoch);
@@ -137,25 +141,44 @@ impl Shared {
         Ok(())
     }
 
+    /// Tells the other replicas that this one is still putting back what it knows, or no longer.
+    async fn say_restoring(&self, restoring: bool) -> Result<(), LedgerError> {
+        let mut say = cmd(if restoring { "ZADD" } else { "ZREM" });
+        say.arg(self.key("restoring"));
+        if restoring {
+            say.arg((self.link.now() + RESTORING).as_millis());
+        }
+        self.link.query::<i64>(say.arg(&self.replica)).await.map(drop).map_err(unavailable)
+    }
+
     /// Sets what is absent. Where something stands already, another replica's is as good: of two jobs under one
-    /// fingerprint the one that stands is given out, and both are in the list of jobs.
+    /// fingerprint the one that stands is given out, and both are in the list of jobs. Entries go first.
     async fn restore_values(&self) -> Result<(), LedgerError> {
         let (mut restored, mut differing) = (0_u64, 0_u64);
-        for (key, kept) in &self.mirror.values {
-            if kept.expires <= (self.mirror.now)() {
-                continue;
+        let now = (self.mirror.now)();
+        let living = self.mirror.values.iter().filter(|(_, kept)| kept.expires > now);
+        let (entries, others): (Vec<_>, Vec<_>) = living.partition(|(key, _)| key.starts_with("e:"));
+        for chunk in entries.chunks(AT_ONCE).chain(others.chunks(AT_ONCE)) {
+            let mut put = pipe();
+            for (key, kept) in chunk {
+                put.cmd("SET").arg(self.key(key)).arg(&kept.value).arg("NX").arg("GET").arg("PXAT").arg(kept.expires);
             }
-            let mut put = cmd("SET");
-            put.arg(self.key(&key)).arg(&kept.value).arg("NX").arg("GET").arg("PXAT").arg(kept.expires);
-            let standing: Option<String> = self.link.query(&put).await.map_err(unavailable)?;
-            match standing {
-                None => {
-                    restored += 1;
-                    self.restore_index(&key, &kept.value).await?;
+            let standing: Vec<Option<String>> = self.link.pipe(&put).await.map_err(unavailable)?;
+            let mut index = pipe();
+            for ((key, kept), standing) in chunk.iter().zip(standing) {
+                match standing {
+                    None => {
+                        restored += 1;
+                        self.restore_index(&mut index, key, &kept.value);
+                    }
+                    Some(standing) if standing != kept.value => differing += 1,
+                    Some(_) => {}
                 }
-                Some(standing) if standing != kept.value => differing += 1,
-                Some(_) => {}
             }
+            if !index.is_empty() {
+                let _: () = self.link.pipe(&index).await.map_err(unavailable)?;
+            }
+            self.say_restoring(true).await?;
         }
         self.restore_sums().await?;
         info!(restored, differing, "what this replica knew is back in the ledger");
@@ -181,7 +204,7 @@ impl Shared {
     }
 
     /// An entry is to be looked at by the next sweep, a job is to be listed and watched; the rest follows from that.
-    async fn restore_index(&self, key: &str, value: &str) -> Result<(), LedgerError> {
+    fn restore_index(&self, index: &mut redis::Pipeline, key: &str, value: &str) {
         let now = self.link.now().as_millis();
         let places: &[&str] = match key.split_once(':') {
             Some(("e", _)) => &["due"],
@@ -191,16 +214,11 @@ impl Shared {
         };
         let member = key.split_once(':').map_or(key, |(_, member)| member);
         if let (["due"], Checked::Sound(form)) = (places, self.seal.open::<EntryForm>(key, value)) {
-            let state = form.into_entry().state.name();
-            let _: () =
-                self.link.query(cmd("HINCRBY").arg(self.key("states")).arg(state).arg(1)).await.map_err(unavailable)?;
+            index.cmd("HINCRBY").arg(self.key("states")).arg(form.into_entry().state.name()).arg(1).ignore();
         }
         for place in places {
-            let mut put = cmd("ZADD");
-            put.arg(self.key(place)).arg(now).arg(member);
-            let _: () = self.link.query(&put).await.map_err(unavailable)?;
+            index.cmd("ZADD").arg(self.key(place)).arg(now).arg(member).ignore();
         }
-        Ok(())
     }
 
     /// A key in Redis, with the prefix.
@@ -208,3 +226,8 @@ impl Shared {
         format!("{}{key}", self.link.prefix)
     }
 }
+
+/// How many values are put back at once.
+const AT_ONCE: usize = 500;
+/// How long a replica's word that it is still restoring stands.
+const RESTORING: Duration = Duration::from_secs(5);

@@ -152,8 +152,8 @@ impl Shared {
 
     /// Others wait only so long for what this replica knows (M26), so it does not wait for a step of its own to notice.
     async fn notice_a_new_epoch(&self) {
-        let Some(own) = self.mirror.epoch().filter(|_| self.link.is_well()) else { return };
-        let standing: Result<Option<String>, _> = self.link.query(cmd("GET").arg(self.key("epoch"))).await;
+        let Some(own) = self.mirror.epoch() else { return };
+        let standing: Result<Option<String>, _> = self.link.probe(cmd("GET").arg(self.key("epoch"))).await;
         if let Ok(standing) = standing
             && standing.as_ref() != Some(&own)
             && let Err(error) = self.restore(standing).await
