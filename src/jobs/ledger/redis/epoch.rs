@@ -1,7 +1,7 @@
 //! Redis forgets: after a failover, a restart without its file, a FLUSHALL. Every step names the epoch it lives in; when
 //! that is gone, each replica puts back what it had written before anything new is claimed (`MONEY.md` M26, M9).
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(super) struct Mirror {
     epoch: Mutex<Option<String>>,
     /// The fingerprints' key as hex digits, which goes back first; none where it comes from the environment.
     key: Option<String>,
+    /// How often putting back has begun.
+    restorations: AtomicU64,
     /// One restores at a time.
     restoring: tokio::sync::Mutex<()>,
     now: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -54,9 +56,15 @@ impl Mirror {
             sums,
             epoch: Mutex::default(),
             key,
+            restorations: AtomicU64::new(0),
             restoring: tokio::sync::Mutex::default(),
             now: Box::new(now),
         }
+    }
+
+    /// How often putting back has begun: a step that saw it change cannot know whether what it wrote was put back.
+    pub(super) fn restorations(&self) -> u64 {
+        self.restorations.load(Ordering::SeqCst)
     }
 
     /// The epoch this replica lives in.
@@ -102,6 +110,7 @@ impl Shared {
         if !is_first {
             // Nothing is claimed while somebody says that it is not done yet.
             self.say_restoring(true).await?;
+            self.mirror.restorations.fetch_add(1, Ordering::SeqCst);
             let restored = self.restore_values().await;
             self.say_restoring(false).await?;
             restored?;
