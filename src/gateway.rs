@@ -7,6 +7,7 @@ mod preview;
 pub mod rules;
 mod submit;
 mod understand;
+pub mod watch;
 
 use std::rc::Rc;
 use std::sync::Arc;

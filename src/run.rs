@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::gateway::watch::Watcher;
 use crate::gateway::{Gateway, Worker};
 use crate::jobs::attempt::Ending;
 use crate::request::schema::Schema;
@@ -179,6 +180,9 @@ impl Running {
         self.tasks.spawn(admin::serve(admin_listener, admin, async move { over.cancelled().await }));
         let (gateway, over) = (self.gateway.clone(), self.over.clone());
         self.tasks.spawn(async move { over.run_until_cancelled(sweep(&gateway)).await });
+        // It ends with the first word of the end: what it sees then is seen again after the start.
+        let (watcher, draining) = (Watcher::new(self.gateway.clone()), self.ending.draining.clone());
+        self.tasks.spawn(async move { draining.run_until_cancelled(watcher.run()).await });
         if let Some(source) = source {
             let reload = reload::Reloader::new(&self.gateway, &self.admin, &self.config, source);
             let over = self.over.clone();

@@ -137,7 +137,7 @@ fn keys_of_later_versions_are_unknown_for_now() {
         ("server.tls", "certificate = \"x\""),
         ("server", "trusted_proxies = []"),
         ("ledger", "lease = \"30s\""),
-        ("polls", "watch = \"60s\""),
+        ("polls", "ownership = \"team\""),
     ] {
         refused(&format!("[{section}]\n{key}"), "unknown key");
     }

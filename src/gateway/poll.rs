@@ -2,6 +2,7 @@
 //! true before the client sees the answer (`DESIGN.md` §4, `MONEY.md` M19–M22).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -10,9 +11,9 @@ use hyper::{Response, StatusCode};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::Worker;
 use super::answer::Body;
 use super::rules::Rules;
+use super::{Gateway, Worker};
 use crate::bill::price::Prices;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -41,7 +42,11 @@ impl Worker {
     ) -> Result<Response<Body>, Error> {
         record.job(id);
         // Without the ledger polls go on; they are only not read.
-        let job = self.gateway.dedup.ledger().job(id).await.unwrap_or_default();
+        let ledger = self.gateway.dedup.ledger();
+        let job = ledger.job(id).await.unwrap_or_default();
+        if let Some(job) = &job {
+            ledger.polled(job);
+        }
         let begun = Instant::now();
         let response = self.polls.get(id, passed).await;
         self.count(response.as_ref(), begun, record);
@@ -50,7 +55,9 @@ impl Worker {
             // One answer for all ids that nobody here knows.
             return Err(Error::UnknownJob);
         }
-        let witness = job.clone().map(|job| self.witness(job, response.body().key().id(), rules));
+        let witness = job.clone().map(|job| -> Box<dyn Witness> {
+            Box::new(Observer::new(&self.gateway, job, response.body().key().id(), rules))
+        });
         let relayed = Relay::begin(response, witness).await;
         let unreadable_unknown = job.is_none() && relayed.status() == StatusCode::BAD_REQUEST;
         let flat = rules.shape == Shape::Flat && relayed.status().is_success();
@@ -64,38 +71,35 @@ impl Worker {
     }
 
     fn count(&self, response: Result<&Response<PolledBody>, &PollFailure>, begun: Instant, record: &mut Record) {
-        let metrics = &self.gateway.telemetry.metrics;
-        let outcome = match response {
-            Ok(response) if response.status().is_success() => UpstreamOutcome::Ok,
-            Ok(response) if response.status().is_client_error() => UpstreamOutcome::Refused,
-            Ok(_) | Err(PollFailure::Timeout | PollFailure::Broken) => UpstreamOutcome::Error,
-            Err(PollFailure::KeyRefused) => UpstreamOutcome::Refused,
-            Err(PollFailure::Unreached(_)) => UpstreamOutcome::NotSent,
-        };
-        let key_refused = matches!(response, Err(PollFailure::KeyRefused));
-        if key_refused || outcome == UpstreamOutcome::Ok {
-            metrics.degrade(Degraded::UpstreamKey, key_refused);
-        }
         let duration = begun.elapsed();
-        metrics.upstream_request(UpstreamOperation::Poll, outcome, Some(duration));
+        count(&self.gateway.telemetry.metrics, UpstreamOperation::Poll, response, duration);
         record.upstream(response.ok().map(Response::status), duration);
-    }
-
-    fn witness(&self, job: Arc<Job>, key: &str, rules: &Rules) -> Box<dyn Witness> {
-        let gateway = &self.gateway;
-        Box::new(Observer {
-            by_its_key: *job.key == *key,
-            job,
-            ledger: gateway.dedup.ledger().clone(),
-            metrics: gateway.telemetry.metrics.clone(),
-            clock: gateway.clock.clone(),
-            prices: rules.prices.clone(),
-        })
     }
 }
 
+/// Counts a question about a job.
+pub(super) fn count(
+    metrics: &Metrics,
+    operation: UpstreamOperation,
+    response: Result<&Response<PolledBody>, &PollFailure>,
+    duration: Duration,
+) {
+    let outcome = match response {
+        Ok(response) if response.status().is_success() => UpstreamOutcome::Ok,
+        Ok(response) if response.status().is_client_error() => UpstreamOutcome::Refused,
+        Ok(_) | Err(PollFailure::Timeout | PollFailure::Broken) => UpstreamOutcome::Error,
+        Err(PollFailure::KeyRefused) => UpstreamOutcome::Refused,
+        Err(PollFailure::Unreached(_)) => UpstreamOutcome::NotSent,
+    };
+    let key_refused = matches!(response, Err(PollFailure::KeyRefused));
+    if key_refused || outcome == UpstreamOutcome::Ok {
+        metrics.degrade(Degraded::UpstreamKey, key_refused);
+    }
+    metrics.upstream_request(operation, outcome, Some(duration));
+}
+
 /// Reads along, so that an entry ends before its end is told (M21).
-struct Observer {
+pub(super) struct Observer {
     job: Arc<Job>,
     /// Whether it was asked about with the upstream key that made it.
     by_its_key: bool,
@@ -103,6 +107,20 @@ struct Observer {
     metrics: Arc<Metrics>,
     clock: Clock,
     prices: Arc<Prices>,
+}
+
+impl Observer {
+    /// An observer of an answer about `job` that was asked for with the upstream key of this id.
+    pub(super) fn new(gateway: &Gateway, job: Arc<Job>, key: &str, rules: &Rules) -> Self {
+        Self {
+            by_its_key: *job.key == *key,
+            job,
+            ledger: gateway.dedup.ledger().clone(),
+            metrics: gateway.telemetry.metrics.clone(),
+            clock: gateway.clock.clone(),
+            prices: rules.prices.clone(),
+        }
+    }
 }
 
 impl Witness for Observer {

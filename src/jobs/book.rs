@@ -8,6 +8,7 @@ mod written;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::bill::tab::Tab;
 use crate::clock::Time;
@@ -277,12 +278,19 @@ impl Book {
         for further in self.given_twice(&job.id) {
             self.turn_entry(further, job, turn, now, windows);
         }
-        // A job that may just not be visible yet is not over (M19).
-        let over = turn != Turn::Missing || fate == Fate::Ends;
+        // A job that may just not be visible yet is not over (M19), and one without an entry must not run for ever.
+        let mut stands = || self.entries.get_mut(&job.fingerprint).is_some_and(|entry| entry.of_job(&job.id).is_some());
+        let is_missed = fate == Fate::Ends || !stands() && job.shown().is_missed(job.created, now);
+        let over = turn != Turn::Missing || is_missed;
         if over {
             self.tab.settle(job.attempt, end.verdict());
         }
         Ended { news: over && self.records.end(&job.id, end.life, now), fate }
+    }
+
+    /// At most `most` running jobs that nobody has polled for `quiet` and that are due to be looked at (M23).
+    pub fn watch_next(&mut self, now: Time, quiet: Duration, most: usize) -> Vec<Arc<Job>> {
+        self.records.watch_next(now, quiet, most)
     }
 
     /// The further fingerprints under which the upstream gave this id.

@@ -170,6 +170,13 @@ pub struct Shown {
     pub unfinished: Option<Time>,
 }
 
+impl Shown {
+    /// Whether the absence of a job made at `created` says that it is gone: a fresh one may not be visible yet (M19).
+    pub fn is_missed(self, created: Time, now: Time) -> bool {
+        self.unfinished.is_some() || now.since(created) > VISIBLE_AFTER
+    }
+}
+
 impl Entry {
     /// A fresh claim.
     pub fn claimed(attempt: AttemptId, team: Arc<str>) -> Self {
@@ -337,9 +344,8 @@ impl Entry {
             }
             Turn::Over => Fate::Ends,
             Turn::Missing => {
-                let was_visible =
-                    shown.unfinished.is_some() || matches!(self.state, State::Done(..) | State::Rejected(..));
-                if was_visible || now.since(created.at) > VISIBLE_AFTER { Fate::Ends } else { Fate::Stays }
+                let was_visible = matches!(self.state, State::Done(..) | State::Rejected(..));
+                if was_visible || shown.is_missed(created.at, now) { Fate::Ends } else { Fate::Stays }
             }
         }
     }

@@ -4,6 +4,7 @@ pub mod entry;
 pub mod book;
 pub mod keys;
 pub mod records;
+pub mod watchlist;
 pub mod ledger;
 pub mod flight;
 pub mod lease;

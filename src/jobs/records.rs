@@ -10,6 +10,7 @@ use crate::bill::money::Amount;
 use crate::bill::tab::Verdict;
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Shown};
+use crate::jobs::watchlist::Watchlist;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 use crate::telemetry::labels::JobOutcome;
@@ -32,8 +33,12 @@ pub struct Job {
     pub key: Box<str>,
     /// When the upstream gave the id.
     pub created: Time,
+    /// The id of the request that began it, as its client knows it; empty where that is not known.
+    pub request_id: Arc<str>,
     /// The last poll that showed it unfinished, in milliseconds; 0: none.
     unfinished: AtomicU64,
+    /// The last time a client polled it, in milliseconds; 0: never, as far as this process knows.
+    polled: AtomicU64,
 }
 
 impl Job {
@@ -46,7 +51,30 @@ impl Job {
         key: &str,
         created: Time,
     ) -> Self {
-        Self { id, attempt, fingerprint, team, key: key.into(), created, unfinished: AtomicU64::new(0) }
+        let (unfinished, polled) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { id, attempt, fingerprint, team, key: key.into(), created, request_id: "".into(), unfinished, polled }
+    }
+
+    /// The same, begun by the request of this id.
+    pub fn asked_as(mut self, request_id: Arc<str>) -> Self {
+        self.request_id = request_id;
+        self
+    }
+
+    /// A client polls it.
+    pub fn note_polled(&self, now: Time) {
+        self.polled.fetch_max(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// When a client polled it last, as far as this process knows.
+    pub fn polled(&self) -> Option<Time> {
+        let millis = self.polled.load(Ordering::Relaxed);
+        (millis > 0).then(|| Time::from_millis(millis))
+    }
+
+    /// When a client was last told of it.
+    pub fn heard(&self) -> Time {
+        self.polled().map_or(self.created, |polled| polled.max(self.created))
     }
 
     /// A poll has shown it unfinished.
@@ -139,6 +167,8 @@ pub struct Records {
     ended: BTreeSet<(Time, RequestId)>,
     /// All, oldest first.
     made: BTreeSet<(Time, RequestId)>,
+    /// The running ones, by when we look at them ourselves.
+    watched: Watchlist,
     /// Those to be written down anew.
     changed: HashSet<RequestId>,
     /// Whether anybody writes them down.
@@ -162,6 +192,7 @@ impl Records {
             return;
         }
         self.mark(&id);
+        self.watched.add(&id, created);
         self.made.insert((created, id.clone()));
         self.by_id.insert(id, Record { job, life: Life::Running, ended: None, orphan });
     }
@@ -180,8 +211,15 @@ impl Records {
         record.life = life;
         record.ended = Some(now);
         self.ended.insert((now, id.clone()));
+        self.watched.remove(id);
         self.mark(id);
         true
+    }
+
+    /// At most `most` running jobs that nobody has polled for `quiet` and that are due to be looked at (M23).
+    pub fn watch_next(&mut self, now: Time, quiet: Duration, most: usize) -> Vec<Arc<Job>> {
+        let by_id = &self.by_id;
+        self.watched.next(now, quiet, most, |id| by_id.get(id).map(|record| &record.job))
     }
 
     /// Notes from now on which records change.
@@ -208,8 +246,9 @@ impl Records {
     pub fn restore(&mut self, record: Record) {
         let (id, created) = (record.job.id.clone(), record.job.created);
         self.made.insert((created, id.clone()));
-        if let Some(ended) = record.ended {
-            self.ended.insert((ended, id.clone()));
+        match record.ended {
+            Some(ended) => _ = self.ended.insert((ended, id.clone())),
+            None => self.watched.add(&id, created),
         }
         self.by_id.insert(id, record);
     }
@@ -248,6 +287,7 @@ impl Records {
     fn remove(&mut self, id: &RequestId) {
         if let Some(record) = self.by_id.remove(id) {
             self.mark(id);
+            self.watched.remove(id);
             self.made.remove(&(record.job.created, id.clone()));
             if let Some(ended) = record.ended {
                 self.ended.remove(&(ended, id.clone()));

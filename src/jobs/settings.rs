@@ -161,12 +161,20 @@ impl Default for Ledger {
 pub struct Polls {
     /// `shape`: the form in which a poll's answer reaches the client.
     pub shape: Shape,
+    /// `watch`: how long nobody polls a job before we do (M23).
+    pub watch: Option<Duration>,
+    /// `watch_concurrency`: how many jobs we look at at once.
+    pub watch_concurrency: usize,
 }
 
 impl Polls {
     /// Reads the section; what is not written stays as in `base`.
     pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
-        Self { shape: section.value("shape", &base.shape) }
+        Self {
+            shape: section.value("shape", &base.shape),
+            watch: section.within("watch", &base.watch, None..=Some(Duration::from_secs(3600))),
+            watch_concurrency: section.within("watch_concurrency", &base.watch_concurrency, 1..=256),
+        }
     }
 }
 
@@ -185,6 +193,6 @@ impl Choice for Shape {
 
 impl Default for Polls {
     fn default() -> Self {
-        Self { shape: Shape::Unchanged }
+        Self { shape: Shape::Unchanged, watch: Some(Duration::from_secs(60)), watch_concurrency: 4 }
     }
 }

@@ -106,8 +106,10 @@ labels! {
     UpstreamOperation ("operation") {
         /// A POST that may make a job.
         Submit = "submit",
-        /// A GET of a job.
+        /// A GET of a job, for a client.
         Poll = "poll",
+        /// A GET of a job that no client polls.
+        Watch = "watch",
     }
 
     /// `outcome` of a call to the upstream.

@@ -31,6 +31,7 @@ mod browsers;
 mod limits;
 mod bill;
 mod pace;
+mod watch;
 mod process;
 mod reload;
 mod restart;

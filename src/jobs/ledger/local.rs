@@ -4,6 +4,7 @@
 use std::future::ready;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -236,6 +237,10 @@ impl Ledger for LocalLedger {
             book.given_twice(&job.id).iter().for_each(|fingerprint| self.hot.remove(fingerprint));
             ended
         })
+    }
+
+    fn watch_next(&self, quiet: Duration, most: usize) -> Step<'_, Vec<Arc<Job>>> {
+        self.step(|book, now, _| book.watch_next(now, quiet, most))
     }
 
     fn now(&self) -> Time {

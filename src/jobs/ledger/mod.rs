@@ -161,6 +161,17 @@ pub trait Ledger: Send + Sync {
     /// A poll has shown that a job's life came to a turn.
     fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended>;
 
+    /// At most `most` running jobs that nobody has polled for `quiet`, to be looked at by us (M23). Each is given once, and
+    /// not again before its next look is due; so of the replicas that share a ledger one at a time looks at a job, and
+    /// what it was given is its lease until then.
+    fn watch_next(&self, quiet: Duration, most: usize) -> Step<'_, Vec<Arc<Job>>>;
+
+    /// A client polls a job, so we need not look at it for a while. Told at each poll: it must cost next to nothing. A
+    /// shared ledger tells the other replicas now and then.
+    fn polled(&self, job: &Job) {
+        job.note_polled(self.now());
+    }
+
     /// The lease under which an attempt may begin to send; `None` where no other process shares the ledger (M4).
     fn lease(&self) -> Option<Lease> {
         None

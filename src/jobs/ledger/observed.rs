@@ -1,6 +1,7 @@
 //! Any ledger, with its operations counted and timed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -90,6 +91,15 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
 
     fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended> {
         self.observe(LedgerOperation::Turned, self.ledger.turned(job, turn, end))
+    }
+
+    fn watch_next(&self, quiet: Duration, most: usize) -> Step<'_, Vec<Arc<Job>>> {
+        // Asked for once a second, mostly in vain.
+        self.ledger.watch_next(quiet, most)
+    }
+
+    fn polled(&self, job: &Job) {
+        self.ledger.polled(job);
     }
 
     fn lease(&self) -> Option<Lease> {

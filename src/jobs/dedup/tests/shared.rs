@@ -291,6 +291,10 @@ impl Ledger for View {
         self.step(|shared, now| Ok(shared.book.turned(&job, turn, end, now, &BOUNDS.windows)))
     }
 
+    fn watch_next(&self, quiet: Duration, most: usize) -> Step<'_, Vec<Arc<Job>>> {
+        self.step(move |shared, now| Ok(shared.book.watch_next(now, quiet, most)))
+    }
+
     fn lease(&self) -> Option<Lease> {
         self.lease
     }

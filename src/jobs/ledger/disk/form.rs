@@ -202,6 +202,9 @@ pub struct JobForm {
     life: LifeForm,
     ended: Option<u64>,
     orphan: bool,
+    /// The client's; files of earlier versions do not have it.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    request_id: Arc<str>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -235,6 +238,7 @@ impl JobForm {
             life,
             ended: record.ended.map(Time::as_millis),
             orphan: record.orphan,
+            request_id: job.request_id.clone(),
         }
     }
 
@@ -251,7 +255,10 @@ impl JobForm {
             LifeForm::Moderated => Life::Moderated,
         };
         Some(Record {
-            job: Arc::new(Job::new(id, attempt, fingerprint, self.team, &self.key, Time::from_millis(self.created))),
+            job: Arc::new(
+                Job::new(id, attempt, fingerprint, self.team, &self.key, Time::from_millis(self.created))
+                    .asked_as(self.request_id),
+            ),
             life,
             ended: self.ended.map(Time::from_millis),
             orphan: self.orphan,
