@@ -116,6 +116,8 @@ pub struct Entry {
     pub team: Arc<str>,
     /// Where it stands.
     pub state: State,
+    /// The id of the request that began it, as its client knows it; empty where that is not known.
+    pub request_id: Arc<str>,
     /// The caller whose `no-cache` began it, and when that caller last heard of it (M13).
     pub wish: Option<(Caller, Time)>,
     /// Callers refused in the hold's last moments, and when (M14).
@@ -184,6 +186,7 @@ impl Entry {
             attempt,
             team,
             state: State::Claimed,
+            request_id: Arc::default(),
             wish: None,
             refused: Vec::new(),
             base: None,

@@ -5,6 +5,7 @@ pub mod book;
 pub mod keys;
 pub mod records;
 pub mod watchlist;
+pub mod list;
 pub mod ledger;
 pub mod flight;
 pub mod lease;

@@ -2,6 +2,7 @@
 //! They outlive entries by days, so that a poll, an operator or a support person finds the job of a lost answer.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use crate::bill::money::Amount;
 use crate::bill::tab::Verdict;
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Shown};
+use crate::jobs::list::Cursor;
 use crate::jobs::watchlist::Watchlist;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -52,7 +54,17 @@ impl Job {
         created: Time,
     ) -> Self {
         let (unfinished, polled) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { id, attempt, fingerprint, team, key: key.into(), created, request_id: "".into(), unfinished, polled }
+        Self {
+            id,
+            attempt,
+            fingerprint,
+            team,
+            key: key.into(),
+            created,
+            request_id: Arc::default(),
+            unfinished,
+            polled,
+        }
     }
 
     /// The same, begun by the request of this id.
@@ -157,6 +169,8 @@ pub struct Record {
     pub ended: Option<Time>,
     /// Whether its attempt was no longer current when its id came (M12).
     pub orphan: bool,
+    /// Whether an operator had its entry forgotten: no idempotency key gives it out any more.
+    pub forgotten: bool,
 }
 
 /// All records, bounded: the oldest ended make room, running ones never (M12).
@@ -194,7 +208,7 @@ impl Records {
         self.mark(&id);
         self.watched.add(&id, created);
         self.made.insert((created, id.clone()));
-        self.by_id.insert(id, Record { job, life: Life::Running, ended: None, orphan });
+        self.by_id.insert(id, Record { job, life: Life::Running, ended: None, orphan, forgotten: false });
     }
 
     /// The record of an id.
@@ -220,6 +234,21 @@ impl Records {
     pub fn watch_next(&mut self, now: Time, quiet: Duration, most: usize) -> Vec<Arc<Job>> {
         let by_id = &self.by_id;
         self.watched.next(now, quiet, most, |id| by_id.get(id).map(|record| &record.job))
+    }
+
+    /// An operator had the entry of a job forgotten.
+    pub fn forget_entry(&mut self, id: &RequestId) {
+        if let Some(record) = self.by_id.get_mut(id) {
+            record.forgotten = true;
+            self.mark(id);
+        }
+    }
+
+    /// Those made before another, or all of them, newest first.
+    pub fn before(&self, after: Option<&Cursor>) -> impl Iterator<Item = &Record> {
+        let last = after.and_then(|after| Some((after.at, RequestId::parse(&after.name)?)));
+        let made = self.made.range((Bound::Unbounded, last.map_or(Bound::Unbounded, Bound::Excluded)));
+        made.rev().filter_map(|(_, id)| self.by_id.get(id))
     }
 
     /// Notes from now on which records change.

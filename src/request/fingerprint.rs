@@ -54,6 +54,11 @@ impl Fingerprint {
         &self.0
     }
 
+    /// The fingerprint of 64 hex digits.
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        blake3::Hash::from_hex(digits).ok().map(|hash| Self(*hash.as_bytes()))
+    }
+
     /// The first 12 hex digits, as logs show it.
     pub fn short(&self) -> String {
         let nibbles = self.0.iter().take(6).flat_map(|byte| [byte >> 4, byte & 0x0f]);

@@ -214,6 +214,10 @@ labels! {
         Doubted = "doubted",
         /// A waiter left before its answer was taken.
         Undelivered = "undelivered",
+        /// A page was shown to an operator.
+        List = "list",
+        /// An operator had an entry forgotten.
+        Forget = "forget",
         /// The job of an id.
         Job = "job",
         /// A poll showed a turn in a job's life.

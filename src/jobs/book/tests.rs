@@ -1,10 +1,14 @@
+//! The book, step by step.
+
+mod list;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::*;
+use crate::jobs::list::{JobQuery, JobState};
 use crate::jobs::records::Life;
-use crate::jobs::records::Record;
 
 const WINDOWS: Windows = Windows {
     delivery: Duration::from_secs(23 * 3600),
@@ -32,6 +36,7 @@ fn ask(prompt: u8, number: u8) -> Ask {
         base: None,
         attempt: attempt(number),
         team: "open".into(),
+        request_id: format!("request-{number}").into(),
         asker: Asker { caller: [7; 16], no_cache: false },
         key: None,
     }
@@ -85,6 +90,12 @@ impl Book {
         assert_eq!(self.teams.entries(), self.entries.len());
         let held = self.entries.values().filter(|entry| entry.found_by_body().is_some()).count();
         assert_eq!(self.by_base.values().map(Vec::len).sum::<usize>(), held);
+        let all = JobQuery { state: Some(JobState::Unknown), ..JobQuery::default() };
+        let unknown = self.list_jobs(&all, None, usize::MAX, usize::MAX, &WINDOWS).lines.len();
+        let layers =
+            |entry: &Entry| std::iter::successors(Some(entry.clone()), |entry| entry.beneath.as_deref().cloned());
+        let layers = self.entries.values().flat_map(layers);
+        assert_eq!(unknown, layers.filter(|entry| matches!(entry.state, State::Unknown(_))).count());
     }
 }
 
@@ -403,8 +414,7 @@ fn an_id_under_two_fingerprints_ends_both() {
         restored.restore_entry(fingerprint, book.entry(&fingerprint).unwrap().clone(), &WINDOWS);
     }
     let record = book.record(&RequestId::parse("one").unwrap()).unwrap();
-    let Record { job, life, ended, orphan } = record;
-    restored.restore_record(Record { job: job.clone(), life: *life, ended: *ended, orphan: *orphan });
+    restored.restore_record(record.clone());
     for mut book in [book, restored] {
         let job = book.job(&RequestId::parse("one").unwrap()).unwrap();
         assert_eq!((job.fingerprint, book.given_twice(&job.id)), (fingerprint(1), vec![fingerprint(2)]));

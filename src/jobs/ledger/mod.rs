@@ -20,6 +20,7 @@ use crate::clock::Time;
 use crate::jobs::book::{Ask, Bounds, Counts, Ended, Found, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
 use crate::jobs::flight::{Flight, Progress};
+use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
 use crate::jobs::records::{End, Job};
 use crate::request::client::Who;
 use crate::request::fingerprint::Fingerprint;
@@ -171,6 +172,14 @@ pub trait Ledger: Send + Sync {
     fn polled(&self, job: &Job) {
         job.note_polled(self.now());
     }
+
+    /// A page of jobs, newest first, and of outcomes that are unknown. Nothing waits for a walk through all of them.
+    fn jobs<'a>(&'a self, query: &'a JobQuery) -> Step<'a, Page<JobLine, Cursor>>;
+    /// A page of entries, by their fingerprint.
+    fn entries<'a>(&'a self, query: &'a EntryQuery) -> Step<'a, Page<EntryLine, Fingerprint>>;
+    /// An operator's wish: forgets what stands under a fingerprint, and the idempotency keys that lead there, so that the
+    /// next identical prompt makes a new job. Where an attempt is on its way only with `force`.
+    fn forget(&self, fingerprint: Fingerprint, force: bool) -> Step<'_, Forgotten>;
 
     /// The lease under which an attempt may begin to send; `None` where no other process shares the ledger (M4).
     fn lease(&self) -> Option<Lease> {

@@ -14,6 +14,7 @@ use crate::clock::Time;
 use crate::jobs::book::{Bounds, Counts, Ended, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
 use crate::jobs::flight::{Flight, Progress};
+use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -100,6 +101,18 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
 
     fn polled(&self, job: &Job) {
         self.ledger.polled(job);
+    }
+
+    fn jobs<'a>(&'a self, query: &'a JobQuery) -> Step<'a, Page<JobLine, Cursor>> {
+        self.observe(LedgerOperation::List, self.ledger.jobs(query))
+    }
+
+    fn entries<'a>(&'a self, query: &'a EntryQuery) -> Step<'a, Page<EntryLine, Fingerprint>> {
+        self.observe(LedgerOperation::List, self.ledger.entries(query))
+    }
+
+    fn forget(&self, fingerprint: Fingerprint, force: bool) -> Step<'_, Forgotten> {
+        self.observe(LedgerOperation::Forget, self.ledger.forget(fingerprint, force))
     }
 
     fn lease(&self) -> Option<Lease> {

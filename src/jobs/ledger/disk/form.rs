@@ -91,6 +91,8 @@ pub struct EntryForm {
     attempt: Hex<16>,
     team: Arc<str>,
     state: StateForm,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    request_id: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     wish: Option<(Hex<16>, u64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -142,6 +144,7 @@ impl EntryForm {
             attempt: Hex(entry.attempt.into_bytes()),
             team: entry.team.clone(),
             state,
+            request_id: entry.request_id.clone(),
             wish: entry.wish.map(|(caller, at)| (Hex(caller), at.as_millis())),
             refused: entry.refused.iter().map(|(caller, at)| (Hex(*caller), at.as_millis())).collect(),
             base: entry.base.map(|base| Hex(*base.as_bytes())),
@@ -167,6 +170,7 @@ impl EntryForm {
         };
         Entry {
             state,
+            request_id: self.request_id,
             wish: self.wish.map(|(caller, at)| (caller.0, Time::from_millis(at))),
             refused: self.refused.into_iter().map(|(caller, at)| (caller.0, Time::from_millis(at))).collect(),
             base: self.base.map(|base| Fingerprint::from_bytes(base.0)),
@@ -205,6 +209,8 @@ pub struct JobForm {
     /// The client's; files of earlier versions do not have it.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     request_id: Arc<str>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    forgotten: bool,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -239,6 +245,7 @@ impl JobForm {
             ended: record.ended.map(Time::as_millis),
             orphan: record.orphan,
             request_id: job.request_id.clone(),
+            forgotten: record.forgotten,
         }
     }
 
@@ -262,6 +269,7 @@ impl JobForm {
             life,
             ended: self.ended.map(Time::from_millis),
             orphan: self.orphan,
+            forgotten: self.forgotten,
         })
     }
 }
