@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use secrecy::zeroize::Zeroizing;
 use tokio::runtime::Handle;
 
+use super::StartError;
 use crate::admission::pace::Pace;
 use crate::admission::quota::Scope;
 use crate::admission::rate::Limits;
@@ -17,6 +19,7 @@ use crate::jobs::dedup::Dedup;
 use crate::jobs::ledger::Ledger as _;
 use crate::jobs::ledger::disk;
 use crate::jobs::ledger::disk::journal::File;
+use crate::jobs::ledger::disk::store::StoreError;
 use crate::jobs::ledger::local::LocalLedger;
 use crate::jobs::ledger::observed::ObservedLedger;
 use crate::jobs::settings::Kind;
@@ -26,6 +29,7 @@ use crate::server::body::BodyMemory;
 use crate::server::in_flight::InFlight;
 use crate::server::tally::{Closed, Tally};
 use crate::telemetry::Telemetry;
+use crate::telemetry::admin::AdminKey;
 use crate::telemetry::labels::{CloseReason, Degraded, EntryState};
 use crate::upstream::client::Upstream;
 use crate::upstream::key::UpstreamKey;
@@ -36,15 +40,15 @@ pub(super) fn gateway(
     key: UpstreamKey,
     telemetry: Arc<Telemetry>,
     ending: Ending,
-) -> Result<Arc<Gateway>, String> {
-    let rules = Rules::new(config)?;
+) -> Result<Arc<Gateway>, StartError> {
+    let rules = Rules::new(config).map_err(StartError::Faulty)?;
     for schema in [&rules.validation.generations, &rules.validation.edits] {
         telemetry.metrics.fields.know(schema.params().iter().map(String::as_str));
     }
     let bounds = rules::bounds(config);
     let opened = match config.ledger.kind {
         Kind::Memory => None,
-        Kind::Disk => Some(disk::open(&config.ledger.path, &bounds.windows).map_err(|error| error.to_string())?),
+        Kind::Disk => Some(disk::open(&config.ledger.path, &bounds.windows).map_err(|error| unopened(&error))?),
     };
     let clock = opened.as_ref().map_or_else(Clock::system, |opened| opened.clock.clone());
     let (file, ledgers) = opened.map(|opened| ((opened.store, opened.book), opened.fingerprints)).unzip();
@@ -52,7 +56,8 @@ pub(super) fn gateway(
     // The same deployment has the same name in `Via`, and two in a row have two.
     let [a, b, c, d, ..] = fingerprints.digest("via", &[&config.upstream.url]);
     let pseudonym = format!("reelgate-{a:02x}{b:02x}{c:02x}{d:02x}");
-    let upstream = Upstream::new(&config.upstream, key, &pseudonym).map_err(|fault| fault.to_string())?;
+    let upstream =
+        Upstream::new(&config.upstream, key, &pseudonym).map_err(|fault| StartError::Faulty(fault.to_string()))?;
     let upstream = Arc::new(upstream);
     let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
     let hot_entries = config.dedup.hot_entries;
@@ -60,7 +65,7 @@ pub(super) fn gateway(
         None => LocalLedger::in_memory(limits.clone(), bounds, hot_entries, clock.clone()),
         Some((store, book)) => {
             LocalLedger::on_disk(File::from(store), book, limits.clone(), bounds, hot_entries, clock.clone())
-                .map_err(|error| error.to_string())?
+                .map_err(|error| StartError::Part(error.to_string()))?
         }
     };
     ledger.reload(bounds, rules::bill(config));
@@ -124,12 +129,38 @@ pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
     });
 }
 
+/// Why the ledger could not be opened, and what helps against it.
+fn unopened(error: &StoreError) -> StartError {
+    let advice = match error {
+        StoreError::Unreadable(path, _) => {
+            let folder = path.parent().unwrap_or(path);
+            format!(": `reelgate ledger recover --offline {}` copies what can be read of it", folder.display())
+        }
+        StoreError::InUse(_) | StoreError::Io(..) | StoreError::Format { .. } | StoreError::Write(_) => String::new(),
+    };
+    StartError::Part(format!("{error}{advice}"))
+}
+
 /// The key from the environment, else the ledger's; a ledger in memory forgets its own with the rest (`MONEY.md` M9).
-fn fingerprint_key(variable: &str, ledgers: Option<FingerprintKey>) -> Result<FingerprintKey, String> {
+fn fingerprint_key(variable: &str, ledgers: Option<FingerprintKey>) -> Result<FingerprintKey, StartError> {
     if variable.is_empty() {
-        return ledgers.map_or_else(FingerprintKey::random, Ok).map_err(str::to_owned);
+        let random = || FingerprintKey::random().map_err(|error| StartError::Part(error.to_owned()));
+        return ledgers.map_or_else(random, Ok);
     }
-    let text = std::env::var(variable)
-        .map_err(|_| "dedup.key_env: the variable it names is not set, or not text".to_owned())?;
-    FingerprintKey::from_hex(&text).map_err(|error| format!("dedup.key_env: {error}"))
+    let text = variable_of("dedup.key_env", variable).map_err(StartError::Faulty)?;
+    FingerprintKey::from_hex(&text).map_err(|error| StartError::Faulty(format!("dedup.key_env: {error}")))
+}
+
+/// The operators' key, if one is configured.
+pub(crate) fn admin_key(variable: &str) -> Result<Option<AdminKey>, String> {
+    if variable.is_empty() {
+        return Ok(None);
+    }
+    let text = variable_of("admin.key_env", variable)?;
+    AdminKey::parse(&text).map(Some).map_err(|flaw| format!("admin.key_env: {flaw}"))
+}
+
+fn variable_of(key: &str, variable: &str) -> Result<Zeroizing<String>, String> {
+    let text = std::env::var(variable).map_err(|_| format!("{key}: the variable it names is not set, or not text"))?;
+    Ok(Zeroizing::new(text))
 }
