@@ -32,6 +32,7 @@ mod limits;
 mod bill;
 mod pace;
 mod watch;
+mod operators;
 mod process;
 mod reload;
 mod restart;
