@@ -2,6 +2,10 @@
 
 mod demo;
 mod health;
+mod ledger;
+mod spend;
+mod admin;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +48,11 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Jobs and entries of a running gateway, or of its file
+    #[command(subcommand)]
+    Ledger(ledger::LedgerAction),
+    /// What was spent this day and this month
+    Spend(spend::SpendArguments),
     /// Whether the gateway is ready, for images without a shell; exit status 0 or 1
     Health(health::HealthArguments),
 }
@@ -62,6 +71,8 @@ impl Command {
             Action::Simulate(arguments) => runtime()
                 .and_then(|runtime| runtime.block_on(arguments::run(arguments)).map_err(|error| failed(&error))),
             Action::Check { config } => check(config),
+            Action::Ledger(action) => ledger::run(action),
+            Action::Spend(arguments) => spend::run(&arguments),
             Action::Health(arguments) => health::run(&arguments),
         };
         match done {

@@ -1,5 +1,6 @@
 //! What operators and support see of the ledger, and what they may do to it.
 
+mod commands;
 mod pages;
 
 use hyper::Method;

@@ -2,6 +2,8 @@
 //! value, because the store does not notice flipped bits (`HARDENING.md` F-43). No prompt, no image and no key of the
 //! upstream is in it.
 
+mod versions;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -57,7 +59,7 @@ fn checksum(key: &[u8], json: &[u8]) -> [u8; CHECKSUM] {
 /// The version of these forms.
 const VERSION: u8 = 1;
 /// The length of a checksum, in bytes.
-const CHECKSUM: usize = 8;
+pub(super) const CHECKSUM: usize = 8;
 
 /// Bytes as hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,11 +13,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{error, info};
 
-use super::form::{EntryForm, JobForm, KeyForm};
 use super::store::{Batch, Store, StoreError};
-use crate::bill::form::{AccountForm, TabForm};
 use crate::clock::Clock;
-use crate::jobs::book::{Book, Dirty};
+use crate::jobs::book::Book;
 use crate::jobs::ledger::LedgerError;
 
 /// How far the writing has come.
@@ -188,7 +186,7 @@ impl Writer {
             let mut book = self.book();
             let dirty = book.take_dirty();
             let upto = self.changes.load(Ordering::Relaxed);
-            let batch = self.batch(&book, &dirty);
+            let batch = Batch::of(&book, &dirty, self.clock.now());
             (dirty, upto, batch)
         };
         match self.keeper.write(&batch) {
@@ -205,19 +203,6 @@ impl Writer {
                 self.is_open = false;
                 self.tell.send_modify(|written| written.failing = true);
             }
-        }
-    }
-
-    fn batch(&self, book: &Book, dirty: &Dirty) -> Batch {
-        let tab = book.tab();
-        let accounts = dirty.bill.accounts.iter();
-        Batch {
-            entries: dirty.entries.iter().map(|name| (*name, book.entry(name).and_then(EntryForm::of))).collect(),
-            jobs: dirty.jobs.iter().map(|id| (id.to_string(), book.record(id).map(JobForm::of))).collect(),
-            keys: dirty.keys.iter().map(|digest| (*digest, book.key(digest).map(KeyForm::of))).collect(),
-            tabs: dirty.bill.tabs.iter().map(|attempt| (*attempt, tab.open(attempt).map(TabForm::of))).collect(),
-            accounts: accounts.map(|key| (key.clone(), tab.account(key).map(AccountForm::of))).collect(),
-            heartbeat: self.clock.now(),
         }
     }
 

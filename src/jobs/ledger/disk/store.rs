@@ -14,6 +14,7 @@ use super::form::{Checked, EntryForm, JobForm, KeyForm, seal, unseal};
 use crate::bill::account::AccountKey;
 use crate::bill::form::{self, AccountForm, TabForm};
 use crate::clock::Time;
+use crate::jobs::book::{Book, Dirty};
 use crate::jobs::entry::AttemptId;
 use crate::jobs::keys::KeyDigest;
 use crate::request::fingerprint::{Fingerprint, FingerprintKey};
@@ -26,6 +27,8 @@ const KEYS: Table = TableDefinition::new("keys");
 const TABS: Table = TableDefinition::new("tabs");
 const ACCOUNTS: Table = TableDefinition::new("accounts");
 const META: Table = TableDefinition::new("meta");
+/// The file in the ledger's folder.
+pub(super) const FILE: &str = "ledger.redb";
 /// The version of the tables.
 const FORMAT: u32 = 1;
 
@@ -70,6 +73,8 @@ pub struct Contents {
     pub fingerprints: FingerprintKey,
     /// The last time that was written down.
     pub heartbeat: Time,
+    /// Records beside entries that are damaged.
+    pub damaged: usize,
 }
 
 /// What is to be written together; `None` deletes.
@@ -89,6 +94,22 @@ pub struct Batch {
     pub heartbeat: Time,
 }
 
+impl Batch {
+    /// What has changed in a book.
+    pub fn of(book: &Book, dirty: &Dirty, heartbeat: Time) -> Self {
+        let tab = book.tab();
+        let accounts = dirty.bill.accounts.iter();
+        Self {
+            entries: dirty.entries.iter().map(|name| (*name, book.entry(name).and_then(EntryForm::of))).collect(),
+            jobs: dirty.jobs.iter().map(|id| (id.to_string(), book.record(id).map(JobForm::of))).collect(),
+            keys: dirty.keys.iter().map(|digest| (*digest, book.key(digest).map(KeyForm::of))).collect(),
+            tabs: dirty.bill.tabs.iter().map(|attempt| (*attempt, tab.open(attempt).map(TabForm::of))).collect(),
+            accounts: accounts.map(|key| (key.clone(), tab.account(key).map(AccountForm::of))).collect(),
+            heartbeat,
+        }
+    }
+}
+
 /// An open ledger file.
 pub struct Store {
     database: Database,
@@ -101,13 +122,47 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let path = folder.join("ledger.redb");
+        let path = folder.join(FILE);
         let broken = |error| StoreError::Io(path.clone(), error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(broken)?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         drop(file.map_err(broken)?);
-        let opened = guarded(&path, || Database::create(&path))?;
-        match opened {
+        Self::opened(path, |path| Database::create(path))
+    }
+
+    /// Opens the file in `folder`, which must be there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open_existing(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join(FILE);
+        fs::metadata(&path).map_err(|error| StoreError::Io(path.clone(), error))?;
+        Self::opened(path, |path| Database::open(path))
+    }
+
+    /// Begins a new file in `folder`, with this fingerprint key or a new one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn begin(folder: &Path, fingerprints: Option<&str>) -> Result<Self, StoreError> {
+        let store = Self::open(folder)?;
+        if let Some(hex) = fingerprints {
+            let written = guarded(&store.path, || -> Result<(), redb::Error> {
+                let transaction = store.database.begin_write()?;
+                put_text(&transaction, b"fingerprint key", hex)?;
+                transaction.commit()?;
+                Ok(())
+            })?;
+            written.map_err(|error| StoreError::Write(error.to_string()))?;
+        }
+        Ok(store)
+    }
+
+    fn opened(
+        path: PathBuf,
+        open: impl FnOnce(&Path) -> Result<Database, redb::DatabaseError>,
+    ) -> Result<Self, StoreError> {
+        match guarded(&path, || open(&path))? {
             Ok(database) => {
                 let store = Self { database, path };
                 store.check_format()?;
@@ -150,12 +205,13 @@ impl Store {
                 Err(_) => error!("an entry of the ledger has lost its fingerprint and is skipped"),
             }
         }
-        let mut jobs = Vec::new();
+        let (mut jobs, mut damaged) = (Vec::new(), 0);
         for row in transaction.open_table(JOBS)?.iter()? {
             let (key, value) = row?;
             match unseal(key.value(), value.value()) {
                 Checked::Sound(form) => jobs.push(form),
                 Checked::Damaged => {
+                    damaged += 1;
                     error!(job = %String::from_utf8_lossy(key.value()), "a job's record is damaged and is skipped")
                 }
             }
@@ -165,22 +221,13 @@ impl Store {
             let (key, value) = row?;
             match (key.value().try_into(), unseal(key.value(), value.value())) {
                 (Ok(digest), Checked::Sound(form)) => keys.push((digest, form)),
-                _ => error!("an idempotency key's record is damaged and is skipped"),
+                _ => {
+                    damaged += 1;
+                    error!("an idempotency key's record is damaged and is skipped");
+                }
             }
         }
-        let (mut tabs, mut accounts) = (Vec::new(), Vec::new());
-        for (key, value) in optional(&transaction, TABS)? {
-            match (<[u8; 16]>::try_from(key.as_slice()), unseal(&key, &value)) {
-                (Ok(attempt), Checked::Sound(form)) => tabs.push((AttemptId::from_bytes(attempt), form)),
-                _ => error!("a tab of the ledger is damaged and is skipped"),
-            }
-        }
-        for (key, value) in optional(&transaction, ACCOUNTS)? {
-            match (form::parse_account_key(&key), unseal(&key, &value)) {
-                (Some(account), Checked::Sound(form)) => accounts.push((account, form)),
-                _ => error!("an account of the ledger is damaged and is skipped: what was spent in it is not known"),
-            }
-        }
+        let (tabs, accounts) = read_bill(&transaction, &mut damaged)?;
         let meta = transaction.open_table(META)?;
         let text = |name: &[u8]| -> Result<Option<String>, redb::Error> {
             let value = meta.get(name)?;
@@ -192,7 +239,16 @@ impl Store {
         let heartbeat = text(b"heartbeat")?.and_then(|millis| millis.parse().ok()).unwrap_or_default();
         let fingerprints = text(b"fingerprint key")?.and_then(|hex| FingerprintKey::from_hex(&hex).ok());
         let heartbeat = Time::from_millis(heartbeat);
-        Ok(fingerprints.map(|fingerprints| Contents { entries, jobs, keys, tabs, accounts, fingerprints, heartbeat }))
+        Ok(fingerprints.map(|fingerprints| Contents {
+            entries,
+            jobs,
+            keys,
+            tabs,
+            accounts,
+            fingerprints,
+            heartbeat,
+            damaged,
+        }))
     }
 
     /// Writes a batch; when this returns it is on the disk.
@@ -281,6 +337,32 @@ impl Store {
     fn unreadable(&self, why: &str) -> StoreError {
         StoreError::Unreadable(self.path.clone(), why.to_owned())
     }
+}
+
+/// What attempts cost, by attempt, and what was spent, by account.
+type Bill = (Vec<(AttemptId, TabForm)>, Vec<(AccountKey, AccountForm)>);
+
+fn read_bill(transaction: &ReadTransaction, damaged: &mut usize) -> Result<Bill, redb::Error> {
+    let (mut tabs, mut accounts) = (Vec::new(), Vec::new());
+    for (key, value) in optional(transaction, TABS)? {
+        match (<[u8; 16]>::try_from(key.as_slice()), unseal(&key, &value)) {
+            (Ok(attempt), Checked::Sound(form)) => tabs.push((AttemptId::from_bytes(attempt), form)),
+            _ => {
+                *damaged += 1;
+                error!("a tab of the ledger is damaged and is skipped");
+            }
+        }
+    }
+    for (key, value) in optional(transaction, ACCOUNTS)? {
+        match (form::parse_account_key(&key), unseal(&key, &value)) {
+            (Some(account), Checked::Sound(form)) => accounts.push((account, form)),
+            _ => {
+                *damaged += 1;
+                error!("an account of the ledger is damaged and is skipped: what was spent in it is not known");
+            }
+        }
+    }
+    Ok((tabs, accounts))
 }
 
 /// The attempt of an entry whose own is lost: none has this id.
