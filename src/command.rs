@@ -6,6 +6,7 @@ mod ledger;
 mod spend;
 mod admin;
 mod table;
+mod key;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +54,9 @@ enum Action {
     Ledger(ledger::LedgerAction),
     /// What was spent this day and this month
     Spend(spend::SpendArguments),
+    /// Gateway keys of teams
+    #[command(subcommand)]
+    Key(key::KeyAction),
     /// Whether the gateway is ready, for images without a shell; exit status 0 or 1
     Health(health::HealthArguments),
 }
@@ -73,6 +77,7 @@ impl Command {
             Action::Check { config } => check(config),
             Action::Ledger(action) => ledger::run(action),
             Action::Spend(arguments) => spend::run(&arguments),
+            Action::Key(action) => key::run(&action),
             Action::Health(arguments) => health::run(&arguments),
         };
         match done {

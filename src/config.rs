@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, Error as SyntaxError};
 
-use crate::admission::settings::{Access, Limits};
+use crate::access::settings::{Access, Team};
+use crate::admission::settings::Limits;
 use crate::bill::settings::{Budgets, Prices, Running};
 use crate::jobs::settings::{Dedup, Ledger, Polls};
 use crate::server::settings::Admin;
@@ -45,6 +46,8 @@ pub struct Config {
     pub upstream: upstream::settings::Settings,
     /// `[access]`: who may call.
     pub access: Access,
+    /// `[[teams]]`: who they are, and their keys.
+    pub teams: Vec<Team>,
     /// `[limits]`: how often.
     pub limits: Limits,
     /// `[limits]`: how many jobs at once.
@@ -100,10 +103,10 @@ impl Config {
         for finding in check::faults(&config, schema) {
             // A key that could not be read shows its default here: what follows from that would mislead.
             let unread = |key: &&str| known.iter().any(|known| known.key == **key && !known.readable);
-            if finding.keys.iter().any(unread) {
+            let key = finding.key();
+            if finding.keys.iter().chain([&key]).any(unread) {
                 continue;
             }
-            let key = finding.keys.first().copied().unwrap_or_default();
             let place = known.iter().find(|known| known.key == key).and_then(|known| known.place.clone());
             faults.push(Fault { place, key: key.to_owned(), message: finding.message });
         }
@@ -117,6 +120,7 @@ impl Config {
             admin: Admin::read(&mut root.section("admin"), &base.admin),
             upstream: upstream::settings::Settings::read(&mut root.section("upstream"), &base.upstream),
             access: Access::read(&mut root.section("access"), &base.access),
+            teams: root.each("teams", &base.teams, &Team::default(), Team::read),
             limits: Limits::read(&mut root.section("limits"), &base.limits),
             running: Running::read(&mut root.section("limits"), &base.running),
             budgets: Budgets::read(&mut root.section("budgets"), &base.budgets),
@@ -132,12 +136,7 @@ impl Config {
     /// What may be meant so, and that an operator should know at each start. Never a reason to stop.
     pub fn warnings(&self) -> Vec<Fault> {
         let told = check::warnings(self).into_iter();
-        told.map(|finding| Fault {
-            place: None,
-            key: finding.keys.first().copied().unwrap_or_default().to_owned(),
-            message: finding.message,
-        })
-        .collect()
+        told.map(|finding| Fault { place: None, key: finding.key().to_owned(), message: finding.message }).collect()
     }
 
     /// Every key with its value as it could be written, in reading order. No value is a secret.

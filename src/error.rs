@@ -79,8 +79,21 @@ pub enum Error {
         /// What is wrong and what to do.
         message: Cow<'static, str>,
     },
+    /// There is no gateway key.
+    MissingKey,
+    /// What was presented is no gateway key or token, or none that is good.
+    InvalidKey,
     /// A page of a foreign origin tried to call.
     OriginRefused,
+    /// A token is for another user than the body names.
+    UserMismatch,
+    /// The team, or its key, may not ask for this model.
+    ModelNotAllowed,
+    /// The key is not for this.
+    RouteNotAllowed {
+        /// Its name in the configuration.
+        route: &'static str,
+    },
     /// No such path.
     NotFound,
     /// A path of xAI's that this API does not offer.
@@ -165,7 +178,10 @@ impl Error {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::InvalidJson { .. } | Self::BadRequest { .. } | Self::Aborted => StatusCode::BAD_REQUEST,
-            Self::OriginRefused => StatusCode::FORBIDDEN,
+            Self::MissingKey | Self::InvalidKey => StatusCode::UNAUTHORIZED,
+            Self::OriginRefused | Self::UserMismatch | Self::ModelNotAllowed | Self::RouteNotAllowed { .. } => {
+                StatusCode::FORBIDDEN
+            }
             Self::NotFound | Self::NotOffered | Self::UnknownJob => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -198,7 +214,12 @@ impl Error {
         match self {
             Self::InvalidJson { .. } => "invalid_json",
             Self::BadRequest { .. } | Self::Aborted => "bad_request",
+            Self::MissingKey => "missing_key",
+            Self::InvalidKey => "invalid_key",
             Self::OriginRefused => "origin_refused",
+            Self::UserMismatch => "user_mismatch",
+            Self::ModelNotAllowed => "model_not_allowed",
+            Self::RouteNotAllowed { .. } => "route_not_allowed",
             Self::NotFound | Self::NotOffered => "not_found",
             Self::UnknownJob => "unknown_job",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -235,7 +256,11 @@ impl Error {
             Self::IdempotencyKeyReused => Some("Idempotency-Key"),
             Self::RateLimited { limit, .. } | Self::BudgetExhausted { limit, .. } => Some(limit),
             Self::Overloaded { what } => Some(what),
+            Self::MissingKey | Self::InvalidKey => Some("Authorization"),
             Self::OriginRefused => Some("Origin"),
+            Self::UserMismatch => Some("user"),
+            Self::ModelNotAllowed => Some("model"),
+            Self::RouteNotAllowed { route } => Some(route),
             Self::MisdirectedRequest => Some("Host"),
             _ => None,
         }
@@ -288,7 +313,16 @@ impl Error {
         match self {
             Self::InvalidJson { message } => Cow::Borrowed(message),
             Self::BadRequest { message, .. } => Cow::Borrowed(message),
-            Self::OriginRefused => "this origin may not call: add it to server.cors.allowed_origins".into(),
+            Self::MissingKey => "a key is needed: send Authorization: Bearer and the gateway key".into(),
+            Self::InvalidKey => "this key is not valid here: ask the gateway's operator for one that is".into(),
+            Self::OriginRefused => {
+                "this origin may not call: add it to server.cors.allowed_origins, or to the key's own origins".into()
+            }
+            Self::UserMismatch => {
+                "user: this token is for another user: leave the field out, or ask for a token".into()
+            }
+            Self::ModelNotAllowed => "model: this team, or this key, may not use this model".into(),
+            Self::RouteNotAllowed { route } => format!("this key, or this token, is not for {route}").into(),
             Self::NotFound => "no such path: submit to /grok/v1/videos/generations or /grok/v1/videos/edits, \
                                poll /grok/v1/videos/{request_id}"
                 .into(),
@@ -311,19 +345,7 @@ impl Error {
                 format!("{param}: {wanted}").into()
             }
             Self::MisdirectedRequest => "this host is not served here: see server.allowed_hosts".into(),
-            Self::InvalidRequest(faults) => match faults.first() {
-                None => "the body is invalid".into(),
-                Some(fault) => {
-                    let named = match fault.param.as_str() {
-                        "" => fault.message.clone(),
-                        param => format!("{param}: {}", fault.message),
-                    };
-                    match faults.len() {
-                        1 => named.into(),
-                        more => format!("{named} (and {} more, see errors)", more - 1).into(),
-                    }
-                }
-            },
+            Self::InvalidRequest(faults) => first_of(faults),
             Self::IdempotencyKeyReused => "this Idempotency-Key was used with another body: choose a new key".into(),
             Self::UriTooLong => "the request target is too long".into(),
             Self::HeaderTooLarge => "the header is too large".into(),
@@ -366,6 +388,19 @@ impl Error {
             object.insert("errors".to_owned(), self.faults().iter().map(Fault::to_json).collect());
         }
         body
+    }
+}
+
+/// The text of the first fault, and how many more there are.
+fn first_of(faults: &[Fault]) -> Cow<'static, str> {
+    let Some(fault) = faults.first() else { return "the body is invalid".into() };
+    let named = match fault.param.as_str() {
+        "" => fault.message.clone(),
+        param => format!("{param}: {}", fault.message),
+    };
+    match faults.len() {
+        1 => named.into(),
+        more => format!("{named} (and {} more, see errors)", more - 1).into(),
     }
 }
 

@@ -2,10 +2,14 @@
 //! call on a noun; what a stage learns, the next takes as an argument. Open this file first.
 
 pub mod answer;
+mod identify;
+mod owner;
+mod observer;
 mod poll;
 mod preview;
 pub mod rules;
 mod submit;
+mod tokens;
 mod understand;
 pub mod watch;
 
@@ -17,6 +21,9 @@ use arc_swap::ArcSwap;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
 
+use crate::access::settings::Gate;
+use crate::access::token::Tokens;
+use crate::admission::attempts::Attempts;
 use crate::admission::pace::Pace;
 use crate::admission::rate::Limits;
 use crate::clock::Clock;
@@ -45,6 +52,10 @@ pub struct Gateway {
     pub telemetry: Arc<Telemetry>,
     /// Who asks.
     pub clients: Clients,
+    /// What their browsers show.
+    pub tokens: Tokens,
+    /// Wrong keys, by address.
+    pub attempts: Attempts,
     /// How often they may.
     pub limits: Arc<Limits>,
     /// The bytes of all bodies together.
@@ -92,8 +103,9 @@ impl Worker {
             Ok(caller) => caller,
             Err(error) => return (Caller::default(), Err(error)),
         };
-        // In mode `open` everyone is one team; what a client sends as Authorization is not looked at, and goes no further.
-        record.team(self.gateway.clients.team());
+        if rules.teams.is_open() {
+            rules.teams.names().for_each(|team| record.team(team));
+        }
         let answer = self.route(head, upload, peer, &caller, rules, record).await;
         (caller, answer)
     }
@@ -120,12 +132,19 @@ impl Worker {
         let _guard = self.gateway.in_flight.enter().ok_or(Error::Overloaded { what: "server.requests_in_flight" })?;
         match Route::find(&head.method, head.uri.path(), head.uri.query())? {
             Route::Submit(operation) => {
-                let client = self.gateway.clients.identify(peer.address.ip());
+                let pass = self.identify(operation.into(), &head, peer, rules, record)?;
+                let client = self.gateway.clients.identify(peer.address.ip(), pass);
                 Box::pin(self.submit(operation, head, upload, client, rules, record)).await
             }
             Route::Poll { id, head: header_only } => {
+                let pass = self.identify(Gate::Poll, &head, peer, rules, record)?;
                 let passed = Passed::of(&head.headers, head.version, self.gateway.upstream.via());
-                self.poll(&id, header_only, &passed, rules, record).await
+                self.poll(&id, header_only, &passed, &pass, rules, record).await
+            }
+            Route::ClientTokens => {
+                let pass = self.identify(Gate::ClientTokens, &head, peer, rules, record)?;
+                let client = self.gateway.clients.identify(peer.address.ip(), pass);
+                Box::pin(self.client_token(&head, upload, &client, rules)).await
             }
             Route::Preflight { allow } => Ok(caller.options(&head.headers, allow)?.map(|()| Body::Empty)),
             Route::OpenApi { .. } => Ok(answer::document(rules.openapi.clone())),

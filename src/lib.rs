@@ -37,6 +37,7 @@ pub mod error;
 pub mod clock;
 pub mod server;
 pub mod request;
+pub mod access;
 pub mod admission;
 pub mod bill;
 pub mod jobs;

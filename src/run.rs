@@ -2,6 +2,7 @@
 //! and the tests start it here and nowhere else.
 
 mod build;
+mod ledger;
 mod reload;
 
 use std::future::Future;
@@ -95,7 +96,7 @@ impl Running {
         source: Option<Source>,
     ) -> Result<Self, StartError> {
         let ending = Ending::default();
-        let gateway = build::gateway(&config, key, telemetry, ending.clone())?;
+        let gateway = build::gateway(&config, key, telemetry, ending.clone()).await?;
         let admin_key = build::admin_key(&config.admin.key_env).map_err(StartError::Faulty)?;
         let unusable = |error| StartError::Admin(config.admin.listen, error);
         let admin_listener = TcpListener::bind(config.admin.listen).await.map_err(unusable)?;
@@ -205,6 +206,7 @@ async fn sweep(gateway: &Gateway) {
         let failing = !gateway.dedup.ledger().is_well();
         gateway.telemetry.metrics.degraded.set(Degraded::Ledger, i64::from(failing));
         gateway.limits.sweep();
+        gateway.attempts.sweep();
     }
 }
 

@@ -71,18 +71,27 @@ impl Buckets {
         Held { key, kind, now, bucket, next: Cell::new(None), place }
     }
 
-    /// Measures what each bucket owes by the quota that a reload has brought, and lets none owe more than one window of it.
-    /// Debts left by a limit that was off have the measure they had.
-    pub(super) fn measure(&self, kind: Kind, old: Option<Quota>, quota: &Quota, now: Nanos) {
-        let old = old.unwrap_or(*quota);
+    /// Brings every bucket from its old quota to its new one, if it has one: `change_of` says both, `common` is that of
+    /// the bucket that newcomers share.
+    pub(super) fn measure(
+        &self,
+        kind: Kind,
+        common: Option<(Quota, Quota)>,
+        change_of: impl Fn(BucketKey) -> Option<(Quota, Quota)>,
+        now: Nanos,
+    ) {
         for shard in self.shards.iter().chain([&self.last]) {
             let shard = &mut *lock(shard);
-            for bucket in shard.map.values_mut() {
-                bucket.measure(kind, &old, quota, now);
+            for (key, bucket) in &mut shard.map {
+                if let Some((old, new)) = change_of(*key) {
+                    bucket.measure(kind, &old, &new, now);
+                }
             }
             shard.none_full_before = Nanos::default();
         }
-        lock(&self.shared).measure(kind, &old, quota, now);
+        if let Some((old, new)) = common {
+            lock(&self.shared).measure(kind, &old, &new, now);
+        }
     }
 
     /// Undoes a generation that was not used, unless its bucket has been full since: then it has come back by itself.

@@ -3,6 +3,8 @@
 pub mod rate;
 pub mod quota;
 pub mod headers;
+pub mod attempts;
 pub mod pace;
+pub mod remote;
 mod buckets;
 pub mod settings;

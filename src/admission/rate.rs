@@ -2,6 +2,7 @@
 //! locks every bucket it asks, in one order, and takes from all of them or from none; a request then owns what it
 //! took, and a generation that was certainly not sent can be given back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use hyper::HeaderMap;
 use super::buckets::{Buckets, Held, Token};
 use super::headers::{Policies, Standing};
 use super::quota::{Kind, Limit, NANOS_A_MILLISECOND, Quota, Scope, whole_millis};
+use super::remote::{RemoteBucket, RemoteToken};
 use super::settings;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -19,7 +21,7 @@ use crate::request::client::{BucketKey, Who};
 
 /// All limits of this process.
 pub struct Limits {
-    quotas: ArcSwap<Quotas>,
+    quotas: ArcSwap<AllQuotas>,
     users: Buckets,
     teams: Buckets,
     addresses: Buckets,
@@ -28,10 +30,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Limits nobody has used yet.
+    /// Limits nobody has used yet, the same for every team.
     pub fn new(limits: &settings::Limits, clock: Clock) -> Self {
         Self {
-            quotas: ArcSwap::from_pointee(Quotas::of(limits)),
+            quotas: ArcSwap::from_pointee(AllQuotas::of(limits, &[])),
             users: Buckets::new(limits.tracked),
             teams: Buckets::new(limits.tracked),
             addresses: Buckets::new(limits.tracked),
@@ -40,19 +42,28 @@ impl Limits {
         }
     }
 
-    /// Takes a new configuration. What was used stays used: a bucket owes for as many submissions as before, each by the
-    /// new measure, but never more than the new window. Walks through all buckets, a shard at a time; a decision that
-    /// falls between the swap and its bucket's turn is judged by the new quota over the old debt.
-    pub fn reload(&self, limits: &settings::Limits) {
+    /// Takes a new configuration: everybody's limits, and those of teams that have their own, by the team's key. What
+    /// was used stays used: a bucket owes for as many submissions as before, each by the new measure, but never more than
+    /// the new window. Walks through all buckets, a shard at a time; a decision that falls between the swap and its
+    /// bucket's turn is judged by the new quota over the old debt.
+    pub fn reload(&self, limits: &settings::Limits, teams: &[(BucketKey, settings::Limits)]) {
         for buckets in [&self.users, &self.teams, &self.addresses] {
             buckets.track(limits.tracked);
         }
-        let quotas = Arc::new(Quotas::of(limits));
+        let quotas = Arc::new(AllQuotas::of(limits, teams));
         let old = self.quotas.swap(Arc::clone(&quotas));
         for limit in Limit::ALL {
-            if let Some(quota) = quotas.get(limit) {
-                self.buckets(limit.scope).measure(limit.kind, old.get(limit), &quota, self.now());
-            }
+            let change = |old: &Quotas, new: &Quotas| new.get(limit).map(|new| (old.get(limit).unwrap_or(new), new));
+            let common = change(&old.common, &quotas.common);
+            let own = old.teams.keys().chain(quotas.teams.keys());
+            let own: HashMap<u16, _> =
+                own.map(|team| (team.tag(), change(old.of_team(*team), quotas.of_team(*team)))).collect();
+            let of_teams = matches!(limit.scope, Scope::User | Scope::Team);
+            let change_of = |key: BucketKey| match own.get(&key.tag()) {
+                Some(change) if of_teams => *change,
+                _ => common,
+            };
+            self.buckets(limit.scope).measure(limit.kind, common, change_of, self.now());
         }
     }
 
@@ -80,10 +91,31 @@ impl Limits {
         self.take(who, Kind::Generations, &Scope::ALL)
     }
 
+    /// Takes a generation of the address alone: the others are counted elsewhere.
+    ///
+    /// # Errors
+    /// If it may not.
+    pub fn address_generation(&self, who: &Who) -> Result<(Taken, Standing), Refusal> {
+        self.take(who, Kind::Generations, &[Scope::Address])
+    }
+
+    /// The buckets of a kind that are shared by all replicas: those of user, team and total.
+    pub fn shared(&self, who: &Who, kind: Kind) -> Vec<RemoteBucket> {
+        let quotas = self.quotas.load();
+        let quotas = quotas.of_team(who.team);
+        let scopes = [Scope::User, Scope::Team, Scope::Total];
+        let bucket = |scope| {
+            let limit = Limit { scope, kind };
+            quotas.get(limit).map(|quota| RemoteBucket { limit, key: key(who, scope), quota })
+        };
+        scopes.into_iter().filter_map(bucket).collect()
+    }
+
     /// Gives a generation back that was certainly not sent; not to a bucket that has been full since, or a late
     /// refund would let one too many through.
     pub fn give_back(&self, taken: Taken) {
         let quotas = self.quotas.load();
+        let quotas = quotas.of_team(taken.team);
         let now = self.now();
         for (scope, token) in Scope::ALL.into_iter().zip(taken.tokens) {
             if let Some(token) = token {
@@ -101,9 +133,9 @@ impl Limits {
         }
     }
 
-    /// Adds `RateLimit-Policy` and `RateLimit` to an answer.
-    pub fn write_headers(&self, standing: &Standing, headers: &mut HeaderMap) {
-        self.quotas.load().policies.write(standing, headers);
+    /// Adds `RateLimit-Policy` and `RateLimit` to an answer for a client of this team.
+    pub fn write_headers(&self, team: BucketKey, standing: &Standing, headers: &mut HeaderMap) {
+        self.quotas.load().of_team(team).policies.write(standing, headers);
     }
 
     /// How many buckets of a scope are in memory.
@@ -113,6 +145,7 @@ impl Limits {
 
     fn take(&self, who: &Who, kind: Kind, scopes: &[Scope]) -> Result<(Taken, Standing), Refusal> {
         let quotas = self.quotas.load();
+        let quotas = quotas.of_team(who.team);
         if scopes.iter().all(|&scope| quotas.get(Limit { scope, kind }).is_none()) {
             return Ok((Taken::default(), Standing::default()));
         }
@@ -131,7 +164,7 @@ impl Limits {
         }
 
         let mut standing = Standing::default();
-        let mut taken = Taken::default();
+        let mut taken = Taken { team: who.team, ..Taken::default() };
         for (token, held) in taken.tokens.iter_mut().zip(&mut held) {
             let Some((limit, quota, bucket)) = held else { continue };
             if refused.is_none() {
@@ -206,6 +239,28 @@ impl From<&Refusal> for Error {
 pub struct Taken {
     /// In the order of [`Scope::ALL`].
     tokens: [Option<Token>; Scope::ALL.len()],
+    /// Those that were taken from buckets kept elsewhere.
+    pub remote: Vec<RemoteToken>,
+    /// Whose limits it was taken by.
+    team: BucketKey,
+}
+
+/// The quotas of everybody, and of the teams that have their own.
+struct AllQuotas {
+    common: Quotas,
+    teams: HashMap<BucketKey, Quotas>,
+}
+
+impl AllQuotas {
+    fn of(limits: &settings::Limits, teams: &[(BucketKey, settings::Limits)]) -> Self {
+        let teams = teams.iter().map(|(team, limits)| (*team, Quotas::of(limits))).collect();
+        Self { common: Quotas::of(limits), teams }
+    }
+
+    fn of_team(&self, team: BucketKey) -> &Quotas {
+        // Mostly no team has its own.
+        if self.teams.is_empty() { &self.common } else { self.teams.get(&team).unwrap_or(&self.common) }
+    }
 }
 
 /// The quotas of one configuration.

@@ -1,45 +1,8 @@
-//! `[access]` and `[limits.*]`: who may call, and how often.
+//! `[limits.*]`: how often each may call.
 
 use std::time::Duration;
 
-use crate::config::{Choice, Section};
-
-/// `[access]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Access {
-    /// `mode`: who may call.
-    pub mode: Mode,
-    /// `allow_public`: mode `open` on an address that is not loopback refuses to start without it.
-    pub allow_public: bool,
-}
-
-impl Access {
-    /// Reads the section; what is not written stays as in `base`.
-    pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
-        Self {
-            mode: section.value("mode", &base.mode),
-            allow_public: section.value("allow_public", &base.allow_public),
-        }
-    }
-}
-
-/// `access.mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Everyone is the team `open`; what a client sends as Authorization is dropped.
-    Open,
-}
-
-impl Choice for Mode {
-    const CHOICES: &'static [(&'static str, Self)] = &[("open", Self::Open)];
-    const LATER: &'static [&'static str] = &["keys"];
-}
-
-impl Default for Access {
-    fn default() -> Self {
-        Self { mode: Mode::Open, allow_public: false }
-    }
-}
+use crate::config::Section;
 
 /// How many, in how long: `"6/minute"`. The count is also the burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

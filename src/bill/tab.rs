@@ -49,7 +49,7 @@ pub struct Open {
 
 impl Open {
     /// When it is given up.
-    fn due(&self) -> Option<Time> {
+    pub fn due(&self) -> Option<Time> {
         match self.standing {
             Standing::Reserved => None,
             Standing::Created => Some(self.charge.at + LONGEST_JOB),
@@ -308,6 +308,29 @@ impl Tab {
         self.open.insert(attempt, open);
     }
 
+    /// Takes in a tab as it stands elsewhere: what it reserves is counted there.
+    pub fn load(&mut self, attempt: AttemptId, open: Open) {
+        self.due.extend(open.due().map(|due| (due, attempt)));
+        self.open.insert(attempt, open);
+    }
+
+    /// Takes in how many jobs of a holder run, as it stands elsewhere.
+    pub fn restore_running(&mut self, holder: &Holder, jobs: i64) {
+        if jobs != 0 {
+            self.running.insert(holder.clone(), jobs);
+        }
+    }
+
+    /// Everything that was posted: where tabs are only loaded, that is what has changed.
+    pub fn posted(&self) -> impl Iterator<Item = (&AccountKey, &Sums)> {
+        self.accounts.iter()
+    }
+
+    /// The same of jobs at once.
+    pub fn started(&self) -> impl Iterator<Item = (&Holder, i64)> {
+        self.running.iter().map(|(holder, jobs)| (holder, *jobs))
+    }
+
     /// Puts an account back that was written down.
     pub fn restore_account(&mut self, key: AccountKey, sums: Sums, name: Option<Arc<str>>) {
         if let (Holder::User(team, user), Some(name)) = (&key.holder, name) {
@@ -440,7 +463,8 @@ impl Tab {
     }
 }
 
-fn holders(team: &Arc<str>, user: UserId) -> [Holder; 3] {
+/// All whose accounts a charge of this user counts in.
+pub fn holders(team: &Arc<str>, user: UserId) -> [Holder; 3] {
     [Holder::User(team.clone(), user), Holder::Team(team.clone()), Holder::Total]
 }
 

@@ -100,6 +100,25 @@ impl Terms {
         Ok(())
     }
 
+    /// The bounds of an account that a charge counts in: the most, which of [`Sums`]' fields count, what the charge adds,
+    /// and what is said when that is too much.
+    pub fn bounds_of(
+        &self,
+        key: &AccountKey,
+        charge: &Charge,
+    ) -> impl Iterator<Item = (u64, [&'static str; 2], u64, Exhausted)> + use<> {
+        let budget = self.bound(&key.holder).budget;
+        let (money, seconds, [money_name, seconds_name]) = named(&budget, key.period);
+        let retry_after = key.period.next().begins().since(charge.at);
+        let exhausted = |name| Exhausted { limit: limit(&key.holder, name), retry_after, kind: What::Budget };
+        let (by_money, by_seconds) = (exhausted(money_name), exhausted(seconds_name));
+        let (amount, millis) = (charge.price.amount().ticks(), charge.price.millis);
+        let money = money.map(|most| (most.ticks(), ["spent", "reserved"], amount, by_money));
+        let seconds =
+            seconds.map(|most| (u64::from(most) * 1000, ["spent_millis", "reserved_millis"], millis, by_seconds));
+        money.into_iter().chain(seconds)
+    }
+
     /// What an account still holds, if it is bounded: dollars and seconds of video.
     pub fn left(&self, key: &AccountKey, sums: &Sums) -> impl Iterator<Item = Left> + use<> {
         let budget = self.bound(&key.holder).budget;

@@ -1,13 +1,15 @@
 //! What one value alone cannot show: keys that contradict each other, and what the machine does not have. Each
 //! finding names the keys it rests on, so that a key that could not even be read brings no second complaint.
 
+mod teams;
+
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::{Config, names};
-use crate::admission::settings::Mode;
+use crate::access::settings::Mode;
 use crate::bill::settings::Budgets;
 use crate::jobs::settings::Kind;
 use crate::request::route::Operation;
@@ -18,8 +20,17 @@ use crate::upstream::settings::Roots;
 pub(super) struct Finding {
     /// The keys it rests on; it is told of the first.
     pub(super) keys: &'static [&'static str],
+    /// The place in a list that it is told of, instead of the first of `keys`.
+    pub(super) at: Option<String>,
     /// What is wrong and what is allowed.
     pub(super) message: String,
+}
+
+impl Finding {
+    /// The key it is told of.
+    pub(super) fn key(&self) -> &str {
+        self.at.as_deref().or(self.keys.first().copied()).unwrap_or_default()
+    }
 }
 
 /// Tells whether a schema file's text is a schema; `Err` says what is wrong with it.
@@ -32,7 +43,9 @@ pub(super) fn faults(config: &Config, schema: SchemaCheck<'_>) -> Vec<Finding> {
     upstream(config, &mut findings);
     validation(config, schema, &mut findings);
     dedup(config, &mut findings);
+    findings.0.extend(teams::faults(config));
     budgets(config, &mut findings);
+    ledger(config, &mut findings);
     findings.0
 }
 
@@ -70,6 +83,17 @@ pub(super) fn warnings(config: &Config) -> Vec<Finding> {
         &["ledger.kind"],
         "\"memory\" forgets at a restart: prompts already paid for are bought again",
     );
+    findings.require(
+        config.ledger.kind != Kind::Redis || !dedup.key_env.is_empty(),
+        &["dedup.key_env", "ledger.kind"],
+        "with redis the fingerprints' key should come from the environment: if redis loses it together with all \
+         replicas, live prompts are bought again",
+    );
+    findings.require(
+        config.access.mode == Mode::Keys || config.teams.is_empty(),
+        &["access.mode"],
+        "\"open\" asks for no key: what [[teams]] says has no effect",
+    );
     findings.0
 }
 
@@ -78,7 +102,7 @@ struct Findings(Vec<Finding>);
 impl Findings {
     fn require(&mut self, holds: bool, keys: &'static [&'static str], message: impl Into<String>) {
         if !holds {
-            self.0.push(Finding { keys, message: message.into() });
+            self.0.push(Finding { keys, at: None, message: message.into() });
         }
     }
 
@@ -188,6 +212,34 @@ fn validation(config: &Config, schema: SchemaCheck<'_>, findings: &mut Findings)
             findings.require_ok(checked, keys);
         }
     }
+}
+
+fn ledger(config: &Config, findings: &mut Findings) {
+    let (ledger, hold) = (&config.ledger, config.dedup.unknown_hold);
+    findings.require(names::is_variable(&ledger.redis_url_env), &["ledger.redis_url_env"], NOT_A_VARIABLE);
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"{}*?[]\\".contains(&byte);
+    findings.require(
+        (1..=64).contains(&ledger.prefix.len()) && ledger.prefix.bytes().all(plain),
+        &["ledger.prefix"],
+        "expected 1 to 64 printable characters without { } * ? [ ] \\ and spaces, such as \"reelgate:\"",
+    );
+    if let Some(path) = &ledger.redis_roots {
+        findings.require_ok(readable(path), &["ledger.redis_roots"]);
+    }
+    if ledger.kind != Kind::Redis {
+        return;
+    }
+    let lease = ledger.lease_within(hold);
+    findings.require(
+        ledger.send_by < lease,
+        &["ledger.send_by", "ledger.lease", "dedup.unknown_hold"],
+        "not shorter than ledger.lease: a claim could lapse before it is sent",
+    );
+    findings.require(
+        hold >= lease * 2,
+        &["dedup.unknown_hold", "ledger.lease"],
+        "shorter than twice ledger.lease: with redis a hold must outlast the lease before it",
+    );
 }
 
 /// A budget that the longest job can never fit into would refuse it for ever (`MONEY.md` M24).

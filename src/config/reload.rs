@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Config, Fault, Faults, check};
+use crate::access::settings::Team;
 
 /// A new configuration, made fit for the process that runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,14 +25,17 @@ impl Config {
         if !restart.is_empty() {
             let clashes = check::faults(&config, &|_, _| Ok(())).into_iter().map(|finding| Fault {
                 place: None,
-                key: finding.keys.first().copied().unwrap_or_default().to_owned(),
+                key: finding.key().to_owned(),
                 message: format!("{} (a restart would apply {})", finding.message, restart.join(", ")),
             });
             Faults::none(clashes.collect())?;
         }
-        let (before, after) = (self.values(), config.values());
+        let of_teams = |(key, _): &(String, String)| key.starts_with("teams[");
+        let (mut before, mut after) = (self.values(), config.values());
+        before.retain(|value| !of_teams(value));
+        after.retain(|value| !of_teams(value));
         let differ = after.into_iter().zip(before).filter(|(new, old)| new != old);
-        let changed = differ.map(|((key, _), _)| key).collect();
+        let changed = differ.map(|((key, _), _)| key).chain(changed_teams(&self.teams, &config.teams)).collect();
         Ok(Reload { config, changed, restart })
     }
 
@@ -44,6 +48,15 @@ impl Config {
         }
         blake3::hash(text.as_bytes()).to_hex().chars().take(16).collect()
     }
+}
+
+/// The teams that came, went or are others than before, by name.
+fn changed_teams(before: &[Team], after: &[Team]) -> impl Iterator<Item = String> {
+    let differs = |team: &&Team, others: &[Team]| others.iter().all(|other| other != *team);
+    let new = after.iter().filter(|team| differs(team, before));
+    let gone = before.iter().filter(|team| after.iter().all(|other| other.name != team.name));
+    let names: Vec<String> = new.chain(gone).map(|team| format!("teams.{}", team.name)).collect();
+    names.into_iter()
 }
 
 macro_rules! keys_until_restart {
@@ -94,6 +107,12 @@ keys_until_restart! {
     ledger.kind;
     ledger.path;
     ledger.max_jobs;
+    ledger.redis_url_env;
+    ledger.redis_roots;
+    ledger.prefix;
+    ledger.timeout;
+    ledger.lease;
+    ledger.send_by;
     log.format;
 }
 

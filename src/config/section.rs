@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, MOST_FAULTS, Place, Source};
 use super::nearest;
@@ -45,13 +45,15 @@ pub(crate) struct Reader<'a> {
     environment: BTreeMap<String, String>,
     known: Vec<Known>,
     sections: Vec<String>,
+    /// Names of arrays of tables.
+    lists: Vec<String>,
     faults: Vec<Fault>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader of a parsed file, if there is one, and of what overrides it.
     pub(super) fn new(document: Option<(&'a Source, &'a DeTable<'a>)>, environment: BTreeMap<String, String>) -> Self {
-        Self { document, environment, known: Vec::new(), sections: Vec::new(), faults: Vec::new() }
+        Self { document, environment, known: Vec::new(), sections: Vec::new(), lists: Vec::new(), faults: Vec::new() }
     }
 
     /// The table around all sections.
@@ -98,6 +100,13 @@ impl<'a> Reader<'a> {
             if self.known.iter().any(|known| known.key == key) {
                 continue;
             }
+            if self.lists.contains(&key) {
+                // What is no array of tables was refused when it was asked for.
+                for (place, inner) in tables(value.get_ref()).into_iter().flatten().enumerate() {
+                    self.refuse_unknown(source, &format!("{key}[{place}]"), inner);
+                }
+                continue;
+            }
             let message = match (self.sections.contains(&key), value.get_ref().as_table()) {
                 (true, Some(inner)) => {
                     self.refuse_unknown(source, &key, inner);
@@ -129,7 +138,7 @@ impl<'a> Reader<'a> {
     /// Every name there is, keys and sections.
     fn names(&self) -> Vec<&str> {
         let keys = self.known.iter().map(|known| known.key.as_str());
-        keys.chain(self.sections.iter().map(String::as_str)).collect()
+        keys.chain(self.sections.iter().chain(&self.lists).map(String::as_str)).collect()
     }
 }
 
@@ -147,6 +156,37 @@ impl<'a> Section<'_, 'a> {
         self.reader.sections.push(key.clone());
         let table = self.table.and_then(|table| table.get(name)).and_then(|value| value.get_ref().as_table());
         Section { reader: self.reader, name: key, table }
+    }
+
+    /// Each table of an array of tables, over `empty`; where none is written, those of `base`. They stand in the file
+    /// only: a variable of the environment could not name them.
+    pub(crate) fn each<T: Clone>(
+        &mut self,
+        name: &str,
+        base: &[T],
+        empty: &T,
+        mut read: impl FnMut(&mut Section<'_, 'a>, &T) -> T,
+    ) -> Vec<T> {
+        let key = joined(&self.name, name);
+        self.reader.lists.push(key.clone());
+        let mut one = |place: usize, table, base: &T| {
+            read(&mut Section { reader: self.reader, name: format!("{key}[{place}]"), table }, base)
+        };
+        let Some((at, value)) = self.table.and_then(|table| table.get_key_value(name)) else {
+            return base.iter().enumerate().map(|(place, base)| one(place, None, base)).collect();
+        };
+        match tables(value.get_ref()) {
+            Some(tables) => {
+                tables.into_iter().enumerate().map(|(place, table)| one(place, Some(table), empty)).collect()
+            }
+            None => {
+                let place = self.reader.document.map(|(source, _)| source.line(at.span().start));
+                let message = format!("expected tables: [[{key}]]");
+                self.reader.faults.push(Fault { place: place.clone(), key: key.clone(), message });
+                self.reader.known.push(Known { key, shown: String::new(), place, readable: false });
+                base.to_vec()
+            }
+        }
     }
 
     /// The names of all tables that are written in this section: where operators name them.
@@ -189,7 +229,8 @@ impl<'a> Section<'_, 'a> {
         let key = joined(&self.name, name);
         let variable = variable_of(&key);
         let written = self.table.and_then(|table| table.get_key_value(name));
-        let text = self.reader.environment.remove(&variable);
+        let in_list = key.contains('[');
+        let text = if in_list { None } else { self.reader.environment.remove(&variable) };
         let (raw, place) = match (&text, written) {
             (Some(text), _) => (Some(Raw::Text(text)), Some(Place::Variable(variable))),
             (None, Some((name, value))) => {
@@ -210,6 +251,11 @@ impl<'a> Section<'_, 'a> {
         self.reader.known.push(Known { key, shown: value.show(), place, readable });
         value
     }
+}
+
+/// The tables of an array of tables.
+fn tables<'v, 'a>(value: &'v DeValue<'a>) -> Option<Vec<&'v DeTable<'a>>> {
+    value.as_array()?.iter().map(|item| item.get_ref().as_table()).collect()
 }
 
 /// Whether a variable of the environment may be meant to override a key: `REELGATE_SERVER__LISTEN`.

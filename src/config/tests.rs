@@ -103,7 +103,7 @@ fn every_documented_key_says_why_and_what_needs_a_restart_says_so() {
 #[test]
 fn all_faults_are_told_at_once_in_the_order_of_the_file() {
     let text = "[server]\nlisen = \"127.0.0.1:1\"\nmax_body = \"32 parsecs\"\n\n[limits.user]\ngenerations = \"0/minute\"\n\
-                [ledger]\nkind = \"redis\"\n[access]\nmode = \"keys\"\n[teams]\n";
+                [ledger]\nkind = \"paper\"\n[access]\nmode = \"key\"\n[teams]\n";
     let told = read_with(text, &[("REELGATE_LOG__LEVEL", "loud")]).unwrap_err().to_string();
     assert_eq!(
         told.lines().collect::<Vec<_>>(),
@@ -113,9 +113,9 @@ fn all_faults_are_told_at_once_in_the_order_of_the_file() {
              from 1 KiB to 1 GiB",
             "reelgate.toml:6: limits.user.generations: expected a rate such as \"6/minute\" \
              (1 to 1000000 a /second, /minute, /hour or /day), or \"off\"",
-            "reelgate.toml:8: ledger.kind: this version does not have \"redis\" yet: it has \"disk\" or \"memory\"",
-            "reelgate.toml:10: access.mode: this version does not have \"keys\" yet: it has \"open\"",
-            "reelgate.toml:11: teams: unknown key",
+            "reelgate.toml:8: ledger.kind: expected \"disk\", \"memory\" or \"redis\"",
+            "reelgate.toml:10: access.mode: expected \"open\" or \"keys\"",
+            "reelgate.toml:11: teams: expected tables: [[teams]]",
             "REELGATE_LOG__LEVEL: expected \"error\", \"warn\", \"info\" or \"debug\"",
         ]
     );
@@ -133,12 +133,7 @@ fn a_section_that_is_no_table_and_a_table_that_is_no_section_are_refused() {
 
 #[test]
 fn keys_of_later_versions_are_unknown_for_now() {
-    for (section, key) in [
-        ("server.tls", "certificate = \"x\""),
-        ("server", "trusted_proxies = []"),
-        ("ledger", "lease = \"30s\""),
-        ("polls", "ownership = \"team\""),
-    ] {
+    for (section, key) in [("server.tls", "certificate = \"x\""), ("server", "trusted_proxies = []")] {
         refused(&format!("[{section}]\n{key}"), "unknown key");
     }
 }

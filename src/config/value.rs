@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
+use toml::value::{Datetime, Offset};
 
 use crate::admission::settings::Rate;
+use crate::clock::Time;
 
 /// What stands where a value is expected.
 #[derive(Clone, Copy)]
@@ -56,7 +58,8 @@ impl Raw<'_> {
         }
     }
 
-    fn list<T: Value>(&self) -> Option<Vec<T>> {
+    /// A list of values.
+    pub(crate) fn list<T: Value>(&self) -> Option<Vec<T>> {
         match self {
             Self::Toml(value) => value.as_array()?.iter().map(|item| T::read(&Raw::Toml(item.get_ref()))).collect(),
             Self::Text(text) => {
@@ -244,6 +247,56 @@ impl Value for Vec<u16> {
     fn show(&self) -> String {
         format!("{self:?}")
     }
+}
+
+/// A moment, as TOML and RFC 3339 write it; a day alone is its beginning in UTC.
+impl Value for Option<Time> {
+    fn expected() -> Cow<'static, str> {
+        "a day or a moment such as 2027-01-31 or 2027-01-31T12:00:00Z".into()
+    }
+
+    fn read(raw: &Raw<'_>) -> Option<Self> {
+        let written = match raw {
+            Raw::Toml(DeValue::Datetime(moment)) => *moment,
+            Raw::Toml(_) | Raw::Text(_) => match raw.text()?.as_ref() {
+                "" => return Some(None),
+                text => text.parse().ok()?,
+            },
+        };
+        moment(written).map(Some)
+    }
+
+    fn show(&self) -> String {
+        self.map(|time| time.as_millis().to_string()).unwrap_or_default()
+    }
+}
+
+/// The milliseconds of a date, or of a date and a time with an offset.
+fn moment(written: Datetime) -> Option<Time> {
+    let date = written.date?;
+    let days = days(date.year.into(), date.month.into(), date.day.into());
+    let seconds = match (written.time, written.offset) {
+        (None, None) => 0,
+        (Some(time), Some(offset)) => {
+            let minutes = match offset {
+                Offset::Z => 0,
+                Offset::Custom { minutes } => i64::from(minutes),
+            };
+            let seconds = i64::from(time.second.unwrap_or_default());
+            i64::from(time.hour) * 3_600 + (i64::from(time.minute) - minutes) * 60 + seconds
+        }
+        // A time without an offset would mean another moment on another machine.
+        (Some(_), None) | (None, Some(_)) => return None,
+    };
+    let seconds = days.checked_mul(86_400)?.checked_add(seconds)?;
+    Some(Time::from_millis(u64::try_from(seconds).ok()?.checked_mul(1_000)?))
+}
+
+/// The days from 1970-01-01 to a date, years counted from March so that the leap day ends one.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let leaps = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    year * 365 + leaps + (153 * month + 2) / 5 + day - 719_469
 }
 
 impl Value for Duration {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 
@@ -83,6 +84,8 @@ impl http_body::Body for Body {
 pub enum Served {
     /// From a job that exists, worth giving out for that much longer.
     Hit(Duration),
+    /// The same, though the ledger cannot be asked (M25).
+    HitUnasked(Duration),
     /// By a new job.
     Stored,
     /// By a twin's attempt.
@@ -94,10 +97,14 @@ pub enum Served {
 impl Served {
     fn cache_status(self) -> HeaderValue {
         match self {
-            Self::Hit(ttl) => {
-                let mut text = String::with_capacity(32);
+            Self::Hit(ttl) | Self::HitUnasked(ttl) => {
+                let mut text = String::with_capacity(64);
+                let unasked = matches!(self, Self::HitUnasked(_));
                 // Writing into a String cannot fail.
                 _ = write!(text, "reelgate; hit; ttl={}", ttl.as_secs());
+                if unasked {
+                    text.push_str("; detail=ledger-unavailable");
+                }
                 HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("reelgate; hit"))
             }
             Self::Stored => HeaderValue::from_static("reelgate; fwd=miss; stored"),
@@ -155,6 +162,14 @@ pub fn refusal(error: &Error) -> Response<Body> {
         // The same submission would meet the same: only time, or the operator, changes it.
         Error::OutcomeUnknown { .. } | Error::UpstreamKeyRefused => {
             headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        // RFC 6750 §3: nothing more is told to who has not tried.
+        Error::MissingKey => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"reelgate\""));
+        }
+        Error::InvalidKey => {
+            let challenge = "Bearer realm=\"reelgate\", error=\"invalid_token\"";
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         Error::MethodNotAllowed { allow } => _ = headers.insert(ALLOW, HeaderValue::from_static(allow)),
         Error::UnsupportedMediaType { param: "Content-Encoding" } => {

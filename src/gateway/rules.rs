@@ -9,6 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::understand::Known;
+use crate::access::settings::Team;
+use crate::access::teams::Teams;
+use crate::admission;
 use crate::bill::price::Prices;
 use crate::bill::settings::Users;
 use crate::bill::terms::Terms as Bill;
@@ -16,7 +19,8 @@ use crate::config::Config;
 use crate::jobs::attempt::Terms;
 use crate::jobs::book::Bounds;
 use crate::jobs::entry::Windows;
-use crate::jobs::settings::{By, Scope, Shape};
+use crate::jobs::settings::{Adopt, By, Ownership, Scope, Shape};
+use crate::request::client::{BucketKey, Clients};
 use crate::request::openapi;
 use crate::request::route::Operation;
 use crate::request::schema::Schema;
@@ -38,6 +42,10 @@ pub struct Rules {
     pub body: Limits,
     /// What a body must look like.
     pub validation: Validation,
+    /// Who may call.
+    pub teams: Teams,
+    /// The longest life of a client token.
+    pub token_lifetime: Duration,
     /// `/openapi.json`.
     pub openapi: Bytes,
     /// What makes two submissions one.
@@ -54,6 +62,12 @@ pub struct Rules {
     pub queue_patience: Duration,
     /// How long it waits from the send.
     pub patience: Duration,
+    /// Who may poll a job.
+    pub ownership: Ownership,
+    /// Whether an id that nobody here knows belongs to whoever polls it first.
+    pub adopt_unknown: bool,
+    /// Owners of one job.
+    pub max_owners: usize,
     /// The form of polls' answers.
     pub shape: Shape,
     /// How long nobody polls a job before we do.
@@ -82,11 +96,21 @@ impl Rules {
         };
         let openapi = openapi::document(&validation.generations, &validation.edits).to_string().into();
         let dedup = &config.dedup;
+        let teams = Teams::new(&config.access, &config.teams);
         Ok(Self {
             hosts: Hosts::new(&config.server),
             cors: Cors::new(&config.server),
             body: Limits::new(&config.server),
             validation,
+            ownership: config.polls.ownership,
+            adopt_unknown: match config.polls.adopt_unknown {
+                Adopt::Auto => teams.count() <= 1,
+                Adopt::Yes => true,
+                Adopt::No => false,
+            },
+            max_owners: config.polls.max_owners,
+            teams,
+            token_lifetime: config.access.token_lifetime,
             openapi,
             by: dedup.by,
             scope: dedup.scope,
@@ -109,6 +133,12 @@ impl Rules {
             known: Known::default(),
         })
     }
+}
+
+/// The limits of the teams that have their own.
+pub fn team_limits(config: &Config, clients: &Clients) -> Vec<(BucketKey, admission::settings::Limits)> {
+    let own = |team: &Team| Some((clients.team(&team.name), team.limits.over(&config.limits)?));
+    config.teams.iter().filter_map(own).collect()
 }
 
 /// What may be spent.

@@ -45,12 +45,13 @@ impl Worker {
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
         let mut standing = Standing::default();
+        let team = client.who().team;
         let result = self.serve(operation, &head, upload, client, rules, record, &mut standing).await;
         let mut answer = result.unwrap_or_else(|error| {
             record.refused(&error);
             answer::refusal(&error)
         });
-        self.gateway.limits.write_headers(&standing, answer.headers_mut());
+        self.gateway.limits.write_headers(team, &standing, answer.headers_mut());
         Ok(answer)
     }
 
@@ -78,7 +79,10 @@ impl Worker {
             return self.preview(&understood, &client, rules, record, standing).await;
         }
         let mut answer = match self.hot(&understood, &client, rules, standing)? {
-            Some((created, until)) => self.hit(&created, until, &understood, gateway.clients.caller(&client).0, record),
+            Some((created, until)) => {
+                self.own(&created.job, &client, rules).await?;
+                self.hit(&created, until, &understood, gateway.clients.caller(&client).0, record)
+            }
             None => {
                 let mut order = Order {
                     operation,
@@ -139,6 +143,7 @@ impl Worker {
             request.ask.attempt = random_attempt()?;
             match gateway.dedup.admit(&mut request, order, &rules.terms, standing).await? {
                 Place::Hit(created, until) => {
+                    self.own(&created.job, client, rules).await?;
                     return Ok(self.hit(&created, until, understood, request.ask.asker.caller, record));
                 }
                 Place::Waiting(mut waiting) => {
@@ -167,6 +172,13 @@ impl Worker {
                         vain.pause(waiting.attempt).await;
                         continue;
                     }
+                    if let Some(Outcome::Created { request_id, .. }) = outcome.as_deref()
+                        && let Err(error) = self.own(request_id, client, rules).await
+                        && waiting.part == Part::Joiner
+                    {
+                        joined.forget();
+                        return Err(error);
+                    }
                     drop(joined);
                     record.upstream(None, begun.elapsed());
                     if waiting.part == Part::Joiner && matches!(outcome.as_deref(), Some(Outcome::Created { .. })) {
@@ -184,7 +196,7 @@ impl Worker {
     pub(super) fn request(&self, understood: &Understood, client: &Client, rules: &Rules) -> Result<Request, Error> {
         let Understood { wishes, names, .. } = understood;
         let gateway = &*self.gateway;
-        let user = understood.user.as_deref().filter(|_| rules.scope == Scope::User).unwrap_or_default();
+        let user = client.user.as_deref().filter(|_| rules.scope == Scope::User).unwrap_or_default();
         let key = wishes.idempotency_key.as_deref();
         let ask = Ask {
             fingerprint: names.fingerprint,
@@ -270,7 +282,9 @@ impl Worker {
         let reason = if created.by == caller { Saved::Retry } else { Saved::Hit };
         record.saved(reason, understood.price.amount());
         let ttl = until.since(self.gateway.clock.now());
-        answer::created(created.answer.clone(), Served::Hit(ttl), None)
+        let asked = self.gateway.dedup.ledger().is_well();
+        let served = if asked { Served::Hit(ttl) } else { Served::HitUnasked(ttl) };
+        answer::created(created.answer.clone(), served, None)
     }
 }
 

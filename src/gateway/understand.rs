@@ -23,6 +23,8 @@ use crate::request::submission::{Submission, Wishes};
 pub(super) struct Understood {
     /// The body's `user`.
     pub(super) user: Option<String>,
+    /// The model it asks for.
+    pub(super) model: Option<String>,
     /// What its headers ask for.
     pub(super) wishes: Wishes,
     /// What to tell about deprecated fields.
@@ -68,45 +70,79 @@ impl Worker {
         body: &Bytes,
         rules: &Arc<Rules>,
     ) -> Result<Arc<Understood>, Error> {
-        if body.len() > LONG {
-            let (gateway, team, body, rules) = (self.gateway.clone(), client.team.clone(), body.clone(), rules.clone());
-            let read = move || read(&gateway, operation, wishes, &team, &body, &rules).map(Arc::new);
-            return tokio::task::spawn_blocking(read).await.map_err(|_| Error::Internal)?;
+        let understood = if body.len() > LONG {
+            let (gateway, body, rules) = (self.gateway.clone(), body.clone(), rules.clone());
+            let sharer = Sharer { team: client.team.clone(), user: client.user.clone() };
+            let read = move || read(&gateway, operation, wishes, &sharer, &body, &rules).map(Arc::new);
+            tokio::task::spawn_blocking(read).await.map_err(|_| Error::Internal)??
+        } else {
+            self.understand_here(operation, wishes, client, body, rules)?
+        };
+        // Only now, because a body that breaks its schema is told so first.
+        let of_another = |user: &String| client.pass.user().is_some_and(|fixed| fixed != user);
+        if understood.user.as_ref().is_some_and(of_another) {
+            return Err(Error::UserMismatch);
         }
+        client.pass.check_model(understood.model.as_deref())?;
+        Ok(understood)
+    }
+
+    fn understand_here(
+        &self,
+        operation: Operation,
+        wishes: Wishes,
+        client: &Client,
+        body: &Bytes,
+        rules: &Arc<Rules>,
+    ) -> Result<Arc<Understood>, Error> {
+        let sharer = Sharer { team: client.team.clone(), user: client.user.clone() };
         if rules.by != By::Prompt || wishes != Wishes::default() {
-            return read(&self.gateway, operation, wishes, &client.team, body, rules).map(Arc::new);
+            return read(&self.gateway, operation, wishes, &sharer, body, rules).map(Arc::new);
         }
-        let bytes = self.gateway.fingerprints.of_bytes(&[operation.name().as_bytes(), client.team.as_bytes(), body]);
+        let (operation_name, user) = (operation.name().as_bytes(), sharer.user.as_deref().unwrap_or_default());
+        let parts: &[&[u8]] = match rules.scope {
+            Scope::User => &[operation_name, client.team.as_bytes(), body, user.as_bytes()],
+            Scope::Team | Scope::Global => &[operation_name, client.team.as_bytes(), body],
+        };
+        let bytes = self.gateway.fingerprints.of_bytes(parts);
         if let Some(known) = rules.known.0.get(&bytes) {
             return Ok(known);
         }
-        let understood = Arc::new(read(&self.gateway, operation, wishes, &client.team, body, rules)?);
+        let understood = Arc::new(read(&self.gateway, operation, wishes, &sharer, body, rules)?);
         rules.known.0.insert(bytes, understood.clone());
         Ok(understood)
     }
+}
+
+/// With whom a submission shares, as far as its body does not say.
+struct Sharer {
+    team: Arc<str>,
+    /// The user that a token fixes.
+    user: Option<String>,
 }
 
 fn read(
     gateway: &Gateway,
     operation: Operation,
     wishes: Wishes,
-    team: &str,
+    sharer: &Sharer,
     body: &Bytes,
     rules: &Rules,
 ) -> Result<Understood, Error> {
-    let Submission { fields, user, wishes, deprecated, faults, .. } =
+    let Submission { fields, user, model, wishes, deprecated, faults, .. } =
         Submission::parse(operation, wishes, body, &rules.validation)?;
+    let named = user.as_deref().or(sharer.user.as_deref()).unwrap_or_default();
     let sharing = Sharing {
         origin: &rules.origin,
-        team: (rules.scope != Scope::Global).then_some(team),
-        user: (rules.scope == Scope::User).then_some(user.as_deref().unwrap_or_default()),
+        team: (rules.scope != Scope::Global).then_some(&sharer.team),
+        user: (rules.scope == Scope::User).then_some(named),
         variation: wishes.variation.as_deref(),
         ..Sharing::default()
     };
     let name = |sharing: &Sharing<'_>| gateway.fingerprints.fingerprint(sharing, operation, &fields, &rules.url_ignore);
     let names = Names::of(rules.by, &sharing, wishes.idempotency_key.as_deref(), name)?;
     let price = rules.prices.of(operation, &fields);
-    Ok(Understood { user, wishes, deprecated, faults, names, price })
+    Ok(Understood { user, model, wishes, deprecated, faults, names, price })
 }
 
 impl Names {

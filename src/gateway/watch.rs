@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Gateway;
-use super::poll::{self, Observer};
+use super::observer::{Asking, Observer};
 use super::rules::Rules;
 use crate::jobs::records::Job;
 use crate::request::route::RequestId;
@@ -79,9 +79,9 @@ impl Watcher {
 
     /// Looks at one job, and tells the ledger as a client's poll would.
     async fn look(self: Arc<Self>, job: Arc<Job>, rules: Arc<Rules>) -> Looked {
-        let begun = Instant::now();
-        let answer = self.polls.get(&job.id, &self.passed).await;
-        poll::count(&self.gateway.telemetry.metrics, UpstreamOperation::Watch, answer.as_ref(), begun.elapsed());
+        let (gateway, polls, passed) = (&*self.gateway, &self.polls, &self.passed);
+        let asking = Asking { gateway, polls, passed, operation: UpstreamOperation::Watch };
+        let answer = asking.about(&job.id, Some(&job), |_, _| {}).await;
         let (id, rest) = (job.id.clone(), rest(answer.as_ref()));
         if let Ok(answer) = answer {
             let witness = Box::new(Observer::new(&self.gateway, job, answer.body().key().id(), &rules));

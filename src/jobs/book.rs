@@ -15,6 +15,7 @@ use crate::bill::tab::Tab;
 use crate::clock::Time;
 use crate::jobs::entry::{Asker, AttemptId, Caller, Created, Entry, Fate, Look, State, Turn, Windows};
 use crate::jobs::keys::{self, KeyDigest, Keys, NewKey};
+use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job, Records};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -143,6 +144,13 @@ impl Book {
         room
     }
 
+    /// Makes room by this entry, if it is `done`.
+    pub fn evict_done(&mut self, fingerprint: &Fingerprint, windows: &Windows) {
+        if self.entries.get(fingerprint).is_some_and(|entry| matches!(entry.state, State::Done(..))) {
+            self.remove(*fingerprint, windows);
+        }
+    }
+
     /// What every attempt costs.
     pub const fn tab(&self) -> &Tab {
         &self.tab
@@ -219,8 +227,25 @@ impl Book {
         if self.records.get(&job.id).is_some_and(|known| known.job.fingerprint != job.fingerprint) {
             self.twice.add(&job.id, job.fingerprint);
         }
+        // If the upstream gave this id to another team before, it is both teams' now.
+        self.records.own(&job.id, Owner { team: job.team.clone(), user: None }, usize::MAX);
         self.records.insert(job.clone(), rank == Rank::Orphan);
         rank
+    }
+
+    /// A team, or one of its users, has met a job (M31).
+    pub fn own(&mut self, id: &RequestId, owner: Owner, most: usize) -> Owned {
+        self.records.own(id, owner, most)
+    }
+
+    /// A job that nobody here made belongs to whoever asked for it first (M31). Gives the job as it stands.
+    pub fn adopt(&mut self, job: &Arc<Job>, bounds: &Bounds) -> Arc<Job> {
+        if let Some(known) = self.job(&job.id) {
+            return known;
+        }
+        self.records.make_room(bounds.max_jobs);
+        self.records.insert(job.clone(), false);
+        job.clone()
     }
 
     /// Nobody knows whether the attempt was paid: its twins are held.

@@ -126,8 +126,19 @@ pub struct Entry {
     pub base: Option<Fingerprint>,
     /// Whether its only waiter left before its answer was taken (M15).
     pub undelivered: bool,
+    /// On a ledger that replicas share: until when a claim stands without being renewed (M4).
+    pub lease: Option<Time>,
     /// What this entry replaced, until it is certain that a new job exists.
     pub beneath: Option<Box<Entry>>,
+}
+
+/// Attempts whose leases have lapsed.
+#[derive(Clone, Debug, Default)]
+pub struct Lapsed {
+    /// They had claimed, and will send nothing.
+    pub gone: Vec<AttemptId>,
+    /// They were sending: their outcome is unknown until then.
+    pub doubtful: Vec<(AttemptId, Time)>,
 }
 
 /// Who asks, and what they wish.
@@ -191,7 +202,27 @@ impl Entry {
             refused: Vec::new(),
             base: None,
             undelivered: false,
+            lease: None,
             beneath: None,
+        }
+    }
+
+    /// What is left of this entry, and of those beneath it, when leases have lapsed (M4): a claim reads as free, what
+    /// was being sent as unknown until the lease's end and the hold. Which attempts that were is told.
+    pub fn lapse(mut self, now: Time, windows: &Windows, lapsed: &mut Lapsed) -> Option<Self> {
+        self.beneath = self.beneath.take().and_then(|beneath| beneath.lapse(now, windows, lapsed)).map(Box::new);
+        match (&self.state, self.lease) {
+            (State::Claimed, Some(lease)) if lease <= now => {
+                lapsed.gone.push(self.attempt);
+                self.beneath.map(|beneath| *beneath)
+            }
+            (State::Sending, Some(lease)) if lease <= now => {
+                let until = lease + windows.hold;
+                lapsed.doubtful.push((self.attempt, until));
+                self.state = State::Unknown(until);
+                Some(self)
+            }
+            _ => Some(self),
         }
     }
 

@@ -153,6 +153,15 @@ impl Keys {
         self.by_digest.insert(digest, record);
     }
 
+    /// Takes in a record as it stands elsewhere.
+    pub fn load(&mut self, digest: KeyDigest, record: KeyRecord) {
+        if !matches!(record.fate, Fate::Created(_)) {
+            self.by_attempt.entry(record.attempt).or_default().push(digest);
+        }
+        self.order.insert((record.since, digest));
+        self.by_digest.insert(digest, record);
+    }
+
     fn mark(&mut self, digest: KeyDigest) {
         if self.durable {
             self.changed.insert(digest);

@@ -3,6 +3,7 @@
 pub mod entry;
 pub mod book;
 pub mod keys;
+pub mod owners;
 pub mod records;
 pub mod watchlist;
 pub mod list;

@@ -12,6 +12,7 @@ use crate::bill::tab::Verdict;
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Shown};
 use crate::jobs::list::Cursor;
+use crate::jobs::owners::{Owned, Owner, Owners};
 use crate::jobs::watchlist::Watchlist;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -41,6 +42,8 @@ pub struct Job {
     unfinished: AtomicU64,
     /// The last time a client polled it, in milliseconds; 0: never, as far as this process knows.
     polled: AtomicU64,
+    /// Who owns it beside `team`.
+    pub owners: Owners,
 }
 
 impl Job {
@@ -53,7 +56,7 @@ impl Job {
         key: &str,
         created: Time,
     ) -> Self {
-        let (unfinished, polled) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (unfinished, polled, owners) = (AtomicU64::new(0), AtomicU64::new(0), Owners::default());
         Self {
             id,
             attempt,
@@ -64,6 +67,7 @@ impl Job {
             request_id: Arc::default(),
             unfinished,
             polled,
+            owners,
         }
     }
 
@@ -87,6 +91,19 @@ impl Job {
     /// When a client was last told of it.
     pub fn heard(&self) -> Time {
         self.polled().map_or(self.created, |polled| polled.max(self.created))
+    }
+
+    /// A job that nobody here made: it is `owner`'s, who asked for it first (M31).
+    pub fn adopted(id: RequestId, owner: Owner, key: &str, now: Time) -> Self {
+        let (nobody, nothing) = (AttemptId::from_bytes([0; 16]), Fingerprint::from_bytes([0; 32]));
+        let team = owner.team.clone();
+        let owners = Owners::of(owner.user.is_some().then_some(owner).into_iter().collect());
+        Self { owners, ..Self::new(id, nobody, nothing, team, key, now) }
+    }
+
+    /// Whether it is `owner`'s.
+    pub fn is_of(&self, owner: &Owner) -> bool {
+        owner.user.is_none() && self.team == owner.team || self.owners.include(owner)
     }
 
     /// A poll has shown it unfinished.
@@ -209,6 +226,19 @@ impl Records {
         self.watched.add(&id, created);
         self.made.insert((created, id.clone()));
         self.by_id.insert(id, Record { job, life: Life::Running, ended: None, orphan, forgotten: false });
+    }
+
+    /// From now on the job is `owner`'s too; no more than `most` beside its maker's team.
+    pub fn own(&mut self, id: &RequestId, owner: Owner, most: usize) -> Owned {
+        let Some(record) = self.by_id.get(id) else { return Owned::NoRecord };
+        if record.job.is_of(&owner) {
+            return Owned::Already;
+        }
+        let owned = record.job.owners.add(owner, most);
+        if owned == Owned::News {
+            self.mark(id);
+        }
+        owned
     }
 
     /// The record of an id.

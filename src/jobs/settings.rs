@@ -1,9 +1,10 @@
 //! `[dedup]`, `[ledger]` and `[polls]`: what counts as the same prompt, and how long it is remembered.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Choice, Section, WINDOW, WINDOW_OR_NONE};
+use crate::config::{Choice, Raw, Section, Value, WAIT, WINDOW, WINDOW_OR_NONE};
 
 /// `[dedup]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,6 +124,18 @@ pub struct Ledger {
     pub path: PathBuf,
     /// `max_jobs`: job records in all; the oldest ended make room.
     pub max_jobs: usize,
+    /// `redis_url_env`: the environment variable that holds the URL of Redis, with its password.
+    pub redis_url_env: String,
+    /// `redis_roots`: a PEM file of the authority that signs Redis' certificate; empty: Mozilla's list.
+    pub redis_roots: Option<PathBuf>,
+    /// `prefix`: what all keys in Redis begin with; a deployment of its own has one of its own.
+    pub prefix: String,
+    /// `timeout`: how long one question to Redis may take.
+    pub timeout: Duration,
+    /// `lease`: how long a claim in Redis stands without being renewed (M4).
+    pub lease: Duration,
+    /// `send_by`: how long after its claim a replica may still begin to send (M3).
+    pub send_by: Duration,
 }
 
 impl Ledger {
@@ -132,9 +145,23 @@ impl Ledger {
             kind: section.value("kind", &base.kind),
             path: section.value("path", &base.path),
             max_jobs: section.within("max_jobs", &base.max_jobs, 1..=100_000_000),
+            redis_url_env: section.value("redis_url_env", &base.redis_url_env),
+            redis_roots: section.value("redis_roots", &base.redis_roots),
+            prefix: section.value("prefix", &base.prefix),
+            timeout: section.within("timeout", &base.timeout, WAIT),
+            lease: section.within("lease", &base.lease, WAIT),
+            send_by: section.within("send_by", &base.send_by, WAIT),
         }
     }
+
+    /// The lease that counts: as it stands here, but if that is the default no more than half of `hold` (M4).
+    pub fn lease_within(&self, hold: Duration) -> Duration {
+        if self.lease == DEFAULT_LEASE { self.lease.min(hold / 2) } else { self.lease }
+    }
 }
+
+/// `ledger.lease`, if nothing else is written.
+const DEFAULT_LEASE: Duration = Duration::from_secs(30);
 
 /// `ledger.kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,16 +170,28 @@ pub enum Kind {
     Disk,
     /// In this process: a restart forgets.
     Memory,
+    /// In one Redis for many processes.
+    Redis,
 }
 
 impl Choice for Kind {
-    const CHOICES: &'static [(&'static str, Self)] = &[("disk", Self::Disk), ("memory", Self::Memory)];
-    const LATER: &'static [&'static str] = &["redis"];
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("disk", Self::Disk), ("memory", Self::Memory), ("redis", Self::Redis)];
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self { kind: Kind::Disk, path: PathBuf::from("reelgate-data"), max_jobs: 1_000_000 }
+        Self {
+            kind: Kind::Disk,
+            path: PathBuf::from("reelgate-data"),
+            max_jobs: 1_000_000,
+            redis_url_env: "REELGATE_REDIS_URL".to_owned(),
+            redis_roots: None,
+            prefix: "reelgate:".to_owned(),
+            timeout: Duration::from_millis(100),
+            lease: DEFAULT_LEASE,
+            send_by: Duration::from_secs(1),
+        }
     }
 }
 
@@ -165,6 +204,12 @@ pub struct Polls {
     pub watch: Option<Duration>,
     /// `watch_concurrency`: how many jobs we look at at once.
     pub watch_concurrency: usize,
+    /// `ownership`: who may poll a job (M31).
+    pub ownership: Ownership,
+    /// `adopt_unknown`: whether an id that nobody here knows belongs to whoever polls it first.
+    pub adopt_unknown: Adopt,
+    /// `max_owners`: owners of one job beside the team it was made for.
+    pub max_owners: usize,
 }
 
 impl Polls {
@@ -174,7 +219,58 @@ impl Polls {
             shape: section.value("shape", &base.shape),
             watch: section.within("watch", &base.watch, None..=Some(Duration::from_secs(3600))),
             watch_concurrency: section.within("watch_concurrency", &base.watch_concurrency, 1..=256),
+            ownership: section.value("ownership", &base.ownership),
+            adopt_unknown: section.value("adopt_unknown", &base.adopt_unknown),
+            max_owners: section.within("max_owners", &base.max_owners, 1..=1_000_000),
         }
+    }
+}
+
+/// `polls.ownership`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// The teams that made or met a job.
+    Team,
+    /// The same; with a client token, only the user that made or met it.
+    User,
+    /// Everybody.
+    Off,
+}
+
+impl Choice for Ownership {
+    const CHOICES: &'static [(&'static str, Self)] = &[("team", Self::Team), ("user", Self::User), ("off", Self::Off)];
+}
+
+/// `polls.adopt_unknown`: true, false, or `"auto"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopt {
+    /// With one team yes, with more no.
+    Auto,
+    /// Yes.
+    Yes,
+    /// No.
+    No,
+}
+
+impl Value for Adopt {
+    fn expected() -> Cow<'static, str> {
+        "true, false or \"auto\"".into()
+    }
+
+    fn read(raw: &Raw<'_>) -> Option<Self> {
+        if raw.text().is_some_and(|text| text == "auto") {
+            return Some(Self::Auto);
+        }
+        bool::read(raw).map(|yes| if yes { Self::Yes } else { Self::No })
+    }
+
+    fn show(&self) -> String {
+        let word = match self {
+            Self::Auto => "auto",
+            Self::Yes => "true",
+            Self::No => "false",
+        };
+        word.to_owned()
     }
 }
 
@@ -193,6 +289,13 @@ impl Choice for Shape {
 
 impl Default for Polls {
     fn default() -> Self {
-        Self { shape: Shape::Unchanged, watch: Some(Duration::from_secs(60)), watch_concurrency: 4 }
+        Self {
+            shape: Shape::Unchanged,
+            ownership: Ownership::Team,
+            adopt_unknown: Adopt::Auto,
+            max_owners: 1000,
+            watch: Some(Duration::from_secs(60)),
+            watch_concurrency: 4,
+        }
     }
 }

@@ -10,10 +10,10 @@ use crate::jobs::entry::AttemptId;
 use crate::jobs::records::Job;
 use crate::request::route::RequestId;
 
-/// The running jobs by their next look.
+/// The running jobs by the moment from which their quiet counts: so another `quiet` counts at once.
 #[derive(Debug, Default)]
 pub struct Watchlist {
-    due: BTreeSet<(Time, RequestId)>,
+    quiet_since: BTreeSet<(Time, RequestId)>,
     places: HashMap<RequestId, Place>,
 }
 
@@ -35,7 +35,7 @@ impl Watchlist {
     /// A job has ended, or is forgotten.
     pub fn remove(&mut self, id: &RequestId) {
         if let Some(Place { at, .. }) = self.places.remove(id) {
-            self.due.remove(&(at, id.clone()));
+            self.quiet_since.remove(&(at, id.clone()));
         }
     }
 
@@ -54,19 +54,20 @@ impl Watchlist {
             if found.len() >= most {
                 break;
             }
-            let Some((_, id)) = self.due.first().filter(|(at, _)| *at <= now).cloned() else { break };
+            let Some((_, id)) = self.quiet_since.first().filter(|(at, _)| *at + quiet <= now).cloned() else { break };
             let Some(job) = job(&id) else {
                 self.remove(&id);
                 continue;
             };
             let Some(looks) = self.places.get(&id).map(|place| place.looks) else { break };
             self.remove(&id);
-            let earliest = job.heard() + quiet;
-            if now < earliest {
-                self.place(&id, Place { at: earliest, looks });
+            let heard = job.heard();
+            if now < heard + quiet {
+                self.place(&id, Place { at: heard, looks });
                 continue;
             }
-            self.place(&id, Place { at: now + pause(quiet, looks, job.attempt), looks: looks.saturating_add(1) });
+            let wait = pause(quiet, looks, job.attempt).saturating_sub(quiet);
+            self.place(&id, Place { at: now + wait, looks: looks.saturating_add(1) });
             found.push(job.clone());
         }
         found
@@ -83,7 +84,7 @@ impl Watchlist {
     }
 
     fn place(&mut self, id: &RequestId, place: Place) {
-        self.due.insert((place.at, id.clone()));
+        self.quiet_since.insert((place.at, id.clone()));
         self.places.insert(id.clone(), place);
     }
 }
@@ -98,7 +99,7 @@ pub fn pause(quiet: Duration, looks: u32, attempt: AttemptId) -> Duration {
 }
 
 /// The longest time between two looks at one job.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// Doubling further would be past any bound.
 const MOST_DOUBLINGS: u32 = 30;
 /// How many jobs one call moves or gives, so that the lock around it is held briefly.
@@ -167,7 +168,7 @@ mod tests {
         assert_eq!(names(70, 2), ["a"]);
         assert!(names(71, 9).is_empty());
         jobs.iter().for_each(|job| list.remove(&job.id));
-        assert!(list.is_empty() && list.due.is_empty());
+        assert!(list.is_empty() && list.quiet_since.is_empty());
     }
 
     #[test]

@@ -7,11 +7,13 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use crate::access::teams::{OPEN, Pass};
+
 /// Tells clients apart; one for the whole process.
 pub struct Clients {
     secret: [u8; 32],
-    open: Arc<str>,
-    open_key: BucketKey,
+    /// The key of everyone's team in mode `open`.
+    open: BucketKey,
 }
 
 impl Clients {
@@ -28,34 +30,56 @@ impl Clients {
     /// Clients under a secret that outlives the process, so that accounts and refusals are found again by whoever
     /// starts next.
     pub fn keyed(secret: [u8; 32]) -> Self {
-        let open = Arc::<str>::from("open");
-        let open_key = BucketKey::new(digest(&secret, b"team", &[open.as_bytes()]));
-        Self { secret, open, open_key }
+        let open = BucketKey::new(digest(&secret, b"team", &[OPEN.as_bytes()]));
+        Self { secret, open }
     }
 
-    /// The team of everyone in mode `open`.
-    pub const fn team(&self) -> &Arc<str> {
-        &self.open
-    }
-
-    /// The client behind a connection in mode `open`: everyone is the team `open`. Its `user` is known only once the
-    /// body is read; without one, each address has a bucket of its own among the users.
-    pub fn identify(&self, address: IpAddr) -> Client {
+    /// The client behind a connection that has shown this. Its `user` is known only once the body is read, unless a
+    /// token fixes it; without one, each gateway key has a bucket of its own among the users, and where there are none
+    /// (mode `open`) each address.
+    pub fn identify(&self, address: IpAddr, pass: Pass) -> Client {
         let group = AddressGroup::of(address);
-        let team = self.open_key;
-        let address_key = BucketKey::new(digest(&self.secret, b"address", &[group.as_bytes()]));
-        let who = Who { user: address_key.inside(team), team, address: address_key };
-        Client { team: Arc::clone(&self.open), address, user: None, who }
+        let address_key = self.address_of(group);
+        let (team, user) = match &pass.key {
+            None => (self.open, address_key.inside(self.open).tagged(self.open)),
+            Some(key) => {
+                let (name, team) = (&pass.team.name, self.team(&pass.team.name));
+                (team, self.bucket(b"gateway key", &[name.as_bytes(), key.id.as_bytes()]).tagged(team))
+            }
+        };
+        let who = Who { user, team, address: address_key };
+        let fixed = pass.user().map(str::to_owned);
+        let client = Client { team: pass.team.name.clone(), pass, address, user: None, who };
+        self.named(client, fixed)
     }
 
-    /// The same client, now that its body is read: `user` is what the body says, in NFC.
+    /// The same client, now that its body is read: `user` is what the body says, in NFC. It changes nothing where a
+    /// token fixes the user.
     pub fn named(&self, mut client: Client, user: Option<String>) -> Client {
-        if let Some(user) = &user {
-            let parts = [client.team.as_bytes(), user.as_bytes()];
-            client.who.user = BucketKey::new(digest(&self.secret, b"user", &parts));
+        if let Some(user) = user {
+            let key = self.bucket(b"user", &[client.team.as_bytes(), user.as_bytes()]);
+            client.who.user = key.tagged(client.who.team);
+            client.user = Some(user);
         }
-        client.user = user;
         client
+    }
+
+    /// The key under which the limits count a team.
+    pub fn team(&self, name: &str) -> BucketKey {
+        self.bucket(b"team", &[name.as_bytes()])
+    }
+
+    /// The key under which the limits count an address.
+    pub fn address(&self, address: IpAddr) -> BucketKey {
+        self.address_of(AddressGroup::of(address))
+    }
+
+    fn address_of(&self, group: AddressGroup) -> BucketKey {
+        self.bucket(b"address", &[group.as_bytes()])
+    }
+
+    fn bucket(&self, label: &[u8], parts: &[&[u8]]) -> BucketKey {
+        BucketKey::new(digest(&self.secret, label, parts))
     }
 
     /// Team, user and address together (`MONEY.md` M13, M14). An address counts as its group, because a client's
@@ -83,9 +107,11 @@ fn digest(secret: &[u8; 32], label: &[u8], parts: &[&[u8]]) -> [u8; 16] {
 pub struct Client {
     /// Whose money it spends.
     pub team: Arc<str>,
+    /// What it has shown, and so what it may.
+    pub pass: Pass,
     /// Where it calls from.
     pub address: IpAddr,
-    /// The body's `user`.
+    /// The body's `user`, or the token's.
     pub user: Option<String>,
     who: Who,
 }
@@ -100,7 +126,7 @@ impl Client {
 /// The keys of one client's buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Who {
-    /// The `user` inside its team; without a `user`, the address inside the team.
+    /// The `user` inside its team; without a `user`, the gateway key, or in mode `open` the address inside the team.
     pub user: BucketKey,
     /// The team.
     pub team: BucketKey,
@@ -137,6 +163,18 @@ impl BucketKey {
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
+    /// The key with the tag of a team's key, so that a reload finds the quota of a user's bucket. What is left of it is
+    /// still far too long to be met by chance.
+    const fn tagged(self, team: Self) -> Self {
+        Self { low: self.low, high: self.high & !TAG | team.high & TAG }
+    }
+
+    /// A few bits that a team's key and the keys of its users have in common. Two teams may by chance have the same;
+    /// then a reload measures the debts of one by the quota of the other, once.
+    pub const fn tag(self) -> u16 {
+        (self.high & TAG) as u16
+    }
+
     /// The half that [`Hash`] does not use: it spreads keys over shards.
     pub const fn spread(self) -> u64 {
         self.high
@@ -148,6 +186,9 @@ impl Hash for BucketKey {
         state.write_u64(self.low);
     }
 }
+
+/// The bits of a tag. [`BucketKey::spread`] goes by the others first.
+const TAG: u64 = 0xffff;
 
 /// What counts as one address: all of IPv4 (also when it comes mapped into IPv6), the /64 of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +226,7 @@ mod tests {
     use super::*;
 
     fn client(clients: &Clients, address: &str, user: Option<&str>) -> Client {
-        clients.named(clients.identify(address.parse().unwrap()), user.map(str::to_owned))
+        clients.named(clients.identify(address.parse().unwrap(), Pass::open()), user.map(str::to_owned))
     }
 
     #[test]

@@ -163,6 +163,11 @@ impl FingerprintKey {
         digest
     }
 
+    /// A key of its own for another purpose: nobody gets from one to the other, and who has this key has that one too.
+    pub fn derive(&self, purpose: &str) -> SecretBox<[u8; 32]> {
+        SecretBox::new(Box::new(blake3::derive_key(purpose, self.0.expose_secret())))
+    }
+
     fn canonical<'a>(&self, purpose: &[u8], url_ignore: &'a [String]) -> Canonical<'a> {
         let hasher = blake3::Hasher::new_keyed(self.0.expose_secret());
         let mut canonical = Canonical { hasher, gathered: Vec::with_capacity(GATHERED), url_ignore };

@@ -96,6 +96,7 @@ impl Refusal {
         names.extend(of_submission.then_some(["RateLimit", "RateLimit-Policy"]).into_iter().flatten());
         names.extend(match self.status {
             409 => &["Retry-After", "X-Should-Retry"][..],
+            401 => &["WWW-Authenticate"],
             415 => &["Accept", "Accept-Encoding"],
             402 | 429 | 500 | 503 => &["Retry-After"],
             502 => &["Retry-After", "X-Should-Retry", "Proxy-Status"],
@@ -134,13 +135,18 @@ fn reference(kind: &str, name: &str) -> Value {
 const SUBMISSION: &str = "submission";
 
 /// By kind of operation.
-const REFUSALS: [(&str, &[Refusal]); 3] = [
+const REFUSALS: [(&str, &[Refusal]); 4] = [
     (
         SUBMISSION,
         &[
             Refusal::or_passed(400, &["invalid_json", "bad_request"], "The request is malformed."),
-            ORIGIN_REFUSED,
+            NO_KEY,
             Refusal::or_passed(402, &["budget_exhausted"], "A budget is used up; error.param names it."),
+            Refusal::or_passed(
+                403,
+                &["origin_refused", "route_not_allowed", "user_mismatch", "model_not_allowed"],
+                "This page or this key may not call, or not for this user or model.",
+            ),
             Refusal::ours(408, &["request_timeout"], "The body did not arrive in time."),
             Refusal::ours(
                 409,
@@ -183,10 +189,12 @@ const REFUSALS: [(&str, &[Refusal]); 3] = [
                 &["bad_request"],
                 "The request is malformed; or, in the upstream's words, the video was refused by moderation.",
             ),
-            ORIGIN_REFUSED,
-            Refusal::or_passed(404, &["unknown_job", "not_found"], "No job has this id."),
+            NO_KEY,
+            NOT_ALLOWED,
+            Refusal::or_passed(404, &["unknown_job", "not_found"], "No job of this team has this id."),
             URI_TOO_LONG,
             MISDIRECTED,
+            Refusal::or_passed(429, &["rate_limited"], "Too many wrong keys from this address."),
             HEADER_TOO_LARGE,
             INTERNAL,
             Refusal::or_passed(
@@ -194,8 +202,36 @@ const REFUSALS: [(&str, &[Refusal]); 3] = [
                 &["upstream_unreachable", "upstream_invalid_answer", "upstream_key_refused"],
                 "The upstream could not be reached, or did not answer as it should. The job goes on.",
             ),
-            Refusal::or_passed(503, &["overloaded"], "Too much at once. The job goes on."),
+            Refusal::or_passed(
+                503,
+                &["overloaded", "ledger_unavailable"],
+                "Too much at once, or nobody can tell now whose the job is. It goes on.",
+            ),
             Refusal::or_passed(504, &["upstream_timeout"], "The upstream did not answer in time. The job goes on."),
+            LOOP_DETECTED,
+        ],
+    ),
+    (
+        "client_token",
+        &[
+            Refusal::ours(400, &["invalid_json", "bad_request"], "The request is malformed."),
+            NO_KEY,
+            Refusal::ours(
+                403,
+                &["origin_refused", "route_not_allowed", "model_not_allowed"],
+                "This page may not call, this is a token and no key, or the key itself may not do what is asked for.",
+            ),
+            Refusal::ours(404, &["not_found"], "This gateway is open to everyone: there are no tokens."),
+            Refusal::ours(408, &["request_timeout"], "The body did not arrive in time."),
+            Refusal::ours(413, &["body_too_large"], "The body is too long."),
+            URI_TOO_LONG,
+            Refusal::ours(415, &["unsupported_media_type"], "The body is not plain application/json."),
+            MISDIRECTED,
+            Refusal::ours(422, &["invalid_request"], "The body names no user, or asks for what no token has."),
+            Refusal::ours(429, &["rate_limited"], "A limit is reached; error.param names it."),
+            HEADER_TOO_LARGE,
+            Refusal::ours(500, &["internal_error"], "An error of the gateway."),
+            Refusal::ours(503, &["overloaded"], "Too much at once."),
             LOOP_DETECTED,
         ],
     ),
@@ -203,7 +239,7 @@ const REFUSALS: [(&str, &[Refusal]); 3] = [
         "description",
         &[
             Refusal::ours(400, &["bad_request"], "The request is malformed."),
-            ORIGIN_REFUSED,
+            Refusal::ours(403, &["origin_refused"], "This page may not call."),
             URI_TOO_LONG,
             MISDIRECTED,
             HEADER_TOO_LARGE,
@@ -213,7 +249,9 @@ const REFUSALS: [(&str, &[Refusal]); 3] = [
     ),
 ];
 
-const ORIGIN_REFUSED: Refusal = Refusal::or_passed(403, &["origin_refused"], "This page, or this key, may not call.");
+const NO_KEY: Refusal = Refusal::ours(401, &["missing_key", "invalid_key"], "There is no key, or none that is good.");
+const NOT_ALLOWED: Refusal =
+    Refusal::or_passed(403, &["origin_refused", "route_not_allowed"], "This page, or this key, may not call.");
 const URI_TOO_LONG: Refusal = Refusal::ours(414, &["uri_too_long"], "The path is too long. The body may be empty.");
 const MISDIRECTED: Refusal = Refusal::ours(421, &["misdirected_request"], "This host is not served here.");
 const HEADER_TOO_LARGE: Refusal =

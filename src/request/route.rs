@@ -12,6 +12,8 @@ use crate::error::{Error, READ_ONLY};
 const GENERATIONS: &str = "/grok/v1/videos/generations";
 /// Where edits go.
 const EDITS: &str = "/grok/v1/videos/edits";
+/// Where tokens for browsers are made.
+const CLIENT_TOKENS: &str = "/grok/v1/client_tokens";
 /// Before the id of a polled job.
 const VIDEOS: &str = "/grok/v1/videos/";
 /// The longest id of a job, in characters.
@@ -91,6 +93,8 @@ pub enum Route {
         /// Whether the method is HEAD.
         head: bool,
     },
+    /// A token for a browser.
+    ClientTokens,
     /// A CORS preflight, or a plain OPTIONS, of a path that takes these methods.
     Preflight {
         /// The `Allow` header's value.
@@ -107,6 +111,7 @@ pub enum Route {
 enum Place {
     Submit(Operation),
     Poll(RequestId),
+    ClientTokens,
     OpenApi,
     Everything,
 }
@@ -116,6 +121,7 @@ impl Place {
         match path {
             GENERATIONS => return Ok(Self::Submit(Operation::Generations)),
             EDITS => return Ok(Self::Submit(Operation::Edits)),
+            CLIENT_TOKENS => return Ok(Self::ClientTokens),
             "/openapi.json" => return Ok(Self::OpenApi),
             "/grok/v1/videos/extensions" => return Err(Error::NotOffered),
             "*" => return Ok(Self::Everything),
@@ -126,7 +132,7 @@ impl Place {
 
     const fn allow(&self) -> &'static str {
         match self {
-            Self::Submit(_) => "POST, OPTIONS",
+            Self::Submit(_) | Self::ClientTokens => "POST, OPTIONS",
             Self::Poll(_) | Self::OpenApi => READ_ONLY,
             Self::Everything => "GET, HEAD, POST, OPTIONS",
         }
@@ -152,6 +158,7 @@ impl Route {
                 Err(Error::BadRequest { param: "target", message: "the target * goes with OPTIONS only".into() })
             }
             (Place::Submit(operation), &Method::POST) => Ok(Self::Submit(operation)),
+            (Place::ClientTokens, &Method::POST) => Ok(Self::ClientTokens),
             (Place::Poll(id), &Method::GET | &Method::HEAD) => Ok(Self::Poll { id, head }),
             (Place::OpenApi, &Method::GET | &Method::HEAD) => Ok(Self::OpenApi { head }),
             _ => Err(Error::MethodNotAllowed { allow }),
@@ -196,7 +203,7 @@ mod tests {
         assert_eq!(submit, Err(Error::MethodNotAllowed { allow: "POST, OPTIONS" }));
         for method in ["PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "get", "post", "PROPFIND"] {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
-            for path in [GENERATIONS, EDITS, "/grok/v1/videos/a", "/openapi.json"] {
+            for path in [GENERATIONS, EDITS, "/grok/v1/videos/a", CLIENT_TOKENS, "/openapi.json"] {
                 let found = Route::find(&method, path, None);
                 assert!(matches!(found, Err(Error::MethodNotAllowed { .. })), "{method} {path}");
             }

@@ -80,6 +80,8 @@ pub struct Submission {
     pub fields: Value,
     /// The body's `user`, in Unicode's form NFC.
     pub user: Option<String>,
+    /// The model it asks for, the usual one where it names none; `None` where what it names is no name.
+    pub model: Option<String>,
     /// What its headers ask for.
     pub wishes: Wishes,
     /// Deprecated fields that were sent.
@@ -116,7 +118,11 @@ impl Submission {
             return Err(Error::InvalidRequest(faults));
         }
         let deprecated = schema.warnings(&fields);
-        Ok(Self { operation, fields, user, wishes, deprecated, faults })
+        let model = match fields.get("model") {
+            None => Some(USUAL_MODEL.to_owned()),
+            Some(model) => model.as_str().map(str::to_owned),
+        };
+        Ok(Self { operation, fields, user, model, wishes, deprecated, faults })
     }
 }
 
@@ -150,7 +156,7 @@ fn is_json(media_type: &str) -> bool {
 }
 
 /// The body's `user`: 1 to 128 characters, none of which is invisible.
-fn user(fields: &Value) -> Result<Option<String>, Fault> {
+pub(crate) fn user(fields: &Value) -> Result<Option<String>, Fault> {
     let fault = |code, message: &str| Fault { param: "user".to_owned(), code, message: message.to_owned() };
     let Some(user) = fields.get("user") else { return Ok(None) };
     let Some(user) = user.as_str() else { return Err(fault("type", "must be a string")) };
@@ -224,6 +230,8 @@ fn unquoted(key: &str) -> Result<String, Error> {
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REELGATE_DRY_RUN: HeaderName = HeaderName::from_static("reelgate-dry-run");
 const REELGATE_VARIATION: HeaderName = HeaderName::from_static("reelgate-variation");
+/// What the upstream takes where a body names no model.
+const USUAL_MODEL: &str = "grok-imagine-video";
 /// Longest `Idempotency-Key`, in characters.
 const MAX_KEY: usize = 255;
 /// Longest `Reelgate-Variation`, in characters.

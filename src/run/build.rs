@@ -3,28 +3,22 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use secrecy::ExposeSecret;
 use secrecy::zeroize::Zeroizing;
 use tokio::runtime::Handle;
 
-use super::StartError;
+use super::{StartError, ledger};
+use crate::access::token::Tokens;
+use crate::admission::attempts::Attempts;
 use crate::admission::pace::Pace;
 use crate::admission::quota::Scope;
 use crate::admission::rate::Limits;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::gateway::rules::{self, Rules};
 use crate::jobs::attempt::{Ending, Parts};
 use crate::jobs::dedup::Dedup;
-use crate::jobs::ledger::Ledger as _;
-use crate::jobs::ledger::disk;
-use crate::jobs::ledger::disk::journal::File;
-use crate::jobs::ledger::disk::store::StoreError;
-use crate::jobs::ledger::local::LocalLedger;
-use crate::jobs::ledger::observed::ObservedLedger;
-use crate::jobs::settings::Kind;
 use crate::request::client::Clients;
-use crate::request::fingerprint::FingerprintKey;
 use crate::server::body::BodyMemory;
 use crate::server::in_flight::InFlight;
 use crate::server::tally::{Closed, Tally};
@@ -35,7 +29,7 @@ use crate::upstream::client::Upstream;
 use crate::upstream::key::UpstreamKey;
 
 /// The gateway of a configuration. The current runtime becomes that of the paid calls.
-pub(super) fn gateway(
+pub(super) async fn gateway(
     config: &Config,
     key: UpstreamKey,
     telemetry: Arc<Telemetry>,
@@ -46,45 +40,34 @@ pub(super) fn gateway(
         telemetry.metrics.fields.know(schema.params().iter().map(String::as_str));
     }
     let bounds = rules::bounds(config);
-    let opened = match config.ledger.kind {
-        Kind::Memory => None,
-        Kind::Disk => Some(disk::open(&config.ledger.path, &bounds.windows).map_err(|error| unopened(&error))?),
-    };
-    let clock = opened.as_ref().map_or_else(Clock::system, |opened| opened.clock.clone());
-    let (file, ledgers) = opened.map(|opened| ((opened.store, opened.book), opened.fingerprints)).unzip();
-    let fingerprints = fingerprint_key(&config.dedup.key_env, ledgers)?;
+    let (opened, fingerprints, clock) = ledger::open(config, &bounds, &telemetry.metrics).await?;
     // The same deployment has the same name in `Via`, and two in a row have two.
     let [a, b, c, d, ..] = fingerprints.digest("via", &[&config.upstream.url]);
     let pseudonym = format!("reelgate-{a:02x}{b:02x}{c:02x}{d:02x}");
     let upstream =
         Upstream::new(&config.upstream, key, &pseudonym).map_err(|fault| StartError::Faulty(fault.to_string()))?;
     let upstream = Arc::new(upstream);
+    let clients = Clients::keyed(*fingerprints.of_bytes(&[b"clients"]).as_bytes());
     let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
-    let hot_entries = config.dedup.hot_entries;
-    let ledger = match file {
-        None => LocalLedger::in_memory(limits.clone(), bounds, hot_entries, clock.clone()),
-        Some((store, book)) => {
-            LocalLedger::on_disk(File::from(store), book, limits.clone(), bounds, hot_entries, clock.clone())
-                .map_err(|error| StartError::Part(error.to_string()))?
-        }
-    };
-    ledger.reload(bounds, rules::bill(config));
+    limits.reload(&config.limits, &rules::team_limits(config, &clients));
+    let ledger = opened.ledger(config, bounds, &limits, clock.clone(), &telemetry.metrics)?;
     let pace = Arc::new(Pace::new(config.upstream.pace, config.upstream.queue_wait, Handle::current()));
     let parts = Parts {
-        ledger: Arc::new(ObservedLedger::new(ledger, telemetry.metrics.clone())),
+        ledger,
         upstream: upstream.clone(),
         metrics: telemetry.metrics.clone(),
         clock: clock.clone(),
         ending,
         pace: pace.clone(),
     };
-    let clients = Clients::keyed(*fingerprints.of_bytes(&[b"clients"]).as_bytes());
-    telemetry.metrics.money.know(clients.team());
+    rules.teams.names().for_each(|team| telemetry.metrics.money.know(team));
     let dedup = Arc::new(Dedup::new(parts, config.upstream.submissions, Handle::current()));
     Ok(Arc::new(Gateway {
         rules: ArcSwap::from_pointee(rules),
         telemetry,
         clients,
+        tokens: Tokens::new(fingerprints.derive(TOKENS).expose_secret()),
+        attempts: Attempts::new(config.access.failed_keys, config.limits.tracked, clock.clone()),
         limits,
         memory: BodyMemory::new(config.server.body_memory),
         in_flight: InFlight::new(config.server.requests_in_flight),
@@ -95,6 +78,10 @@ pub(super) fn gateway(
         clock,
     }))
 }
+
+/// Names the purpose of a key that is derived from the fingerprints' key (`MONEY.md` M9): where that is the same, so is
+/// this one, after a restart and in another replica.
+const TOKENS: &str = "reelgate signing key of client tokens";
 
 /// Shows at each scrape what is counted elsewhere.
 pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
@@ -127,28 +114,6 @@ pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
         let buckets: usize = Scope::ALL.into_iter().map(|scope| gateway.limits.tracked(scope)).sum();
         metrics.limiter_buckets.set(count(buckets as u64));
     });
-}
-
-/// Why the ledger could not be opened, and what helps against it.
-fn unopened(error: &StoreError) -> StartError {
-    let advice = match error {
-        StoreError::Unreadable(path, _) => {
-            let folder = path.parent().unwrap_or(path);
-            format!(": `reelgate ledger recover --offline {}` copies what can be read of it", folder.display())
-        }
-        StoreError::InUse(_) | StoreError::Io(..) | StoreError::Format { .. } | StoreError::Write(_) => String::new(),
-    };
-    StartError::Part(format!("{error}{advice}"))
-}
-
-/// The key from the environment, else the ledger's; a ledger in memory forgets its own with the rest (`MONEY.md` M9).
-fn fingerprint_key(variable: &str, ledgers: Option<FingerprintKey>) -> Result<FingerprintKey, StartError> {
-    if variable.is_empty() {
-        let random = || FingerprintKey::random().map_err(|error| StartError::Part(error.to_owned()));
-        return ledgers.map_or_else(random, Ok);
-    }
-    let text = variable_of("dedup.key_env", variable).map_err(StartError::Faulty)?;
-    FingerprintKey::from_hex(&text).map_err(|error| StartError::Faulty(format!("dedup.key_env: {error}")))
 }
 
 /// The operators' key, if one is configured.

@@ -68,14 +68,17 @@ impl Reloader {
         }
         if key.id() != gateway.upstream.key().id() {
             info!(key = key.id(), "new requests carry another upstream key");
-            gateway.upstream.replace_key(key);
+            gateway.upstream.replace_key(key, config.upstream.retired_keys);
         }
-        gateway.limits.reload(&config.limits);
+        gateway.limits.reload(&config.limits, &rules::team_limits(&config, &gateway.clients));
+        gateway.attempts.reload(config.access.failed_keys);
         gateway.pace.reload(config.upstream.pace, config.upstream.queue_wait);
+        rules.teams.names().for_each(|team| gateway.telemetry.metrics.money.know(team));
         gateway.dedup.ledger().reload(rules::bounds(&config), rules::bill(&config));
         gateway.telemetry.log.set_level(config.log.level);
         self.admin.set_allowed_hosts(config.server.allowed_hosts.clone());
         gateway.rules.store(Arc::new(rules));
+        gateway.telemetry.metrics.config_changed(&changed);
         gateway.telemetry.metrics.restart_needed(&restart);
         if !restart.is_empty() {
             warn!(keys = restart.join(", "), "these keys wait for a restart");

@@ -85,6 +85,12 @@ impl Limits {
         Self { max_body: settings.max_body, read_timeout: settings.read_timeout.min(LONGEST) }
     }
 
+    /// The same, for bodies that are never long.
+    pub fn at_most(mut self, bytes: u64) -> Self {
+        self.max_body = self.max_body.min(bytes);
+        self
+    }
+
     /// When a body of which so much has come must have sent more: the time allowed grows with what came, so a client
     /// that sends nothing is not waited for as long as one that is slow with much.
     fn deadline(&self, start: Instant, received: u64) -> Instant {

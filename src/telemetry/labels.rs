@@ -126,6 +126,26 @@ labels! {
         Error = "error",
     }
 
+    /// `reason` why Redis gave no answer.
+    LedgerFailure ("reason") {
+        /// No connection, or it broke.
+        Unreachable = "unreachable",
+        /// Not in time.
+        Timeout = "timeout",
+        /// The breaker has not even asked.
+        Open = "open",
+        /// It refuses our password, or a command.
+        Denied = "denied",
+        /// It reads its data still.
+        Loading = "loading",
+        /// It is a replica.
+        ReadOnly = "read_only",
+        /// Its memory is full.
+        Full = "full",
+        /// It answered something else.
+        Other = "other",
+    }
+
     /// `limit` and `kind` of a refusal by a limit.
     Limit ("limit.kind") {
         /// One user's submissions.
@@ -138,6 +158,8 @@ labels! {
         TeamGenerations = "team.generations",
         /// One address's submissions.
         AddressRequests = "address.requests",
+        /// One address's wrong keys.
+        AddressKeys = "address.keys",
         /// One address's new jobs.
         AddressGenerations = "address.generations",
         /// Everybody's submissions.
@@ -220,6 +242,10 @@ labels! {
         Forget = "forget",
         /// The job of an id.
         Job = "job",
+        /// Somebody met a job.
+        Own = "own",
+        /// Somebody asked for a job that nobody here made.
+        Adopt = "adopt",
         /// A poll showed a turn in a job's life.
         Turned = "turned",
     }
@@ -266,6 +292,38 @@ labels! {
         Error = "error",
     }
 
+    /// `section` of the configuration that a reload has changed.
+    ConfigSection ("section") {
+        /// The public listener.
+        Server = "server",
+        /// The operators' listener.
+        Admin = "admin",
+        /// The API behind.
+        Upstream = "upstream",
+        /// Who may call.
+        Access = "access",
+        /// The teams and their keys.
+        Teams = "teams",
+        /// How often.
+        Limits = "limits",
+        /// How much may be spent.
+        Budgets = "budgets",
+        /// What a job costs.
+        Prices = "prices",
+        /// What a body must look like.
+        Validation = "validation",
+        /// What counts as the same prompt.
+        Dedup = "dedup",
+        /// Where entries are kept.
+        Ledger = "ledger",
+        /// How polls are answered.
+        Polls = "polls",
+        /// What is written.
+        Log = "log",
+        /// Any other.
+        Other = "other",
+    }
+
     /// `reason` for which the gateway is degraded: hits go on, submissions do not.
     Degraded ("reason") {
         /// The ledger cannot be written.
@@ -291,7 +349,7 @@ impl RouteLabel {
                 _ => Self::Other,
             }
         };
-        let known = label != Self::Other || path == "*" || path == "/openapi.json";
+        let known = label != Self::Other || matches!(path, "*" | "/openapi.json" | "/grok/v1/client_tokens");
         if *method == Method::OPTIONS && known { Self::Preflight } else { label }
     }
 
@@ -317,7 +375,12 @@ impl SubmissionOutcome {
             | Error::IdempotencyKeyReused
             | Error::UriTooLong
             | Error::HeaderTooLarge => Self::Invalid,
-            Error::OriginRefused
+            Error::MissingKey
+            | Error::InvalidKey
+            | Error::OriginRefused
+            | Error::UserMismatch
+            | Error::ModelNotAllowed
+            | Error::RouteNotAllowed { .. }
             | Error::NotFound
             | Error::NotOffered
             | Error::UnknownJob
@@ -388,6 +451,8 @@ mod tests {
             ("GET", "/", RouteLabel::Page),
             ("GET", "/openapi.json", RouteLabel::Other),
             ("OPTIONS", "/openapi.json", RouteLabel::Preflight),
+            ("POST", "/grok/v1/client_tokens", RouteLabel::Other),
+            ("OPTIONS", "/grok/v1/client_tokens", RouteLabel::Preflight),
             ("OPTIONS", "*", RouteLabel::Preflight),
             ("OPTIONS", "/nothing", RouteLabel::Other),
             ("GET", "/metrics", RouteLabel::Other),
@@ -403,7 +468,12 @@ mod tests {
         let errors = [
             Error::InvalidJson { message: String::new() },
             Error::BadRequest { param: "query", message: "".into() },
+            Error::MissingKey,
+            Error::InvalidKey,
             Error::OriginRefused,
+            Error::UserMismatch,
+            Error::ModelNotAllowed,
+            Error::RouteNotAllowed { route: "poll" },
             Error::NotFound,
             Error::NotOffered,
             Error::UnknownJob,

@@ -12,8 +12,8 @@ use tracing::{error, info};
 use super::family::{Builder, Counters, Durations, Gauges, Requests};
 use super::fields::Fields;
 use super::labels::{
-    CloseReason, Degraded, EntryState, JobOutcome, LedgerOperation, LedgerResult, Limit, ReloadResult, RouteLabel,
-    SubmissionOutcome, UpstreamOperation, UpstreamOutcome,
+    CloseReason, ConfigSection, Degraded, EntryState, JobOutcome, LedgerFailure, LedgerOperation, LedgerResult, Limit,
+    ReloadResult, RouteLabel, SubmissionOutcome, UpstreamOperation, UpstreamOutcome,
 };
 use super::money::Money;
 use super::process::Process;
@@ -54,6 +54,8 @@ pub struct Metrics {
     pub ledger_operations: Counters<(LedgerOperation, LedgerResult)>,
     /// The time of an operation of the ledger.
     pub ledger_duration: Durations<(LedgerOperation, LedgerResult)>,
+    /// Questions that Redis did not answer.
+    pub ledger_failures: Counters<LedgerFailure>,
     /// Buckets that the limits keep.
     pub limiter_buckets: IntGauge,
     /// Bytes of request bodies in memory.
@@ -66,6 +68,8 @@ pub struct Metrics {
     pub accept_errors: IntCounter,
     /// Reloads of the configuration.
     pub config_reloads: Counters<ReloadResult>,
+    /// What reloads have changed: a key each, or a team.
+    pub config_changes: Counters<ConfigSection>,
     /// What works less than it should: 1, else 0. `/readyz` shows the same.
     pub degraded: Gauges<Degraded>,
     /// Log lines that found the buffer full, or that could not be written.
@@ -117,6 +121,7 @@ impl Metrics {
                 "Time of an operation of the ledger.",
                 &LEDGER_BUCKETS,
             )?,
+            ledger_failures: make.counters("ledger_failures_total", "Questions that redis did not answer.")?,
             limiter_buckets: make.gauge("limiter_buckets", "Buckets that the limits keep for users and addresses.")?,
             body_memory_bytes: make.gauge("body_memory_bytes", "Bytes reserved for request bodies in memory.")?,
             connections: make.gauge("connections", "Open connections of clients.")?,
@@ -124,6 +129,7 @@ impl Metrics {
                 .counters("connections_closed_total", "Connections that the gateway ended, and not the client.")?,
             accept_errors: make.counter("accept_errors_total", "Connections that could not be accepted.")?,
             config_reloads: make.counters("config_reloads_total", "Reloads of the configuration.")?,
+            config_changes: make.counters("config_changes_total", "Keys, and teams, that reloads have changed.")?,
             restart_needed: make.gauge_vector(
                 "config_restart_needed",
                 "1 for a key whose new value waits for a restart.",
@@ -200,6 +206,14 @@ impl Metrics {
         self.restart_needed.reset();
         for key in keys {
             self.restart_needed.with_label_values(&[key]).set(1);
+        }
+    }
+
+    /// Counts what a reload has changed, by the first part of each key.
+    pub fn config_changed(&self, keys: &[String]) {
+        for key in keys {
+            let section = key.split('.').next().unwrap_or_default();
+            self.config_changes.inc(ConfigSection::named(section).unwrap_or(ConfigSection::Other));
         }
     }
 

@@ -29,6 +29,7 @@ pub struct Record {
     route: RouteLabel,
     request_id: HeaderValue,
     team: Option<Arc<str>>,
+    key: Option<Arc<str>>,
     status: Option<StatusCode>,
     count: Option<SubmissionCount>,
     outcome: Option<SubmissionOutcome>,
@@ -67,6 +68,7 @@ impl Record {
             route,
             request_id: telemetry.request_ids.of(request.headers()),
             team: None,
+            key: None,
             status: None,
             count: route.is_submission().then(|| SubmissionCount::begin(&telemetry.metrics)),
             outcome: None,
@@ -101,6 +103,11 @@ impl Record {
     /// The team that asks.
     pub fn team(&mut self, team: &Arc<str>) {
         self.team = Some(Arc::clone(team));
+    }
+
+    /// The id of the gateway key that it shows.
+    pub fn key(&mut self, id: &Arc<str>) {
+        self.key = Some(Arc::clone(id));
     }
 
     /// The first digits of the submission's fingerprint.
@@ -198,6 +205,9 @@ impl Record {
         line.address("client.address", self.client);
         if let Some(team) = &self.team {
             line.text("team", team);
+        }
+        if let Some(key) = &self.key {
+            line.text("key", key);
         }
         line.word("route", self.route.name());
         line.text("method", self.method.as_str());

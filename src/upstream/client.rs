@@ -32,7 +32,7 @@ use crate::upstream::tls::{self, TlsFault};
 pub struct Upstream {
     origin: Origin,
     dialer: Dialer,
-    key: ArcSwap<UpstreamKey>,
+    keys: ArcSwap<Keys>,
     via: Via,
     /// `upstream.poll_timeout`.
     pub(super) poll_timeout: Duration,
@@ -59,7 +59,7 @@ impl Upstream {
         Ok(Self {
             origin,
             dialer,
-            key: ArcSwap::from_pointee(key),
+            keys: ArcSwap::from_pointee(Keys { current: Arc::new(key), retired: Vec::new() }),
             via: Via::new(pseudonym).ok_or(UpstreamFault::Pseudonym)?,
             poll_timeout: settings.poll_timeout,
             idle_connections: settings.idle_connections,
@@ -80,12 +80,36 @@ impl Upstream {
 
     /// The key that new requests carry.
     pub fn key(&self) -> Arc<UpstreamKey> {
-        self.key.load_full()
+        self.keys.load().current.clone()
     }
 
-    /// New requests carry this key; those in flight keep theirs (F-17).
-    pub fn replace_key(&self, key: UpstreamKey) {
-        self.key.store(Arc::new(key));
+    /// The key of this id, as long as it is known; else the one that new requests carry.
+    pub fn key_of(&self, id: &str) -> Arc<UpstreamKey> {
+        let keys = self.keys.load();
+        keys.retired.iter().find(|key| key.id() == id).unwrap_or(&keys.current).clone()
+    }
+
+    /// New requests carry this key; those in flight keep theirs (F-17), and so do the jobs that were made with it: the
+    /// last `kept` keys stay known for their polls.
+    pub fn replace_key(&self, key: UpstreamKey, kept: usize) {
+        let new = Arc::new(key);
+        self.keys.rcu(|keys| {
+            let known = std::iter::once(&keys.current).chain(&keys.retired);
+            let retired = known.filter(|key| key.id() != new.id()).take(kept).cloned().collect();
+            Keys { current: new.clone(), retired }
+        });
+    }
+
+    /// The upstream refuses a retired key: it is not asked with again. Whether this was a retired one.
+    pub fn forget_key(&self, id: &str) -> bool {
+        let was_retired = self.keys.load().current.id() != id;
+        if was_retired {
+            self.keys.rcu(|keys| {
+                let retired = keys.retired.iter().filter(|key| key.id() != id).cloned().collect();
+                Keys { current: keys.current.clone(), retired }
+            });
+        }
+        was_retired
     }
 
     /// A new connection for one paid call. Nothing of HTTP has been sent yet; dropping it closes it.
@@ -133,6 +157,13 @@ impl Upstream {
         *request.headers_mut() = headers::poll(&self.origin, passed, key);
         Some(request)
     }
+}
+
+/// The key that pays, and those that did before.
+struct Keys {
+    current: Arc<UpstreamKey>,
+    /// The last one first; they make no jobs, but the jobs they made are theirs.
+    retired: Vec<Arc<UpstreamKey>>,
 }
 
 /// The task that drives a connection. Without it the connection is closed.

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use hyper::header::HeaderValue;
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{FileType, StatVfsMountFlags};
 use secrecy::zeroize::Zeroizing;
 
 use crate::upstream::mask::KeyPattern;
@@ -135,17 +135,20 @@ pub enum KeyFault {
     File(PathBuf, Flaw),
 }
 
-/// Refuses a key that lies open on a disk of ours (T-09). A secret mounted by a supervisor (read-only, or in memory)
-/// often cannot be given another mode: that, and what cannot be told, is only warned about.
+/// Refuses a key that lies open on a disk of ours (T-09). A secret mounted by a supervisor (read-only, in memory, or of
+/// another user) often cannot be given another mode: that, and what cannot be told, is only warned about.
 fn check_mode(file: &File, path: &Path) -> Result<(), KeyFault> {
     let Ok(status) = rustix::fs::fstat(file) else { return Ok(()) };
     if status.st_mode & GROUP_AND_OTHERS == 0 {
         return Ok(());
     }
+    // Ours alone is a regular file of our own user's: of another's, such as root's, we could not change the mode.
+    let is_ours = FileType::from_raw_mode(status.st_mode) == FileType::RegularFile
+        && status.st_uid == rustix::process::geteuid().as_raw();
     let read_only = rustix::fs::fstatvfs(file).map(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY));
     let in_memory = rustix::fs::fstatfs(file)
         .map(|system| u32::try_from(system.f_type).is_ok_and(|kind| kind == TMPFS || kind == RAMFS));
-    if let (Ok(false), Ok(false)) = (read_only, in_memory) {
+    if let (true, Ok(false), Ok(false)) = (is_ours, read_only, in_memory) {
         return Err(KeyFault::OpenToOthers(path.to_owned()));
     }
     tracing::warn!(path = %path.display(), "the upstream key file can be read by others than its owner");
@@ -180,6 +183,21 @@ mod tests {
             Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tmp").join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         path
+    }
+
+    /// Where there is a file system in memory, a file that others can read is only warned about.
+    fn write_in_memory(text: &str) {
+        let path = Path::new("/dev/shm").join(format!("reelgate-key-{}", std::process::id()));
+        if !Path::new("/dev/shm").is_dir() || fs::write(&path, text).is_err() {
+            return;
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let in_memory = File::open(&path).ok().and_then(|file| rustix::fs::fstatfs(file).ok());
+        let read = UpstreamKey::read(&settings(Some(path.clone())), |_| None);
+        fs::remove_file(&path).unwrap();
+        if in_memory.is_some_and(|system| u32::try_from(system.f_type).is_ok_and(|kind| kind == TMPFS)) {
+            assert!(read.is_ok());
+        }
     }
 
     fn write(path: &Path, text: &[u8], mode: u32) {
@@ -225,6 +243,12 @@ mod tests {
         assert_eq!(read().unwrap_err(), KeyFault::File(path.clone(), Flaw::TooLong));
         write(&path, TEXT.as_bytes(), 0o644);
         assert_eq!(read().unwrap_err(), KeyFault::OpenToOthers(path.clone()));
+        // Another user's may be one that a supervisor made for our group.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(12_345), None).unwrap();
+            assert!(read().is_ok());
+        }
+        write_in_memory(TEXT);
         fs::remove_dir_all(&directory).unwrap();
         assert_eq!(read().unwrap_err(), KeyFault::Unreadable(path.clone(), std::io::ErrorKind::NotFound));
     }

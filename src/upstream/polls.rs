@@ -50,8 +50,20 @@ impl Polls {
     /// # Errors
     /// Why there is no answer that may be passed on.
     pub async fn get(self: &Arc<Self>, id: &RequestId, passed: &Passed) -> Result<Response<PolledBody>, PollFailure> {
+        self.get_by(self.upstream.key(), id, passed).await
+    }
+
+    /// The same, with a key of this job's own.
+    ///
+    /// # Errors
+    /// Why there is no answer that may be passed on.
+    pub async fn get_by(
+        self: &Arc<Self>,
+        key: Arc<UpstreamKey>,
+        id: &RequestId,
+        passed: &Passed,
+    ) -> Result<Response<PolledBody>, PollFailure> {
         let deadline = Instant::now() + self.upstream.poll_timeout;
-        let key = self.upstream.key();
         let (response, connection) = match timeout_at(deadline, self.ask(id, passed, &key)).await {
             Ok(answer) => answer?,
             Err(_) => return Err(PollFailure::Timeout),

@@ -37,6 +37,8 @@ pub struct Settings {
     pub submissions: usize,
     /// `idle_connections`: idle connections for polls that each worker keeps.
     pub idle_connections: usize,
+    /// `retired_keys`: keys that were replaced and stay known, for the polls of the jobs they made.
+    pub retired_keys: usize,
     /// `idle_timeout`: how long such a connection is kept; below the upstream's own keep-alive.
     pub idle_timeout: Duration,
 }
@@ -60,6 +62,7 @@ impl Settings {
             poll_timeout: section.within("poll_timeout", &base.poll_timeout, WAIT),
             submissions: section.within("submissions", &base.submissions, 1..=100_000),
             idle_connections: section.within("idle_connections", &base.idle_connections, 0..=100_000),
+            retired_keys: section.within("retired_keys", &base.retired_keys, 0..=64),
             idle_timeout: section.within("idle_timeout", &base.idle_timeout, WAIT),
         }
     }
@@ -114,6 +117,7 @@ impl Default for Settings {
             poll_timeout: Duration::from_secs(30),
             submissions: 256,
             idle_connections: 256,
+            retired_keys: 4,
             idle_timeout: Duration::from_secs(15),
         }
     }

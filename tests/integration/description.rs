@@ -131,3 +131,41 @@ async fn polls_are_answered_as_the_document_says_in_both_forms() {
         scene.end().await;
     }
 }
+
+#[tokio::test]
+async fn who_may_call_is_answered_as_the_document_says() {
+    use crate::teams::{STUDIO, bearer, poll_as, post_as, submit_as, token_as, token_for};
+    let scene = crate::teams::scene(|config, _| config.limits.address.requests = None).await;
+    let document = Document::of(&scene).await;
+    const TOKENS: &str = "/grok/v1/client_tokens";
+    let hold = |path: &str, answer: &Answer, status: u16| {
+        assert_eq!(answer.status, status, "{}", answer.text());
+        document.hold(if path == JOB { "get" } else { "post" }, path, answer);
+    };
+    hold(GENERATIONS, &scene.submit("a").await, 401);
+    hold(GENERATIONS, &submit_as(&scene, "x", "a").await, 401);
+    hold(JOB, &poll_as(&scene, "x", "a").await, 401);
+    hold(JOB, &poll_as(&scene, STUDIO, "nobodys").await, 404);
+    let token = token_for(&scene, STUDIO, "alice").await;
+    hold(GENERATIONS, &post_as(&scene, &token, &json!({"prompt": "a", "user": "bob"})).await, 403);
+    hold(GENERATIONS, &submit_as(&scene, &token, "a").await, 200);
+
+    hold(TOKENS, &token_as(&scene, STUDIO, &json!({"user": "alice", "routes": ["poll"]})).await, 200);
+    hold(TOKENS, &token_as(&scene, "x", &json!({"user": "alice"})).await, 401);
+    hold(TOKENS, &token_as(&scene, &token, &json!({"user": "alice"})).await, 403);
+    hold(TOKENS, &token_as(&scene, STUDIO, &json!({"user": "", "expires_in": 0})).await, 422);
+    let text = [("authorization", &*bearer(STUDIO)), ("content-type", "text/plain")];
+    hold(TOKENS, &scene.ask(Method::POST, TOKENS, &text, "{}").await, 415);
+    let cut = [("authorization", &*bearer(STUDIO))];
+    hold(TOKENS, &scene.post_text(TOKENS, "{", &cut).await, 400);
+    loop {
+        let refused = poll_as(&scene, "x", "a").await;
+        document.hold("get", JOB, &refused);
+        if refused.status == 429 {
+            break;
+        }
+    }
+    hold(GENERATIONS, &submit_as(&scene, "x", "a").await, 429);
+    hold(TOKENS, &token_as(&scene, "x", &json!({"user": "alice"})).await, 429);
+    scene.end().await;
+}

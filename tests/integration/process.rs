@@ -247,19 +247,25 @@ async fn f40_a_second_signal_hurries_and_what_is_in_flight_is_unknown() {
     let key = random_key();
     let mut served = Served::start(&key, options(&key), &[], &[]).await;
     served.upstream.always_submission(Some(Fault::Stall));
-    let mut client = TcpStream::connect(served.address).await.unwrap();
-    let body = r#"{"prompt":"stalled"}"#;
     let head = format!("POST {GENERATIONS} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: ");
-    client.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
-    assert!(served.upstream.wait_until(|counts| counts.posts == 1, SOON).await);
+    let mut clients = Vec::new();
+    for number in 0..20 {
+        let body = format!(r#"{{"prompt":"stalled {number}","user":"user-{}"}}"#, number / 4);
+        let mut client = TcpStream::connect(served.address).await.unwrap();
+        client.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
+        clients.push(client);
+    }
+    assert!(served.upstream.wait_until(|counts| counts.posts == 20, SOON).await);
     served.program.signal(Signal::TERM);
     served.program.says("draining").await;
     assert_eq!(served.metric("submissions_total{outcome=\"unknown\"}").await, 0.0);
     served.program.signal(Signal::TERM);
     assert_eq!(served.program.ended().await.code(), Some(0));
     served.program.says("the outcome of a submission is unknown").await;
-    let mut answer = String::new();
-    _ = client.read_to_string(&mut answer).await;
-    assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("\"outcome_unknown\""), "{answer}");
-    assert!(answer.contains("x-should-retry: false"), "{answer}");
+    for mut client in clients {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("\"outcome_unknown\""), "{answer}");
+        assert!(answer.contains("x-should-retry: false"), "{answer}");
+    }
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::admission::settings::{Rate, Rates};
 
 mod model;
+mod teams;
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -136,7 +137,7 @@ fn m24_a_refusal_by_one_limit_takes_nothing_from_the_others() {
     }
     // A stranger whom only the total refused has not even got a bucket.
     assert_eq!(bench.limits.tracked(Scope::User), 1);
-    bench.limits.reload(&settings::Limits { user, ..off() });
+    bench.limits.reload(&settings::Limits { user, ..off() }, &[]);
     assert_eq!((bench.drain(1), bench.drain(2)), (4, 6));
 }
 
@@ -202,7 +203,7 @@ fn t6_a_changed_quota_keeps_what_was_used() {
         let bench = Bench::new(&generations(rate(10, MINUTE)));
         bench.pass(60 * MINUTE);
         assert_eq!(bench.drain(1), 10);
-        bench.limits.reload(&generations(rate(count, MINUTE)));
+        bench.limits.reload(&generations(rate(count, MINUTE)), &[]);
         assert_eq!(bench.generation(1).unwrap_err().retry_after, Duration::from_secs(wait), "{count}");
     }
 }
@@ -212,7 +213,7 @@ fn t6_a_shorter_window_locks_nobody_out_for_the_longer_one() {
     let bench = Bench::new(&generations(rate(10, DAY)));
     let taken = bench.generation(1).unwrap();
     assert_eq!(bench.drain(1), 9);
-    bench.limits.reload(&generations(rate(6, MINUTE)));
+    bench.limits.reload(&generations(rate(6, MINUTE)), &[]);
     assert_eq!(bench.generation(1).unwrap_err().retry_after, Duration::from_secs(10));
     // The clock of the new window began with the reload, not with the next request.
     assert_eq!(bench.generation(1).unwrap_err().retry_after, Duration::from_secs(10));
@@ -238,7 +239,7 @@ fn t6_a_reload_keeps_how_many_were_used_whatever_each_owes() {
         for _ in 0..6 {
             _ = bench.generation(1).unwrap();
         }
-        bench.limits.reload(&generations(after));
+        bench.limits.reload(&generations(after), &[]);
         assert_eq!(bench.drain(1), left, "{before:?} → {after:?}");
         assert_eq!(bench.drain(2), after.unwrap().count as usize, "a bucket that owes nothing stays full");
     }
@@ -249,12 +250,12 @@ fn a_limit_switched_off_and_on_again_remembers() {
     let bench = Bench::new(&generations(rate(2, DAY)));
     let taken = bench.generation(1).unwrap();
     assert_eq!(bench.drain(1), 1);
-    bench.limits.reload(&off());
+    bench.limits.reload(&off(), &[]);
     let (nothing, standing) = bench.limits.generations(&who(1)).unwrap();
     assert_eq!(standing, Standing::default());
     bench.limits.give_back(nothing);
     bench.limits.give_back(taken);
-    bench.limits.reload(&generations(rate(2, DAY)));
+    bench.limits.reload(&generations(rate(2, DAY)), &[]);
     assert_eq!(bench.drain(1), 1);
 }
 
@@ -304,7 +305,7 @@ fn t31_invented_users_do_not_pass_the_total_and_lose_nothing_to_it() {
     let total = Rates { requests: None, generations: rate(5, DAY) };
     let bench = Bench::new(&settings::Limits { user, total, ..off() });
     assert_eq!(race(|thread| bench.generation(thread % 40).is_ok()), 5);
-    bench.limits.reload(&settings::Limits { user, ..off() });
+    bench.limits.reload(&settings::Limits { user, ..off() }, &[]);
     let left: usize = (0..40).map(|user| bench.drain(user)).sum();
     assert_eq!(left, 40 * 3 - 5);
 }
@@ -322,7 +323,7 @@ fn t35_taking_and_giving_back_at_once_loses_nothing() {
         true
     });
     assert_eq!(kept, 100);
-    bench.limits.reload(&settings::Limits { total: user, ..off() });
+    bench.limits.reload(&settings::Limits { total: user, ..off() }, &[]);
     assert_eq!(bench.drain(9), 100);
 }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::jobs::settings::{By, Kind};
+use crate::jobs::settings::By;
 
 /// What both sources make of a text: the environment bare, the file in quotes.
 fn both<T: Value + PartialEq + std::fmt::Debug>(text: &str) -> Option<T> {
@@ -131,8 +131,6 @@ fn truths_words_and_addresses_are_exact() {
     assert_eq!(both::<By>("Prompt"), None);
     assert_eq!(toml::<By>("1"), None);
     assert_eq!(By::refusal(&Raw::Text("prompts")), "expected \"prompt\", \"idempotency-key\" or \"off\"");
-    let later = "this version does not have \"redis\" yet: it has \"disk\" or \"memory\"";
-    assert_eq!(Kind::refusal(&Raw::Text("redis")), later);
     for (text, good) in [
         ("127.0.0.1:8080", true),
         ("[::1]:8080", true),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::jobs::list::{JobQuery, JobState};
+use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::Life;
 
 const WINDOWS: Windows = Windows {
@@ -468,4 +469,53 @@ fn m23_running_jobs_are_watched_until_they_end_also_after_a_restart() {
         assert_eq!(due, ["job-2"]);
         assert!(book.watch_next(at(62), quiet, 9).is_empty(), "one look at a time");
     }
+}
+
+#[test]
+fn m31_a_job_is_of_the_team_it_was_made_for_and_of_whoever_met_it_since() {
+    let owner = |team: &str, user: Option<u8>| Owner { team: team.into(), user: user.map(|user| [user; 16]) };
+    let mut book = Book::default();
+    book.keep_dirty();
+    let first = ask(1, 1);
+    book.send(&first, 0);
+    book.accept(&first, "a", 1);
+    let id = RequestId::parse("a").unwrap();
+    let job = book.job(&id).unwrap();
+    assert!(job.is_of(&owner("open", None)) && !job.is_of(&owner("open", Some(1))) && !job.is_of(&owner("lab", None)));
+    book.take_dirty();
+    // The maker's own team costs no write; a user of it, and another team, do, once each.
+    for (who, owned) in [
+        (owner("open", None), Owned::Already),
+        (owner("open", Some(1)), Owned::News),
+        (owner("open", Some(1)), Owned::Already),
+        (owner("lab", Some(1)), Owned::News),
+        (owner("lab", None), Owned::Already),
+        (owner("lab", Some(2)), Owned::Full),
+    ] {
+        assert_eq!(book.own(&id, who.clone(), 2), owned, "{who:?}");
+        assert_eq!(book.is_dirty(), owned == Owned::News, "{who:?}");
+        book.take_dirty();
+    }
+    assert!(!job.is_of(&owner("open", Some(2))) && !job.is_of(&owner("lab", Some(2))));
+    assert_eq!(book.own(&RequestId::parse("b").unwrap(), owner("lab", None), 2), Owned::NoRecord);
+
+    // The upstream gives the same id to another team: it is both teams'.
+    let other = Ask { team: "press".into(), ..ask(2, 2) };
+    book.send(&other, 2);
+    book.accept(&other, "a", 3);
+    assert!(job.is_of(&owner("press", None)) && job.is_of(&owner("open", None)));
+}
+
+#[test]
+fn m31_a_job_that_nobody_made_is_of_whoever_asked_first() {
+    let mut book = Book::default();
+    let id = RequestId::parse("a").unwrap();
+    let owner = |team: &str| Owner { team: team.into(), user: Some([1; 16]) };
+    let adopt = |team| Arc::new(Job::adopted(id.clone(), owner(team), "key", at(1)));
+    assert!(book.adopt(&adopt("studio"), &BOUNDS).is_of(&owner("studio")));
+    assert!(!book.adopt(&adopt("lab"), &BOUNDS).is_of(&owner("lab")), "it is another's by now");
+    // Its end is seen like any other's.
+    let job = book.job(&id).unwrap();
+    assert!(book.turned(&job, Turn::Done(None), Life::Done, at(2), &WINDOWS).news);
+    book.check();
 }

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use super::{Ask, Book};
 use crate::bill::tab::Changed;
-use crate::jobs::entry::{Entry, Windows};
+use crate::clock::Time;
+use crate::jobs::entry::{AttemptId, Entry, State, Windows};
 use crate::jobs::keys::{self, KeyDigest, KeyRecord};
 use crate::jobs::records::Record;
 use crate::request::fingerprint::Fingerprint;
@@ -118,6 +119,59 @@ impl Book {
             (fate, _) => fate,
         };
         self.keys.restore(digest, KeyRecord { fate, ..record });
+    }
+
+    /// Takes in an idempotency key as it stands elsewhere. What its entry has come to since counts.
+    pub fn load_key(&mut self, digest: KeyDigest, mut record: KeyRecord) {
+        if record.fate == keys::Fate::InFlight {
+            let entry = self.entries.get_mut(&record.fingerprint).and_then(|entry| entry.of_attempt(record.attempt));
+            match entry.map(|entry| (entry.created().cloned(), &entry.state)) {
+                Some((Some(created), _)) => record.fate = keys::Fate::Created(created),
+                Some((None, State::Unknown(_))) => record.fate = keys::Fate::Unknown,
+                Some((None, _)) => {}
+                // Its attempt made nothing, or was replaced before anything came of it.
+                None => return,
+            }
+        }
+        self.keys.load(digest, record);
+    }
+
+    /// Until when an attempt's claim stands, on a ledger that replicas share (M4). Whether there is such an attempt.
+    pub fn lease(
+        &mut self,
+        fingerprint: Fingerprint,
+        attempt: AttemptId,
+        lease: Option<Time>,
+        windows: &Windows,
+    ) -> bool {
+        let leased = self.change(fingerprint, windows, |entry| match entry.of_attempt(attempt) {
+            Some(own) => {
+                own.lease = lease;
+                true
+            }
+            None => false,
+        });
+        leased == Some(true)
+    }
+
+    /// An attempt that goes on though its lease had lapsed and it read as unknown (M4). Whether there is such an attempt.
+    pub fn renew(&mut self, fingerprint: Fingerprint, attempt: AttemptId, lease: Time, windows: &Windows) -> bool {
+        let renewed = self.change(fingerprint, windows, |entry| match entry.of_attempt(attempt) {
+            Some(own) if own.lease.is_some() => {
+                own.lease = Some(lease);
+                if let State::Unknown(_) = own.state {
+                    own.state = State::Sending;
+                }
+                true
+            }
+            _ => false,
+        });
+        renewed == Some(true)
+    }
+
+    /// The entry of an attempt, or one beneath it.
+    pub fn entry_of(&mut self, fingerprint: Fingerprint, attempt: AttemptId) -> Option<&mut Entry> {
+        self.entries.get_mut(&fingerprint)?.of_attempt(attempt)
     }
 
     /// A small book of what one submission touches: what is done there leaves this one as it is.

@@ -20,6 +20,7 @@ use crate::clock::{Clock, Time};
 use crate::jobs::book::{Book, Bounds, Counts, Ended, Found, Rank, Superseded};
 use crate::jobs::entry::{AttemptId, Caller, Created, Fate, Look, Turn, Windows};
 use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
+use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -253,6 +254,18 @@ impl Ledger for LocalLedger {
         self.step(|book, _, _| book.job(id))
     }
 
+    fn own<'a>(&'a self, id: &'a RequestId, owner: Owner, most: usize) -> Step<'a, Owned> {
+        let (owned, change) = self.numbered(|book, _, _| book.own(id, owner, most));
+        let Some(journal) = self.journal.as_ref().filter(|_| owned == Owned::News) else {
+            return Box::pin(ready(Ok(owned)));
+        };
+        Box::pin(async move { journal.written(change).await.map(|()| owned) })
+    }
+
+    fn adopt(&self, job: Arc<Job>) -> Step<'_, Arc<Job>> {
+        self.durable(move |book, _, bounds| Ok(book.adopt(&job, bounds)))
+    }
+
     fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended> {
         self.step(|book, now, bounds| {
             let ended = book.turned(&job, turn, end, now, &bounds.windows);
@@ -339,3 +352,6 @@ impl Ledger for LocalLedger {
         self.bounds.store(Arc::new(bounds));
     }
 }
+
+#[cfg(test)]
+mod tests;

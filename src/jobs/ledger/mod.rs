@@ -5,6 +5,7 @@ pub mod hot;
 pub mod disk;
 pub mod local;
 pub mod observed;
+pub mod redis;
 
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use crate::jobs::book::{Ask, Bounds, Counts, Ended, Found, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
 use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
+use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
 use crate::request::client::Who;
 use crate::request::fingerprint::Fingerprint;
@@ -159,6 +161,14 @@ pub trait Ledger: Send + Sync {
     /// The job of an id.
     fn job<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>>;
 
+    /// From now on `owner` may see the job, if no more than `most` do beside the team it was made for; it lasts when
+    /// this returns (M31). Who owns it already costs no write.
+    fn own<'a>(&'a self, id: &'a RequestId, owner: Owner, most: usize) -> Step<'a, Owned>;
+
+    /// Records a job that nobody here made, for whoever asked for it first (M31), and gives the job as it then stands:
+    /// somebody else may have been first. It lasts when this returns.
+    fn adopt(&self, job: Arc<Job>) -> Step<'_, Arc<Job>>;
+
     /// A poll has shown that a job's life came to a turn.
     fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended>;
 
@@ -186,7 +196,8 @@ pub trait Ledger: Send + Sync {
         None
     }
 
-    /// Renews the lease of an attempt of this replica; its holder asks for it each third of [`Lease::length`].
+    /// Renews the lease of an attempt of this replica; its holder asks for it each third of [`Lease::length`], also when
+    /// another attempt's entry lies over it by now.
     ///
     /// # Errors
     /// [`LedgerError::Superseded`] if the entry is another attempt's by now.
@@ -194,12 +205,14 @@ pub trait Ledger: Send + Sync {
         Box::pin(ready(Ok(())))
     }
 
-    /// Tells the waiters in other replicas how far an attempt of this one has come (M5, M25).
+    /// Tells the waiters in other replicas how far an attempt of this one has come (M5, M25); never before the ledger's own
+    /// write, and once more if it failed.
     fn tell(&self, _fingerprint: Fingerprint, _attempt: AttemptId, _progress: Progress) -> Step<'_, ()> {
         Box::pin(ready(Ok(())))
     }
 
-    /// Whether somebody in another replica waits for an attempt of this one (M6).
+    /// Whether somebody in another replica waits for an attempt of this one (M6). Asked about once a second while nobody
+    /// waits here, and once more before the send; an error counts as nobody.
     fn awaited(&self, _attempt: AttemptId) -> Step<'_, bool> {
         Box::pin(ready(Ok(false)))
     }
@@ -239,3 +252,6 @@ pub trait Ledger: Send + Sync {
     /// Applies the settings of a reload.
     fn reload(&self, bounds: Bounds, terms: Arc<Terms>);
 }
+
+#[cfg(test)]
+mod conformance;

@@ -15,6 +15,7 @@ use crate::jobs::book::{Bounds, Counts, Ended, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
 use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
+use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -88,6 +89,14 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
     fn job<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>> {
         // One for each poll: counting it would cost more than it says.
         self.ledger.job(id)
+    }
+
+    fn own<'a>(&'a self, id: &'a RequestId, owner: Owner, most: usize) -> Step<'a, Owned> {
+        self.observe(LedgerOperation::Own, self.ledger.own(id, owner, most))
+    }
+
+    fn adopt(&self, job: Arc<Job>) -> Step<'_, Arc<Job>> {
+        self.observe(LedgerOperation::Adopt, self.ledger.adopt(job))
     }
 
     fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended> {

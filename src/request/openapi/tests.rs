@@ -36,13 +36,19 @@ fn references(value: &Value, found: &mut Vec<String>) {
 }
 
 /// Status and code of every refusal there is; a new one does not compile until it stands here.
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn refusals() -> Vec<(u16, &'static str)> {
     let retry_after = Duration::from_secs(61);
     let doubt = |doubt| Error::OutcomeUnknown { doubt, retry_after };
     let all = [
         Error::InvalidJson { message: String::new() },
         Error::BadRequest { param: "", message: "".into() },
+        Error::MissingKey,
+        Error::InvalidKey,
         Error::OriginRefused,
+        Error::UserMismatch,
+        Error::ModelNotAllowed,
+        Error::RouteNotAllowed { route: "" },
         Error::NotFound,
         Error::NotOffered,
         Error::UnknownJob,
@@ -76,7 +82,12 @@ fn refusals() -> Vec<(u16, &'static str)> {
         match error {
             Error::InvalidJson { .. }
             | Error::BadRequest { .. }
+            | Error::MissingKey
+            | Error::InvalidKey
             | Error::OriginRefused
+            | Error::UserMismatch
+            | Error::ModelNotAllowed
+            | Error::RouteNotAllowed { .. }
             | Error::NotFound
             | Error::NotOffered
             | Error::UnknownJob
@@ -121,6 +132,7 @@ fn every_path_and_method_in_it_exists() {
         "GET /grok/v1/videos/{request_id}",
         "GET /openapi.json",
         "HEAD /grok/v1/videos/{request_id}",
+        "POST /grok/v1/client_tokens",
         "POST /grok/v1/videos/edits",
         "POST /grok/v1/videos/generations",
     ];

@@ -164,7 +164,7 @@ async fn f17_a_new_key_is_used_at_once() {
     let behind = upstream.upstream(|_| {});
     let polls = Polls::new(behind.clone());
     read(&polls).await;
-    behind.replace_key(UpstreamKey::parse("sk-another-key").unwrap());
+    behind.replace_key(UpstreamKey::parse("sk-another-key").unwrap(), 0);
     read(&polls).await;
     let received = upstream.received();
     assert!(received[0].text.contains(KEY) && received[1].text.contains("Bearer sk-another-key\r\n"));

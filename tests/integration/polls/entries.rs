@@ -92,7 +92,7 @@ async fn m19_what_is_no_answer_about_the_job_ends_nothing() {
 #[tokio::test]
 async fn m19_a_job_is_missing_only_to_the_key_that_made_it() {
     let scene = scene_with(|_, options| options.key = None).await;
-    let use_key = |key: &str| scene.gateway().gateway().upstream.replace_key(UpstreamKey::parse(key).unwrap());
+    let use_key = |key: &str| scene.gateway().gateway().upstream.replace_key(UpstreamKey::parse(key).unwrap(), 0);
     let id = scene.submit("a").await.request_id();
     poll_with(&scene, &id, Fault::Pending(Pending::Progress)).await;
     use_key("sk-of-another-account");

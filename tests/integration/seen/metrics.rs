@@ -25,6 +25,7 @@ process_virtual_memory_bytes gauge
 reelgate_accept_errors_total counter
 reelgate_body_memory_bytes gauge
 reelgate_build_info gauge version
+reelgate_config_changes_total counter section
 reelgate_config_reloads_total counter result
 reelgate_connections gauge
 reelgate_connections_closed_total counter reason
@@ -36,6 +37,7 @@ reelgate_invalid_total counter code param
 reelgate_jobs_running gauge
 reelgate_jobs_total counter outcome
 reelgate_ledger_duration_seconds histogram operation result
+reelgate_ledger_failures_total counter reason
 reelgate_ledger_operations_total counter operation result
 reelgate_limited_total counter kind limit
 reelgate_limiter_buckets gauge
@@ -57,13 +59,16 @@ reelgate_upstream_requests_total counter operation outcome
 /// The values that a closed list has, by label.
 const CLOSED: &[(&str, &[&str])] = &[
     ("route", &["generations", "edits", "poll", "preflight", "page", "other"]),
-    ("kind", &["requests", "generations", "running", "budget", "pace"]),
+    ("kind", &["requests", "generations", "running", "budget", "pace", "keys"]),
     ("limit", &["user", "team", "address", "total", "upstream"]),
     (
         "operation",
         &[
             "submit",
             "poll",
+            "watch",
+            "list",
+            "forget",
             "admit",
             "sending",
             "accepted",
@@ -72,10 +77,31 @@ const CLOSED: &[(&str, &[&str])] = &[
             "doubted",
             "undelivered",
             "job",
+            "own",
+            "adopt",
             "turned",
         ],
     ),
     ("team", &["open"]),
+    (
+        "section",
+        &[
+            "server",
+            "admin",
+            "upstream",
+            "access",
+            "teams",
+            "limits",
+            "budgets",
+            "prices",
+            "validation",
+            "dedup",
+            "ledger",
+            "polls",
+            "log",
+            "other",
+        ],
+    ),
     ("result", &["ok", "conflict", "error"]),
     ("state", &["claimed", "sending", "accepted", "done", "rejected", "unknown"]),
     (
@@ -119,6 +145,14 @@ const CLOSED: &[(&str, &[&str])] = &[
             "ledger",
             "upstream_key",
             "upstream_credit",
+            "unreachable",
+            "timeout",
+            "open",
+            "denied",
+            "loading",
+            "read_only",
+            "full",
+            "other",
             "hit",
             "join",
             "retry",

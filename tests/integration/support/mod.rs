@@ -7,6 +7,7 @@ mod folder;
 mod invariants;
 mod line;
 pub mod process;
+pub mod redis;
 mod sink;
 mod tls_front;
 

@@ -169,7 +169,7 @@ proptest! {
                     continue;
                 }
                 Act::Reload(limits) => {
-                    bench.limits.reload(&limits);
+                    bench.limits.reload(&limits, &[]);
                     let old = std::mem::replace(&mut quotas, Quotas::of(&limits));
                     model.reload(&old, &quotas);
                     continue;

@@ -207,6 +207,21 @@ async fn m5_all_who_wait_elsewhere_share_one_flight_and_one_outcome() {
 }
 
 #[tokio::test]
+async fn m6_who_has_left_elsewhere_is_seen_to_wait_no_more() {
+    let world = World::begin(vec![vec![Act::Hang]]).await;
+    let (one, two) = (world.replica(1), world.replica(2));
+    let _leader = one.waits(plain(1)).await;
+    let awaited = || world.shared.lock().unwrap().awaited(attempt(1), 1);
+    let joiners = [two.waits(plain(2)).await, two.waits(plain(3)).await];
+    eventually("somebody waits", awaited).await;
+    drop(joiners);
+    eventually("nobody waits any more", || !awaited()).await;
+    // Whoever comes again is seen again.
+    let _back = two.waits(plain(4)).await;
+    eventually("somebody waits", awaited).await;
+}
+
+#[tokio::test]
 async fn an_attempt_of_which_nothing_can_be_learned_sends_its_waiters_back_to_admission() {
     let world = World::begin(vec![vec![json("200 OK", CREATED)]]).await;
     // An attempt of a replica that is no more.
@@ -406,7 +421,7 @@ async fn m15_a_keyless_twin_counts_under_the_entry_it_has_joined() {
 }
 
 #[tokio::test]
-async fn lim_a_call_whose_outcome_is_unknown_keeps_no_other_from_being_made() {
+async fn m12_a_call_whose_outcome_is_unknown_keeps_no_other_from_being_made() {
     let go = Arc::new(Notify::new());
     let script = vec![vec![Act::Wait(go.clone()), json("200 OK", CREATED)], vec![Act::Hang], vec![Act::Hang]];
     let mut world = World::begin(script).await;

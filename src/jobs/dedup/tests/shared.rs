@@ -18,6 +18,7 @@ use crate::jobs::entry::{AttemptId, Caller, Created, Look, State, Turn, Windows}
 use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::ledger::{Admission, Closed, Lease, Ledger, LedgerError, Preview, Request, Step, Verdict};
 use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
+use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -295,6 +296,14 @@ impl Ledger for View {
 
     fn job<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>> {
         self.step(|shared, _| Ok(shared.book.job(id)))
+    }
+
+    fn own<'a>(&'a self, id: &'a RequestId, owner: Owner, most: usize) -> Step<'a, Owned> {
+        self.step(|shared, _| Ok(shared.book.own(id, owner, most)))
+    }
+
+    fn adopt(&self, job: Arc<Job>) -> Step<'_, Arc<Job>> {
+        self.step(|shared, _| Ok(shared.book.adopt(&job, &BOUNDS)))
     }
 
     fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended> {

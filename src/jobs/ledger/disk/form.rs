@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Created, Entry, State};
 use crate::jobs::keys::{Fate, KeyRecord};
+use crate::jobs::owners::{Owner, Owners};
 use crate::jobs::records::{Job, Life, Record};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -105,11 +106,14 @@ pub struct EntryForm {
     undelivered: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     beneath: Option<Box<EntryForm>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum StateForm {
+    Claimed,
     Sending,
     Accepted(CreatedForm),
     Done(CreatedForm, u64),
@@ -134,15 +138,28 @@ const fn nobody() -> Hex<16> {
 impl EntryForm {
     /// What of an entry is durable: a claim is not, so what it replaced stands for it (M7).
     pub fn of(entry: &Entry) -> Option<Self> {
+        match &entry.state {
+            State::Claimed => entry.beneath.as_deref().and_then(Self::of),
+            _ => Some(Self { beneath: entry.beneath.as_deref().and_then(Self::of).map(Box::new), ..Self::top(entry) }),
+        }
+    }
+
+    /// All of an entry, claims too: where replicas share a ledger, a claim is seen by the others.
+    pub fn whole(entry: &Entry) -> Self {
+        Self { beneath: entry.beneath.as_deref().map(Self::whole).map(Box::new), ..Self::top(entry) }
+    }
+
+    /// An entry without what lies beneath it.
+    fn top(entry: &Entry) -> Self {
         let state = match &entry.state {
-            State::Claimed => return entry.beneath.as_deref().and_then(Self::of),
+            State::Claimed => StateForm::Claimed,
             State::Sending => StateForm::Sending,
             State::Accepted(created) => StateForm::Accepted(CreatedForm::of(created)),
             State::Done(created, until) => StateForm::Done(CreatedForm::of(created), until.as_millis()),
             State::Rejected(created, until) => StateForm::Rejected(CreatedForm::of(created), until.as_millis()),
             State::Unknown(until) => StateForm::Unknown(until.as_millis()),
         };
-        Some(Self {
+        Self {
             attempt: Hex(entry.attempt.into_bytes()),
             team: entry.team.clone(),
             state,
@@ -151,8 +168,9 @@ impl EntryForm {
             refused: entry.refused.iter().map(|(caller, at)| (Hex(*caller), at.as_millis())).collect(),
             base: entry.base.map(|base| Hex(*base.as_bytes())),
             undelivered: entry.undelivered,
-            beneath: entry.beneath.as_deref().and_then(Self::of).map(Box::new),
-        })
+            beneath: None,
+            lease: entry.lease.map(Time::as_millis),
+        }
     }
 
     /// The entry again.
@@ -160,6 +178,7 @@ impl EntryForm {
         // An id that has lost its form cannot be given out: its prompt is held until it would have ended.
         let held = |form: &CreatedForm| State::Unknown(Time::from_millis(form.at));
         let state = match self.state {
+            StateForm::Claimed => State::Claimed,
             StateForm::Sending => State::Sending,
             StateForm::Accepted(form) => form.created().map_or_else(|| held(&form), State::Accepted),
             StateForm::Done(form, until) => {
@@ -177,6 +196,7 @@ impl EntryForm {
             refused: self.refused.into_iter().map(|(caller, at)| (caller.0, Time::from_millis(at))).collect(),
             base: self.base.map(|base| Fingerprint::from_bytes(base.0)),
             undelivered: self.undelivered,
+            lease: self.lease.map(Time::from_millis),
             beneath: self.beneath.map(|beneath| Box::new(beneath.into_entry())),
             ..Entry::claimed(AttemptId::from_bytes(self.attempt.0), self.team)
         }
@@ -213,6 +233,27 @@ pub struct JobForm {
     request_id: Arc<str>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     forgotten: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    owners: Vec<OwnerForm>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OwnerForm {
+    team: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<Hex<16>>,
+}
+
+impl From<Owner> for OwnerForm {
+    fn from(owner: Owner) -> Self {
+        Self { team: owner.team, user: owner.user.map(Hex) }
+    }
+}
+
+impl From<OwnerForm> for Owner {
+    fn from(form: OwnerForm) -> Self {
+        Self { team: form.team, user: form.user.map(|user| user.0) }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -248,6 +289,7 @@ impl JobForm {
             orphan: record.orphan,
             request_id: job.request_id.clone(),
             forgotten: record.forgotten,
+            owners: job.owners.all().into_iter().map(OwnerForm::from).collect(),
         }
     }
 
@@ -263,11 +305,11 @@ impl JobForm {
             LifeForm::Expired => Life::Expired,
             LifeForm::Moderated => Life::Moderated,
         };
+        let created = Time::from_millis(self.created);
+        let mut job = Job::new(id, attempt, fingerprint, self.team, &self.key, created).asked_as(self.request_id);
+        job.owners = Owners::of(self.owners.into_iter().map(Owner::from).collect());
         Some(Record {
-            job: Arc::new(
-                Job::new(id, attempt, fingerprint, self.team, &self.key, Time::from_millis(self.created))
-                    .asked_as(self.request_id),
-            ),
+            job: Arc::new(job),
             life,
             ended: self.ended.map(Time::from_millis),
             orphan: self.orphan,

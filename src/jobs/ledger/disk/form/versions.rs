@@ -2,6 +2,7 @@
 //! come furthest, and in doubt the one that blocks.
 
 use super::{CreatedForm, EntryForm, FateForm, Hex, JobForm, KeyForm, LifeForm, StateForm};
+use crate::clock::Time;
 use crate::jobs::entry::AttemptId;
 
 /// Above all moments, so that a later state counts more than a later time.
@@ -20,13 +21,14 @@ impl EntryForm {
             base: None,
             undelivered: false,
             beneath: None,
+            lease: None,
         }
     }
 
     /// The later, the more: a job, then a doubt, then what was on its way.
     pub fn weight(&self) -> u64 {
         match &self.state {
-            StateForm::Sending => 0,
+            StateForm::Claimed | StateForm::Sending => 0,
             StateForm::Unknown(until) => STEP + until,
             StateForm::Accepted(CreatedForm { at, .. }) => 2 * STEP + 2 * at,
             // Of one job the end that was seen counts more than that it was made.
@@ -39,7 +41,7 @@ impl EntryForm {
     /// The job that it gives out.
     pub fn job(&self) -> Option<&str> {
         match &self.state {
-            StateForm::Sending | StateForm::Unknown(_) => None,
+            StateForm::Claimed | StateForm::Sending | StateForm::Unknown(_) => None,
             StateForm::Accepted(created) | StateForm::Done(created, _) | StateForm::Rejected(created, _) => {
                 Some(&created.job)
             }
@@ -61,6 +63,11 @@ impl JobForm {
     /// The attempt that made it.
     pub fn attempt(&self) -> AttemptId {
         AttemptId::from_bytes(self.attempt.0)
+    }
+
+    /// When it was made.
+    pub fn created(&self) -> Time {
+        Time::from_millis(self.created)
     }
 
     /// Whether its end was not seen yet.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 
 use super::*;
+use crate::access::teams::Pass;
 use crate::admission::rate::Limits;
 use crate::admission::settings;
 use crate::bill::tab::Charge;
@@ -80,7 +81,7 @@ fn request(prompt: u8) -> Request {
         asker: Asker { caller: [1; 16], no_cache: false },
         key: None,
     };
-    let who = *Clients::new().unwrap().identify([127, 0, 0, 1].into()).who();
+    let who = *Clients::new().unwrap().identify([127, 0, 0, 1].into(), Pass::open()).who();
     Request { ask, who, charge: Charge::default(), charged: false, closed: None }
 }
 
@@ -168,11 +169,16 @@ async fn m7_many_at_once_share_a_batch() {
     for prompt in 1..=60 {
         assert!(matches!(verdict(&ledger, prompt).await, Verdict::Claimed(_)));
     }
+    // The first write takes until all have asked for theirs.
+    keeper.slow.store(true, Ordering::SeqCst);
     let sending = (1..=60).map(|prompt| {
         let (ledger, ask) = (ledger.clone(), request(prompt).ask);
         tokio::spawn(async move { ledger.sending(ask.fingerprint, ask.attempt).await })
     });
-    for done in sending.collect::<Vec<_>>() {
+    let sending = sending.collect::<Vec<_>>();
+    tokio::task::yield_now().await;
+    keeper.slow.store(false, Ordering::SeqCst);
+    for done in sending {
         done.await.unwrap().unwrap();
     }
     let batches = keeper.batches.lock().unwrap();

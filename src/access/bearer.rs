@@ -1,0 +1,74 @@
+//! The `Authorization` of a request, as RFC 6750 §2.1 has it: one, `Bearer`, in whatever case, and a credential.
+
+use hyper::header::{AUTHORIZATION, HeaderMap};
+
+/// What a request says of who sends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bearer<'a> {
+    /// Nothing, or something in another scheme.
+    Absent,
+    /// More than one, so that two readers could take it for two callers.
+    Several,
+    /// `Bearer` with something that can be no credential.
+    Malformed,
+    /// A credential.
+    Credential(&'a str),
+}
+
+impl<'a> Bearer<'a> {
+    /// Reads the header.
+    pub fn read(headers: &'a HeaderMap) -> Self {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let Some(value) = values.next() else { return Self::Absent };
+        if values.next().is_some() {
+            return Self::Several;
+        }
+        let Ok(text) = value.to_str() else { return Self::Malformed };
+        let (scheme, credential) = text.split_once(' ').unwrap_or((text, ""));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Self::Absent;
+        }
+        let credential = credential.trim_matches(' ');
+        let fits = (1..=LONGEST).contains(&credential.len()) && credential.bytes().all(|byte| byte.is_ascii_graphic());
+        if fits { Self::Credential(credential) } else { Self::Malformed }
+    }
+}
+
+/// The longest credential, in bytes: a token is shorter.
+const LONGEST: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn t38_one_bearer_in_any_case_is_a_credential_and_nothing_else_is() {
+        let long = format!("Bearer {}", "x".repeat(LONGEST + 1));
+        for (values, want) in [
+            (&[][..], Bearer::Absent),
+            (&["Bearer rg_x"], Bearer::Credential("rg_x")),
+            (&["bEARER  rg_x "], Bearer::Credential("rg_x")),
+            (&["Basic rg_x"], Bearer::Absent),
+            (&["rg_x"], Bearer::Absent),
+            (&[""], Bearer::Absent),
+            (&["Bearer"], Bearer::Malformed),
+            (&["Bearer "], Bearer::Malformed),
+            (&["Bearer a b"], Bearer::Malformed),
+            (&["Bearer a\tb"], Bearer::Malformed),
+            (&[&long], Bearer::Malformed),
+            (&["Bearer a", "Bearer a"], Bearer::Several),
+            (&["Basic a", "Bearer a"], Bearer::Several),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+            }
+            assert_eq!(Bearer::read(&headers), want, "{values:?}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_bytes(b"Bearer \xff").unwrap());
+        assert_eq!(Bearer::read(&headers), Bearer::Malformed);
+    }
+}

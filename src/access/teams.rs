@@ -1,0 +1,297 @@
+//! The teams of the configuration, made ready to be looked up: by the digest of a key that was presented, so that
+//! nothing about a key can be learned from the time it takes, and by the name that a token carries.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hyper::header::{HeaderMap, ORIGIN};
+
+use super::bearer::Bearer;
+use super::format::Digest;
+use super::settings::{self, Access, Gate, Mode};
+use super::token::{self, Tokens};
+use crate::clock::Time;
+use crate::error::Error;
+
+/// All teams.
+#[derive(Debug)]
+pub struct Teams {
+    mode: Mode,
+    /// Everybody's in mode `open`.
+    open: Pass,
+    by_digest: HashMap<Digest, (Arc<Team>, Arc<Key>)>,
+    by_name: HashMap<Arc<str>, Arc<Team>>,
+}
+
+/// One team.
+#[derive(Debug)]
+pub struct Team {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it may ask for; empty: everything.
+    models: Vec<String>,
+    keys: Vec<Arc<Key>>,
+}
+
+/// One gateway key, as far as it is known here.
+#[derive(Debug)]
+pub struct Key {
+    /// How logs name it.
+    pub id: Arc<str>,
+    /// What ties tokens to this key: another under the same id has another.
+    pub mark: String,
+    expires: Option<Time>,
+    disabled: bool,
+    models: Vec<String>,
+    routes: Vec<Gate>,
+    origins: Vec<String>,
+}
+
+impl Teams {
+    /// The teams of a configuration that has been checked.
+    pub fn new(access: &Access, teams: &[settings::Team]) -> Self {
+        let team = |team: &settings::Team| {
+            let keys = team.keys.iter().map(|key| Arc::new(Key::new(key))).collect();
+            Arc::new(Team { name: team.name.as_str().into(), models: team.models.clone(), keys })
+        };
+        let (mut by_digest, mut by_name) = (HashMap::new(), HashMap::new());
+        for settings in teams {
+            let team = team(settings);
+            for (digest, key) in settings.keys.iter().map(|key| key.sha256).zip(&team.keys) {
+                by_digest.insert(digest, (team.clone(), key.clone()));
+            }
+            by_name.insert(team.name.clone(), team);
+        }
+        Self { mode: access.mode, open: Pass::open(), by_digest, by_name }
+    }
+
+    /// Whether everybody may call.
+    pub fn is_open(&self) -> bool {
+        self.mode == Mode::Open
+    }
+
+    /// The names of the teams that may call.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let open = self.is_open().then_some(&self.open.team.name);
+        open.into_iter().chain(self.by_name.keys().filter(|_| !self.is_open()))
+    }
+
+    /// How many teams may call.
+    pub fn count(&self) -> usize {
+        if self.is_open() { 1 } else { self.by_name.len() }
+    }
+
+    /// Who sends a request with these headers. In mode `open` they are not looked at.
+    ///
+    /// # Errors
+    /// [`NoPass`].
+    pub fn identify(&self, headers: &HeaderMap, tokens: &Tokens, now: Time) -> Result<Pass, NoPass> {
+        if self.is_open() {
+            return Ok(self.open.clone());
+        }
+        let credential = match Bearer::read(headers) {
+            Bearer::Absent => return Err(NoPass::Missing),
+            Bearer::Several => return Err(NoPass::Several),
+            Bearer::Malformed => return Err(NoPass::Refused("malformed".to_owned())),
+            Bearer::Credential(credential) => credential,
+        };
+        match credential.strip_prefix(token::PREFIX) {
+            Some(token) => self.of_token(token, tokens, now),
+            None => self.of_key(credential, now),
+        }
+    }
+
+    fn of_key(&self, presented: &str, now: Time) -> Result<Pass, NoPass> {
+        let found = self.by_digest.get(&Digest::of(presented));
+        let (team, key) = found.ok_or_else(|| NoPass::Refused("unknown key".to_owned()))?;
+        key.check(team, now)?;
+        Ok(Pass { team: team.clone(), key: Some(key.clone()), grant: None })
+    }
+
+    /// A token is worth what its key is worth, at every use.
+    fn of_token(&self, presented: &str, tokens: &Tokens, now: Time) -> Result<Pass, NoPass> {
+        let grant = tokens.read(presented, now).map_err(|why| NoPass::Refused(why.to_owned()))?;
+        let team = self.by_name.get(grant.team.as_str());
+        let key = team.and_then(|team| team.keys.iter().find(|key| *key.id == *grant.key && key.mark == grant.mark));
+        let gone = || NoPass::Refused(format!("token of a key that is gone: {} {}", grant.team, grant.key));
+        let (team, key) = team.zip(key).ok_or_else(gone)?;
+        key.check(team, now)?;
+        Ok(Pass { team: team.clone(), key: Some(key.clone()), grant: Some(Arc::new(grant)) })
+    }
+}
+
+impl Key {
+    fn new(key: &settings::Key) -> Self {
+        let mark = blake3::derive_key("reelgate mark of a gateway key in its tokens", key.sha256.as_bytes());
+        Self {
+            id: key.id.as_str().into(),
+            mark: mark.iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
+            expires: key.expires,
+            disabled: key.disabled,
+            models: key.models.clone(),
+            routes: key.routes.clone(),
+            origins: key.origins.clone(),
+        }
+    }
+
+    fn check(&self, team: &Team, now: Time) -> Result<(), NoPass> {
+        let named = |what: &str| NoPass::Refused(format!("{what} key {} of team {}", self.id, team.name));
+        if self.disabled {
+            return Err(named("disabled"));
+        }
+        if self.expires.is_some_and(|expires| expires <= now) {
+            return Err(named("expired"));
+        }
+        Ok(())
+    }
+}
+
+/// Why a request is nobody's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoPass {
+    /// It says nothing of who sends it.
+    Missing,
+    /// It says so more than once.
+    Several,
+    /// What it says is worth nothing; why, for the log alone.
+    Refused(String),
+}
+
+/// Who sends a request, and what they may.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// The team.
+    pub team: Arc<Team>,
+    /// The gateway key, or the one that the token was made with; in mode `open` none.
+    pub key: Option<Arc<Key>>,
+    /// What the token says, if it was a token.
+    pub grant: Option<Arc<token::Grant>>,
+}
+
+impl Pass {
+    /// What everybody has in mode `open`.
+    pub fn open() -> Self {
+        let team = Team { name: OPEN.into(), models: Vec::new(), keys: Vec::new() };
+        Self { team: Arc::new(team), key: None, grant: None }
+    }
+
+    /// The user that a token fixes.
+    pub fn user(&self) -> Option<&str> {
+        self.grant.as_deref().map(|grant| grant.user.as_str())
+    }
+
+    /// Whether it opens this gate.
+    ///
+    /// # Errors
+    /// [`Error::RouteNotAllowed`].
+    pub fn check_route(&self, gate: Gate) -> Result<(), Error> {
+        let Some(key) = &self.key else { return Ok(()) };
+        let granted = self.grant.as_deref().map(|grant| grant.routes.as_slice()).unwrap_or_default();
+        let opens = |routes: &[Gate]| routes.is_empty() || routes.contains(&gate);
+        // What a token could make would outlive it.
+        let mints = gate == Gate::ClientTokens && self.grant.is_some();
+        if mints || !opens(&key.routes) || !opens(granted) {
+            return Err(Error::RouteNotAllowed { route: gate.name() });
+        }
+        Ok(())
+    }
+
+    /// Whether this page, or whoever calls without one, may use it.
+    ///
+    /// # Errors
+    /// [`Error::OriginRefused`].
+    pub fn check_origin(&self, gate: Gate, headers: &HeaderMap) -> Result<(), Error> {
+        let Some(key) = self.key.as_ref().filter(|key| !key.origins.is_empty()) else { return Ok(()) };
+        // A browser names the page with every POST, but not with a GET to the page's own origin; and tokens for those
+        // pages are made behind them.
+        let known = match headers.get(ORIGIN) {
+            Some(origin) => key.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()),
+            None => matches!(gate, Gate::Poll | Gate::ClientTokens),
+        };
+        if known { Ok(()) } else { Err(Error::OriginRefused) }
+    }
+
+    /// Whether it may ask for this model.
+    ///
+    /// # Errors
+    /// [`Error::ModelNotAllowed`].
+    pub fn check_model(&self, model: Option<&str>) -> Result<(), Error> {
+        let of_key = self.key.as_deref().map(|key| key.models.as_slice()).unwrap_or_default();
+        let granted = self.grant.as_deref().map(|grant| grant.models.as_slice()).unwrap_or_default();
+        let lists = [self.team.models.as_slice(), of_key, granted];
+        let allowed =
+            |list: &[String]| list.is_empty() || model.is_some_and(|model| list.iter().any(|allowed| allowed == model));
+        if lists.into_iter().all(allowed) { Ok(()) } else { Err(Error::ModelNotAllowed) }
+    }
+}
+
+/// The team of everybody in mode `open`.
+pub const OPEN: &str = "open";
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::{AUTHORIZATION, HeaderValue};
+
+    use super::*;
+
+    fn key(id: &str, text: &str) -> settings::Key {
+        settings::Key { id: id.to_owned(), sha256: Digest::of(text), ..settings::Key::default() }
+    }
+
+    fn teams(keys: Vec<settings::Key>) -> Teams {
+        let access = Access { mode: Mode::Keys, ..Access::default() };
+        let team = settings::Team { name: "studio".to_owned(), keys, ..settings::Team::default() };
+        Teams::new(&access, &[team])
+    }
+
+    fn identify(teams: &Teams, presented: &str, now: u64) -> Result<Pass, NoPass> {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {presented}")).unwrap());
+        teams.identify(&headers, &Tokens::new(&[7; 32]), Time::from_millis(now))
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_digest_until_it_is_switched_off_or_expires() {
+        let expires = Some(Time::from_millis(1_000));
+        let teams = teams(vec![
+            key("a", "secret a"),
+            settings::Key { expires, ..key("b", "secretb") },
+            settings::Key { disabled: true, ..key("c", "secretc") },
+            key("d", "secretd"),
+        ]);
+        assert_eq!(*identify(&teams, "secretd", 0).unwrap().key.unwrap().id, *"d");
+        assert!(identify(&teams, "secretb", 999).is_ok());
+        for (presented, why) in [("secretb", "expired key b"), ("secretc", "disabled key c"), ("x", "unknown key")] {
+            let Err(NoPass::Refused(told)) = identify(&teams, presented, 1_000) else { panic!("{presented}") };
+            assert!(told.starts_with(why) && !told.contains(presented), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_worth_what_its_key_is_worth() {
+        let tokens = Tokens::new(&[7; 32]);
+        let (one, other) = (teams(vec![key("a", "one")]), teams(vec![key("a", "another under the same id")]));
+        let pass = identify(&one, "one", 0).unwrap();
+        let grant = token::Grant::of(&pass, "alice".to_owned(), Vec::new(), Vec::new()).unwrap();
+        let token = tokens.sign(&grant, Time::from_millis(0), Time::from_millis(60_000)).unwrap();
+        assert_eq!(identify(&one, &token, 59_999).unwrap().user(), Some("alice"));
+        for (teams, now, why) in [
+            (&one, 60_000, "expired"),
+            (&other, 0, "token of a key that is gone: studio a"),
+            (&teams(vec![settings::Key { disabled: true, ..key("a", "one") }]), 0, "disabled key a"),
+            (&teams(vec![key("b", "one")]), 0, "token of a key that is gone"),
+        ] {
+            let Err(NoPass::Refused(told)) = identify(teams, &token, now) else { panic!("{why}") };
+            assert!(told.contains(why), "{told}");
+        }
+    }
+
+    #[test]
+    fn t30_a_key_that_is_nearly_right_is_as_unknown_as_any() {
+        let teams = teams(vec![key("a", "rg_0123456789ABCDEFGHIJKLMNOPQRST4PMbyp")]);
+        let near = ["xg_0123456789ABCDEFGHIJKLMNOPQRST4PMbyp", "rg_0123456789ABCDEFGHIJKLMNOPQRST4PMbyx", "rg_"];
+        for presented in near {
+            assert_eq!(identify(&teams, presented, 0).unwrap_err(), NoPass::Refused("unknown key".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `POST /grok/v1/client_tokens`: a team's frontend asks, with its gateway key, for a token that it can hand to a page.
+//! The page is then one user, for a while, and never holds the key.
+
+use std::time::Duration;
+
+use hyper::Response;
+use hyper::http::request::Parts;
+use serde_json::{Value, json};
+
+use super::Worker;
+use super::answer::{self, Body};
+use super::rules::Rules;
+use crate::access::settings::Gate;
+use crate::access::token::Grant;
+use crate::error::{Error, Fault};
+use crate::request::client::Client;
+use crate::request::json;
+use crate::request::submission;
+use crate::server::body::{self, Upload};
+
+impl Worker {
+    /// Serves a request for a token. It takes a request of the address, as submissions do before their body is read.
+    pub(super) async fn client_token(
+        &self,
+        head: &Parts,
+        upload: Upload,
+        client: &Client,
+        rules: &Rules,
+    ) -> Result<Response<Body>, Error> {
+        let gateway = &*self.gateway;
+        if rules.teams.is_open() {
+            // Nobody needs one here, and a frontend must not believe that it has fixed its users.
+            return Err(Error::NotFound);
+        }
+        gateway.limits.before_body(client.who()).map_err(|refusal| Error::from(&refusal))?;
+        submission::check_media(&head.headers)?;
+        let body = body::read(upload, &rules.body.at_most(LONGEST_BODY), &gateway.memory).await?;
+        let wish = Wish::read(&json::parse(&body)?, rules.token_lifetime).map_err(Error::InvalidRequest)?;
+        for model in &wish.models {
+            client.pass.check_model(Some(model))?;
+        }
+        for route in &wish.routes {
+            client.pass.check_route(*route)?;
+        }
+        let now = gateway.clock.now();
+        let until = now + wish.lifetime;
+        let grant = Grant::of(&client.pass, wish.user, wish.models, wish.routes).ok_or(Error::Internal)?;
+        let token = gateway.tokens.sign(&grant, now, until).ok_or(Error::Internal)?;
+        let told = json!({
+            "token": token,
+            "token_type": "Bearer",
+            "user": grant.user,
+            "expires_in": wish.lifetime.as_secs(),
+            "expires_at": until.as_millis().div_ceil(1_000),
+        });
+        Ok(answer::told(told.to_string().into()))
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Wish {
+    user: String,
+    lifetime: Duration,
+    models: Vec<String>,
+    routes: Vec<Gate>,
+}
+
+impl Wish {
+    /// All faults at once.
+    fn read(body: &Value, longest: Duration) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let Some(fields) = body.as_object() else { return Err(vec![fault("", "type", "must be an object")]) };
+        for name in fields.keys().filter(|name| !FIELDS.contains(&name.as_str())) {
+            // Forwarded to nobody: what is not known here was meant to narrow the token, and would not.
+            faults.push(fault(name, "unknown_field", "is not known here"));
+        }
+        let user = match submission::user(body) {
+            Ok(Some(user)) => user,
+            Ok(None) => {
+                faults.push(fault("user", "required", "is required"));
+                String::new()
+            }
+            Err(of_user) => {
+                faults.push(of_user);
+                String::new()
+            }
+        };
+        let longest = longest.as_secs().max(1);
+        let lifetime = match fields.get("expires_in") {
+            None => USUAL_LIFETIME.min(longest),
+            Some(seconds) => seconds.as_u64().filter(|seconds| (1..=longest).contains(seconds)).unwrap_or_else(|| {
+                let message = format!("must be a whole number of seconds from 1 to {longest}");
+                faults.push(fault("expires_in", "maximum", &message));
+                0
+            }),
+        };
+        let mut texts = |name: &str| -> Vec<String> {
+            let texts = match fields.get(name) {
+                None => return Vec::new(),
+                Some(Value::Array(items)) if (1..=MOST_NAMES).contains(&items.len()) => {
+                    items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+                }
+                Some(_) => None,
+            };
+            texts.filter(|texts| texts.iter().all(|text| (1..=128).contains(&text.len()))).unwrap_or_else(|| {
+                faults.push(fault(name, "items", "must be a list of 1 to 32 names"));
+                Vec::new()
+            })
+        };
+        let (models, names) = (texts("models"), texts("routes"));
+        let mut routes = Vec::new();
+        for name in names {
+            match Gate::named(&name).filter(|gate| *gate != Gate::ClientTokens) {
+                Some(gate) => routes.push(gate),
+                None => faults.push(fault("routes", "enum", "must name \"generations\", \"edits\" or \"poll\"")),
+            }
+        }
+        let wish = Self { user, lifetime: Duration::from_secs(lifetime), models, routes };
+        if faults.is_empty() { Ok(wish) } else { Err(faults) }
+    }
+}
+
+fn fault(param: &str, code: &'static str, message: &str) -> Fault {
+    Fault { param: param.to_owned(), code, message: message.to_owned() }
+}
+
+/// What a body may say.
+const FIELDS: [&str; 4] = ["user", "expires_in", "models", "routes"];
+/// In bytes.
+const LONGEST_BODY: u64 = 16 << 10;
+/// In seconds.
+const USUAL_LIFETIME: u64 = 900;
+/// Of models or routes.
+const MOST_NAMES: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_wish_names_a_user_and_may_narrow() {
+        let wish = Wish::read(&json!({"user": "Zoe\u{308}"}), HOUR).unwrap();
+        let plain = Wish { user: "Zo\u{eb}".into(), lifetime: HOUR / 4, models: Vec::new(), routes: Vec::new() };
+        assert_eq!(wish, plain);
+        assert_eq!(Wish::read(&json!({"user": "a"}), HOUR / 60).unwrap().lifetime, HOUR / 60);
+        let all = json!({"user": "a", "expires_in": 3600, "models": ["m"], "routes": ["poll", "edits"]});
+        let wish = Wish::read(&all, HOUR).unwrap();
+        assert_eq!((wish.lifetime, wish.routes), (HOUR, vec![Gate::Poll, Gate::Edits]));
+    }
+
+    #[test]
+    fn all_faults_of_a_wish_are_told_at_once() {
+        let faults = |body: Value| -> Vec<String> {
+            Wish::read(&body, HOUR).unwrap_err().into_iter().map(|fault| fault.param).collect()
+        };
+        assert_eq!(faults(json!([])), [""]);
+        assert_eq!(faults(json!({})), ["user"]);
+        assert_eq!(faults(json!({"user": ""})), ["user"]);
+        assert_eq!(faults(json!({"user": "a\u{200b}"})), ["user"]);
+        let bad = json!({"user": 3, "expires_in": 3601, "models": [], "routes": ["client_tokens"], "limit": 3});
+        assert_eq!(faults(bad), ["limit", "user", "expires_in", "models", "routes"]);
+        for seconds in [json!(0), json!(-1), json!(1.5), json!("900"), json!(null)] {
+            assert_eq!(faults(json!({"user": "a", "expires_in": seconds})), ["expires_in"]);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+-- One step on the shared ledger, all or nothing (MONEY.md M24 to M26): the limits on requests, the comparison with what
+-- the caller has seen, limits on generations, budgets, and what is to be written. The state machine itself is the
+-- caller's: here is only what must happen in one moment.
+--
+-- ARGV[1]: the command, as JSON. The answer is JSON too. Amounts that pass 2^53 are texts.
+local command = cjson.decode(ARGV[1])
+local prefix = command.prefix
+local time = redis.call('TIME')
+local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local now = math.floor(now_us / 1000)
+local answer = { now = now }
+
+local function reply(status)
+  answer.status = status
+  return cjson.encode(answer)
+end
+
+-- A ledger that has forgotten is not written to until the replicas have put back what they know (M26).
+local epoch = redis.call('GET', prefix .. 'epoch')
+if not epoch or (command.epoch and epoch ~= command.epoch) then
+  answer.epoch = epoch or nil
+  return reply('epoch')
+end
+answer.epoch = epoch
+
+-- GCRA (as src/admission/quota.rs has it): `tat` is until when a bucket owes, in microseconds.
+local function take(cells)
+  local refused = false
+  local levels, taken = {}, {}
+  for number, cell in ipairs(cells) do
+    local found = redis.call('HMGET', prefix .. cell.key, 't', 's')
+    local tat = tonumber(found[1]) or 0
+    local since = found[2] or '0'
+    if tat <= now_us then
+      since = time[1] .. time[2] .. number
+    end
+    local base = math.max(tat, now_us)
+    if base + cell.interval - now_us > cell.window then
+      refused = true
+      levels[number] = string.format('%.0f', base)
+    else
+      levels[number] = string.format('%.0f', base + cell.interval)
+    end
+    taken[number] = { since = since, before = string.format('%.0f', base) }
+  end
+  if not refused then
+    for number, cell in ipairs(cells) do
+      local key = prefix .. cell.key
+      redis.call('HSET', key, 't', levels[number], 's', taken[number].since)
+      redis.call('PEXPIREAT', key, string.format('%.0f', tonumber(levels[number]) / 1000 + 1000))
+    end
+  else
+    for number, cell in ipairs(cells) do
+      if taken[number].before + cell.interval - now_us > cell.window then
+        taken[number].refused = true
+      else
+        levels[number] = taken[number].before
+      end
+    end
+  end
+  return not refused, levels, taken
+end
+
+local function note(name, levels, taken)
+  local list = {}
+  for number = 1, #levels do
+    list[number] = { tat = levels[number], since = taken[number].since, refused = taken[number].refused or false }
+  end
+  answer[name] = list
+end
+
+local function present()
+  local values = {}
+  for _, key in ipairs(command.expect) do
+    values[#values + 1] = { key.key, redis.call('GET', prefix .. key.key) or cjson.null }
+  end
+  return values
+end
+
+if #command.requests > 0 then
+  local ok, levels, taken = take(command.requests)
+  note('requests', levels, taken)
+  if not ok then
+    return reply('limited')
+  end
+end
+
+if command.read then
+  answer.values = present()
+  answer.members = {}
+  for _, key in ipairs(command.members) do
+    answer.members[#answer.members + 1] = redis.call('SMEMBERS', prefix .. key)
+  end
+  return reply('ok')
+end
+
+for _, key in ipairs(command.expect) do
+  local value = redis.call('GET', prefix .. key.key)
+  if (value or nil) ~= (key.value ~= cjson.null and key.value or nil) then
+    answer.values = present()
+    return reply('changed')
+  end
+end
+
+if command.not_after and now > command.not_after then
+  return reply('late')
+end
+
+if command.claim then
+  local birth = tonumber(string.match(epoch, ':(%d+)$')) or 0
+  if now < birth + command.settle then
+    answer.wait = birth + command.settle - now
+    return reply('wait')
+  end
+  local entries = 0
+  for _, count in ipairs(redis.call('HVALS', prefix .. 'states')) do
+    entries = entries + tonumber(count)
+  end
+  if entries >= command.most_entries then
+    return reply('full')
+  end
+  for number, cap in ipairs(command.caps) do
+    local sum = tonumber(cap.add)
+    for _, value in ipairs(redis.call('HMGET', prefix .. cap.key, unpack(cap.fields))) do
+      sum = sum + (tonumber(value) or 0)
+    end
+    if sum > tonumber(cap.most) then
+      answer.cap = number - 1
+      return reply('exhausted')
+    end
+  end
+  if #command.generations > 0 then
+    local ok, levels, taken = take(command.generations)
+    note('generations', levels, taken)
+    if not ok then
+      return reply('limited')
+    end
+  end
+end
+
+-- What was certainly not sent comes back, unless the bucket has been full since.
+for _, token in ipairs(command.back) do
+  local key = prefix .. token.key
+  local found = redis.call('HMGET', key, 't', 's')
+  local tat = tonumber(found[1]) or 0
+  if tat > now_us and found[2] == token.since then
+    redis.call('HSET', key, 't', string.format('%.0f', tat - token.interval))
+  end
+end
+
+for _, write in ipairs(command.writes) do
+  local key = prefix .. write.key
+  if write.value == cjson.null then
+    redis.call('DEL', key)
+  else
+    redis.call('SET', key, write.value, 'PXAT', string.format('%.0f', write.expires))
+  end
+end
+local sums = {}
+for number, change in ipairs(command.counts) do
+  local key = prefix .. change.key
+  sums[number] = string.format('%.0f', redis.call('HINCRBY', key, change.field, change.by))
+  if change.expires ~= cjson.null then
+    redis.call('PEXPIREAT', key, string.format('%.0f', change.expires))
+  end
+end
+for _, name in ipairs(command.names) do
+  redis.call('HSET', prefix .. name.key, 'name', name.name)
+end
+for _, mark in ipairs(command.marks) do
+  if mark.score == cjson.null then
+    redis.call('ZREM', prefix .. mark.key, mark.member)
+  else
+    redis.call('ZADD', prefix .. mark.key, string.format('%.0f', mark.score), mark.member)
+  end
+end
+for _, member in ipairs(command.joins) do
+  local key = prefix .. member.key
+  if member.leaves then
+    redis.call('SREM', key, member.member)
+  else
+    redis.call('SADD', key, member.member)
+    redis.call('PEXPIREAT', key, string.format('%.0f', member.expires))
+  end
+end
+answer.sums = sums
+return reply('ok')

@@ -1,0 +1,178 @@
+//! Opening the ledger in Redis: the fingerprints' key is there before anything else, and what goes on beside the requests
+//! is started (`MONEY.md` M9, M26).
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use redis::cmd;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::RedisLedger;
+use super::epoch::Mirror;
+pub use super::link::Failure;
+use super::link::Link;
+use super::news::Listeners;
+use super::shared::Shared;
+use super::upkeep::Pending;
+use super::watch::BETWEEN_TELLINGS;
+use super::work::{Seal, hex};
+use crate::admission::rate::Limits;
+use crate::bill::terms::Terms;
+use crate::clock::Clock;
+use crate::jobs::book::{Book, Bounds};
+use crate::jobs::ledger::Lease;
+use crate::jobs::ledger::hot::Hot;
+use crate::request::fingerprint::FingerprintKey;
+
+/// Where the ledger is, and how it is asked.
+#[derive(Clone)]
+pub struct Place {
+    /// The URL; it may hold a password.
+    pub url: String,
+    /// A certificate authority, PEM; none: Mozilla's list.
+    pub root: Option<Vec<u8>>,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// How long one question may take.
+    pub timeout: Duration,
+    /// Under which attempts may send.
+    pub lease: Lease,
+}
+
+/// A Redis that has been reached, with the key under which its prompts have their names.
+pub struct Reached {
+    link: Link,
+    lease: Lease,
+    key: Option<String>,
+    seal: Seal,
+}
+
+/// Reaches a Redis. The key is `own`, where the environment gives one; else the one that stands there, or a new one.
+///
+/// # Errors
+/// What is wrong, without the URL; without a key of its own it cannot begin before Redis answers.
+pub async fn reach(
+    place: &Place,
+    own: Option<FingerprintKey>,
+    clock: Clock,
+    on_failure: impl Fn(Failure) + Send + Sync + 'static,
+) -> Result<Reached, String> {
+    let Place { url, root, prefix, timeout, lease } = place;
+    let link = Link::new(url, root.clone(), prefix, *timeout, clock, Box::new(on_failure))
+        .map_err(|error| format!("ledger.redis_url_env: {error}"))?;
+    let lease = *lease;
+    if let Some(fingerprints) = own {
+        return Ok(Reached { link, lease, key: None, seal: seal(&fingerprints) });
+    }
+    let mut new = [0; 32];
+    aws_lc_rs::rand::fill(&mut new).map_err(|_| "the system gives no randomness")?;
+    let new = hex(&new);
+    let mut put = cmd("SET");
+    put.arg(format!("{prefix}fingerprint-key")).arg(&new).arg("NX").arg("GET");
+    let begun = Instant::now();
+    let mut reason = Failure::Unreachable;
+    let key = loop {
+        match link.query::<Option<String>>(&put).await {
+            Ok(standing) => break standing.unwrap_or(new),
+            Err(failure) if begun.elapsed() < FIRST_PATIENCE && reason != Failure::Denied => {
+                // That nobody has even asked is no reason.
+                if failure != Failure::Open {
+                    reason = failure;
+                    warn!(reason = reason.name(), "redis does not answer yet");
+                }
+                sleep(BETWEEN_TRIES).await;
+            }
+            Err(_) => {
+                return Err(format!(
+                    "ledger.redis_url_env: redis cannot be used ({}), and the fingerprints' key is there: \
+                     start it, or set dedup.key_env to begin without it",
+                    reason.name()
+                ));
+            }
+        }
+    };
+    let fingerprints = FingerprintKey::from_hex(&key).map_err(|error| format!("the key in redis: {error}"))?;
+    Ok(Reached { link, lease, key: Some(key), seal: seal(&fingerprints) })
+}
+
+/// What values are sealed with follows from the key, so that all replicas can read them.
+fn seal(fingerprints: &FingerprintKey) -> Seal {
+    Seal::new(*fingerprints.of_bytes(&[b"ledger values"]).as_bytes())
+}
+
+impl Reached {
+    /// The fingerprints' key that stands there.
+    ///
+    /// # Errors
+    /// If the environment gave one, and nobody looked.
+    pub fn key(&self) -> Result<FingerprintKey, String> {
+        let key = self.key.as_deref().ok_or("the fingerprints' key is the environment's")?;
+        FingerprintKey::from_hex(key).map_err(str::to_owned)
+    }
+
+    /// The ledger there, whose claims are admitted by `limits`. What goes on beside the requests runs on `runtime`.
+    ///
+    /// # Errors
+    /// If the system gives no randomness.
+    pub fn ledger(
+        self,
+        limits: Arc<Limits>,
+        bounds: Bounds,
+        hot_entries: u64,
+        runtime: Handle,
+    ) -> Result<RedisLedger, String> {
+        let Self { link, lease, key, seal } = self;
+        let mut replica = [0; 8];
+        aws_lc_rs::rand::fill(&mut replica).map_err(|_| "the system gives no randomness")?;
+        let most = u64::try_from(bounds.max_entries.saturating_mul(4)).unwrap_or(u64::MAX);
+        let clock = link.clock();
+        let mirror = Mirror::new(most, key, move || clock().as_millis());
+        let shared = Arc::new(Shared {
+            link,
+            seal,
+            limits,
+            bounds: ArcSwap::from_pointee(bounds),
+            terms: ArcSwap::from_pointee(Terms::default()),
+            lease,
+            hot: Hot::new(hot_entries),
+            jobs: Cache::builder()
+                .max_capacity(hot_entries)
+                .eviction_policy(EvictionPolicy::lru())
+                .time_to_live(JOBS_KEPT)
+                .build(),
+            told_of_polls: Cache::builder().max_capacity(hot_entries).time_to_live(BETWEEN_TELLINGS).build(),
+            mirror,
+            pending: Pending::default(),
+            listeners: Listeners::default(),
+            replica: hex(&replica),
+            totals: Mutex::default(),
+            counts: ArcSwap::from_pointee(Book::default().counts()),
+            sweeping: AtomicBool::new(false),
+            estranged: AtomicBool::new(false),
+            runtime: runtime.clone(),
+        });
+        let over = CancellationToken::new();
+        let accompany = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let over = over.clone();
+            runtime.spawn(async move { over.run_until_cancelled(task).await });
+        };
+        accompany(Box::pin(shared.clone().listen()));
+        accompany(Box::pin(shared.clone().catch_up()));
+        let examined = shared.clone();
+        accompany(Box::pin(async move { examined.examine().await }));
+        Ok(RedisLedger { shared, over })
+    }
+}
+
+/// How long Redis may take to answer at the start.
+const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a job is kept in mind, should a message about it be lost.
+const JOBS_KEPT: Duration = Duration::from_secs(600);
+const BETWEEN_TRIES: Duration = Duration::from_millis(250);

@@ -1,0 +1,199 @@
+//! What is asked of Redis in one step, and what it answers: the two sides of `commit.lua`.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+use serde::{Deserialize, Serialize};
+
+use crate::admission::remote::RemoteToken;
+
+/// The one script (M25).
+pub(super) static COMMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("commit.lua")));
+
+/// One step. Keys are without the prefix.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Command {
+    pub(super) prefix: String,
+    /// The epoch that the caller lives in (M26).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) epoch: Option<String>,
+    /// Only looks: at the expected keys, and at the sets in `members`.
+    pub(super) read: bool,
+    pub(super) members: Vec<String>,
+    /// One of each is taken first, and stays taken.
+    pub(super) requests: Vec<Cell>,
+    /// What the caller has seen.
+    pub(super) expect: Vec<Seen>,
+    /// A moment after which nothing is done (M2), in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) not_after: Option<u64>,
+    /// Whether this starts an attempt, and so asks generations and caps.
+    pub(super) claim: bool,
+    /// How long after an epoch's birth nothing is claimed, in milliseconds.
+    pub(super) settle: u64,
+    pub(super) most_entries: usize,
+    pub(super) generations: Vec<Cell>,
+    pub(super) caps: Vec<Cap>,
+    pub(super) back: Vec<RemoteToken>,
+    pub(super) writes: Vec<Write>,
+    pub(super) counts: Vec<Count>,
+    pub(super) marks: Vec<Mark>,
+    pub(super) joins: Vec<Join>,
+    pub(super) names: Vec<Name>,
+}
+
+impl Command {
+    /// Whether it would change nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.writes.is_empty() && self.counts.is_empty() && self.back.is_empty() && self.requests.is_empty()
+    }
+}
+
+/// A bucket of a limit, in microseconds.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Cell {
+    pub(super) key: String,
+    pub(super) interval: u64,
+    pub(super) window: u64,
+}
+
+/// The value of a key, as it was seen.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Seen {
+    pub(super) key: String,
+    pub(super) value: Option<String>,
+}
+
+/// The sum of some fields may not pass this.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Cap {
+    pub(super) key: String,
+    pub(super) fields: Vec<&'static str>,
+    pub(super) add: String,
+    pub(super) most: String,
+}
+
+/// A key's new value, until then (in milliseconds); none: it goes.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Write {
+    pub(super) key: String,
+    pub(super) value: Option<String>,
+    pub(super) expires: u64,
+}
+
+/// A change of a counter.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Count {
+    pub(super) key: String,
+    pub(super) field: String,
+    pub(super) by: String,
+    pub(super) expires: Option<u64>,
+}
+
+/// What an account's user is called.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Name {
+    pub(super) key: String,
+    pub(super) name: String,
+}
+
+/// A place in an index by time; none: it leaves.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Mark {
+    pub(super) key: &'static str,
+    pub(super) member: String,
+    pub(super) score: Option<u64>,
+}
+
+/// A member of a set comes or leaves.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Join {
+    pub(super) key: String,
+    pub(super) member: String,
+    pub(super) leaves: bool,
+    pub(super) expires: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Status {
+    /// It was done.
+    Ok,
+    /// Something is not as the caller has seen it.
+    Changed,
+    /// A limit refuses it.
+    Limited,
+    /// A cap would be passed.
+    Exhausted,
+    /// It is too late for it.
+    Late,
+    /// As many entries stand as may.
+    Full,
+    /// The ledger has just begun anew.
+    Wait,
+    /// The ledger has forgotten.
+    Epoch,
+}
+
+/// The answer.
+#[derive(Debug, Deserialize)]
+pub(super) struct Reply {
+    pub(super) status: Status,
+    /// Redis' clock, in milliseconds.
+    pub(super) now: u64,
+    #[serde(default)]
+    pub(super) epoch: Option<String>,
+    /// The present values of the expected keys.
+    #[serde(default, deserialize_with = "pairs")]
+    pub(super) values: Vec<(String, Option<String>)>,
+    #[serde(default, deserialize_with = "lists")]
+    pub(super) members: Vec<Vec<String>>,
+    #[serde(default)]
+    pub(super) requests: Vec<Level>,
+    #[serde(default)]
+    pub(super) generations: Vec<Level>,
+    /// What the counters came to.
+    #[serde(default, deserialize_with = "texts")]
+    pub(super) sums: Vec<String>,
+    /// Which cap.
+    #[serde(default)]
+    pub(super) cap: usize,
+    /// Milliseconds to wait.
+    #[serde(default)]
+    pub(super) wait: u64,
+}
+
+/// How a bucket stands after it was asked.
+#[derive(Debug, Deserialize)]
+pub(super) struct Level {
+    /// Until when it owes, in microseconds.
+    pub(super) tat: String,
+    pub(super) since: String,
+    /// Whether it was this one that refused.
+    pub(super) refused: bool,
+}
+
+fn texts<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    Ok(items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect())
+}
+
+fn pairs<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Option<String>)>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    let pair = |value: &serde_json::Value| {
+        Some((value.get(0)?.as_str()?.to_owned(), value.get(1)?.as_str().map(str::to_owned)))
+    };
+    Ok(value.as_array().map(Vec::as_slice).unwrap_or_default().iter().filter_map(pair).collect())
+}
+
+/// Lua has one kind of table: an empty list comes back as an empty object.
+fn lists<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<String>>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    let list = |value: &serde_json::Value| {
+        let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    };
+    Ok(value.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(list).collect())
+}

@@ -1,0 +1,300 @@
+//! What goes on beside the requests: what could not be written is written when Redis is back, leases that have lapsed and
+//! entries that are due are ended, and the numbers for the metrics are fetched.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::cmd;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use super::shared::{PLAIN, Shared, unavailable};
+use super::work::{Wanted, bytes};
+use crate::admission::rate::Taken;
+use crate::bill::money::Amount;
+use crate::clock::Time;
+use crate::jobs::book::{Book, Ended, Rank};
+use crate::jobs::entry::{AttemptId, Created, Fate, Turn};
+use crate::jobs::ledger::LedgerError;
+use crate::jobs::records::{End, Job};
+use crate::request::fingerprint::Fingerprint;
+
+/// What could not be written, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Pending(Mutex<VecDeque<Late>>);
+
+/// A step that is still to be taken.
+#[derive(Debug)]
+pub(super) enum Late {
+    Accepted(Arc<Job>, Created),
+    Unknown(Fingerprint, AttemptId),
+    Free(Fingerprint, AttemptId, Option<Taken>),
+    Turned(Arc<Job>, Turn, End),
+}
+
+impl Pending {
+    /// To be taken when Redis is back.
+    pub(super) fn push(&self, late: Late) {
+        let mut queue = self.queue();
+        if queue.len() >= MOST_PENDING {
+            error!(?late, "too much waits for redis: this step of the ledger is lost");
+            return;
+        }
+        queue.push_back(late);
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue().is_empty()
+    }
+
+    fn pop(&self) -> Option<Late> {
+        self.queue().pop_front()
+    }
+
+    fn put_back(&self, late: Late) {
+        self.queue().push_front(late);
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Late>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// The upstream gave an id.
+    pub(super) async fn accepted(&self, job: &Arc<Job>, created: &Created) -> Result<Rank, LedgerError> {
+        let mut wanted = Wanted::attempt(job.fingerprint, job.attempt);
+        wanted.jobs.insert(job.id.clone());
+        let rank = self.unit(wanted, PLAIN, |book, _, bounds| Ok(book.accepted(job, created.clone(), bounds))).await?;
+        self.jobs.insert(job.id.clone(), job.clone());
+        if rank == Rank::Current {
+            let until = created.at + self.bounds.load().windows.delivery;
+            self.hot.insert(job.fingerprint, created.clone(), until);
+        }
+        Ok(rank)
+    }
+
+    /// Nobody knows whether the attempt was paid.
+    pub(super) async fn unknown(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Result<(), LedgerError> {
+        self.unit(Wanted::attempt(fingerprint, attempt), PLAIN, |book, now, bounds| {
+            book.unknown(fingerprint, attempt, now, &bounds.windows);
+            // From here on it is the attempt's own word, and no lease brings it back.
+            book.lease(fingerprint, attempt, None, &bounds.windows);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The attempt made nothing.
+    pub(super) async fn free(
+        &self,
+        fingerprint: Fingerprint,
+        attempt: AttemptId,
+        back: Option<&Taken>,
+    ) -> Result<(), LedgerError> {
+        let tokens = back.map(|taken| taken.remote.clone()).unwrap_or_default();
+        let dress = |command: &mut super::script::Command| command.back.clone_from(&tokens);
+        self.unit(Wanted::attempt(fingerprint, attempt), &dress, |book, _, bounds| {
+            book.free(fingerprint, attempt, &bounds.windows);
+            Ok(())
+        })
+        .await
+    }
+
+    /// A poll has shown a turn.
+    pub(super) async fn turned(&self, job: &Arc<Job>, turn: Turn, end: End) -> Result<Ended, LedgerError> {
+        let mut wanted = Wanted::entry(job.fingerprint);
+        wanted.jobs.insert(job.id.clone());
+        wanted.tabs.insert(job.attempt);
+        let step = |book: &mut Book, now, bounds: &crate::jobs::book::Bounds| {
+            Ok(book.turned(job, turn, end, now, &bounds.windows))
+        };
+        let ended = self.unit(wanted, PLAIN, step).await?;
+        // What is done is still worth giving out when Redis is away.
+        if ended.fate == Fate::Ends {
+            self.hot.remove(&job.fingerprint);
+        }
+        Ok(ended)
+    }
+
+    /// Takes the steps that wait, in their order, for ever.
+    pub(super) async fn catch_up(self: Arc<Self>) {
+        loop {
+            sleep(BETWEEN_TRIES).await;
+            let mut taken = 0_u32;
+            while let Some(late) = self.pending.pop() {
+                if self.take(&late).await.is_err() {
+                    self.pending.put_back(late);
+                    break;
+                }
+                taken += 1;
+            }
+            if taken > 0 {
+                info!(steps = taken, "what waited for redis is written");
+            }
+        }
+    }
+
+    async fn take(&self, late: &Late) -> Result<(), LedgerError> {
+        let result = match late {
+            Late::Accepted(job, created) => self.accepted(job, created).await.map(drop),
+            Late::Unknown(fingerprint, attempt) => self.unknown(*fingerprint, *attempt).await,
+            Late::Free(fingerprint, attempt, back) => self.free(*fingerprint, *attempt, back.as_ref()).await,
+            Late::Turned(job, turn, end) => self.turned(job, *turn, *end).await.map(drop),
+        };
+        // What another attempt has overtaken is over.
+        result.or_else(|error| if error == LedgerError::Superseded { Ok(()) } else { Err(error) })
+    }
+
+    /// One round of upkeep; one at a time.
+    pub(super) async fn sweep(self: Arc<Self>) {
+        if self.sweeping.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = self.sweep_once().await {
+            tracing::debug!(%error, "the ledger in redis was not swept");
+        }
+        self.sweeping.store(false, Ordering::Relaxed);
+    }
+
+    async fn sweep_once(&self) -> Result<(), LedgerError> {
+        let now = self.link.now().as_millis();
+        for member in self.due("due", now).await? {
+            let Some(fingerprint) = bytes(&member).map(Fingerprint::from_bytes) else {
+                self.leave("due", &member).await?;
+                continue;
+            };
+            self.end_what_is_due(fingerprint, &member).await?;
+        }
+        for member in self.due("tabs", now).await? {
+            let Some(attempt) = bytes(&member).map(AttemptId::from_bytes) else {
+                self.leave("tabs", &member).await?;
+                continue;
+            };
+            let wanted = Wanted { tabs: [attempt].into(), ..Wanted::default() };
+            self.unit(wanted, PLAIN, |book, now, _| {
+                book.tab_mut().sweep(now, AT_ONCE);
+                Ok(())
+            })
+            .await?;
+            let key = super::work::tab_key(&attempt);
+            let is_there: bool = self.link.query(cmd("EXISTS").arg(self.key(&key))).await.map_err(unavailable)?;
+            if !is_there {
+                self.leave("tabs", &member).await?;
+            }
+        }
+        self.count().await
+    }
+
+    /// Members of an index whose time has come.
+    async fn due(&self, index: &str, now: u64) -> Result<Vec<String>, LedgerError> {
+        let mut range = cmd("ZRANGEBYSCORE");
+        range.arg(self.key(index)).arg("-inf").arg(now).arg("LIMIT").arg(0).arg(AT_ONCE);
+        self.link.query(&range).await.map_err(unavailable)
+    }
+
+    pub(super) async fn leave(&self, index: &str, member: &str) -> Result<(), LedgerError> {
+        self.link.query::<i64>(cmd("ZREM").arg(self.key(index)).arg(member)).await.map(drop).map_err(unavailable)
+    }
+
+    async fn end_what_is_due(&self, fingerprint: Fingerprint, member: &str) -> Result<(), LedgerError> {
+        let next = self.unit(Wanted::entry(fingerprint), PLAIN, |book, now, bounds| {
+            book.sweep(now, bounds, AT_ONCE);
+            let entry = book.entry(&fingerprint);
+            Ok(entry.map(|entry| entry.lease.or_else(|| entry.due(&bounds.windows)).unwrap_or(now)))
+        });
+        match next.await? {
+            None => {
+                self.hot.remove(&fingerprint);
+                // A value may have left by itself, and its places not.
+                for index in ["names", "unknown", "due"] {
+                    self.leave(index, member).await?;
+                }
+                Ok(())
+            }
+            // It was put back by somebody who did not know when it is due.
+            Some(next) if next > self.link.now() => {
+                let mut put = cmd("ZADD");
+                put.arg(self.key("due")).arg(next.as_millis()).arg(member);
+                self.link.query::<i64>(&put).await.map(drop).map_err(unavailable)
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The numbers for the metrics.
+    async fn count(&self) -> Result<(), LedgerError> {
+        let states: HashMap<String, i64> =
+            self.link.query(cmd("HGETALL").arg(self.key("states"))).await.map_err(unavailable)?;
+        let running: usize = self.link.query(cmd("ZCARD").arg(self.key("running"))).await.map_err(unavailable)?;
+        let risks: HashMap<String, i64> =
+            self.link.query(cmd("HGETALL").arg(self.key("risk"))).await.map_err(unavailable)?;
+        let mut counts = self.counts.load().0;
+        for (name, count) in &mut counts {
+            *count = states.get(*name).and_then(|count| usize::try_from(*count).ok()).unwrap_or_default();
+        }
+        self.counts.store(Arc::new((counts, running)));
+        let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        for (team, ticks) in risks {
+            let at_risk = Amount::from_ticks(u64::try_from(ticks).unwrap_or_default());
+            totals.entry(team.into()).or_default().at_risk = at_risk;
+        }
+        Ok(())
+    }
+
+    /// The oldest `done` makes room for one more entry. Whether one did.
+    pub(super) async fn make_room(&self) -> Result<bool, LedgerError> {
+        let mut oldest = cmd("ZRANGE");
+        oldest.arg(self.key("done")).arg(0).arg(0);
+        let oldest: Vec<String> = self.link.query(&oldest).await.map_err(unavailable)?;
+        let Some(fingerprint) = oldest.first().and_then(|member| bytes(member)).map(Fingerprint::from_bytes) else {
+            return Ok(false);
+        };
+        self.hot.remove(&fingerprint);
+        self.unit(Wanted::entry(fingerprint), PLAIN, |book, _, bounds| {
+            book.evict_done(&fingerprint, &bounds.windows);
+            Ok(())
+        })
+        .await?;
+        Ok(true)
+    }
+
+    /// What an operator should know of this Redis (M26).
+    pub(super) async fn examine(&self) {
+        // The first epoch has settled by the time the first submission comes.
+        if let Err(error) = self.restore(None).await {
+            warn!(%error, "the ledger in redis cannot be asked yet");
+        }
+        let setting = async |name: &str| -> Option<String> {
+            let named: HashMap<String, String> = self.link.query(cmd("CONFIG").arg("GET").arg(name)).await.ok()?;
+            named.into_values().next()
+        };
+        if setting("maxmemory-policy").await.is_some_and(|policy| policy != "noeviction") {
+            warn!("redis may evict the ledger's keys: set maxmemory-policy noeviction, or give it a redis of its own");
+        }
+        let (log, save) = (setting("appendonly").await, setting("save").await);
+        if log.as_deref() == Some("no") && save.as_deref() == Some("") {
+            warn!(
+                "redis keeps nothing: after a restart of redis only what the replicas know comes back; set appendonly yes"
+            );
+        }
+        let info: Result<String, _> = self.link.query(cmd("INFO").arg("cluster")).await;
+        if info.is_ok_and(|info| info.contains("cluster_enabled:1")) {
+            error!("a redis cluster is not supported: one step of the ledger needs all its keys in one place");
+        }
+    }
+
+    /// The moment by Redis' clock.
+    pub(super) fn time(&self) -> Time {
+        self.link.now()
+    }
+}
+
+/// A queue longer than this is lost anyway.
+const MOST_PENDING: usize = 100_000;
+const BETWEEN_TRIES: Duration = Duration::from_millis(200);
+/// How much is swept at once.
+const AT_ONCE: usize = 100;
