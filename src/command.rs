@@ -2,6 +2,10 @@
 
 mod demo;
 mod health;
+mod ledger;
+mod spend;
+mod admin;
+mod table;
 mod key;
 
 use std::path::PathBuf;
@@ -13,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
 use crate::config::{self, Config};
-use crate::run::{Running, Source};
+use crate::run::{Running, Source, StartError};
 use crate::simulator::arguments::{self, SimulateArguments};
 use crate::telemetry::Telemetry;
 use crate::upstream::key::{KeyFault, UpstreamKey};
@@ -45,6 +49,11 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Jobs and entries of a running gateway, or of its file
+    #[command(subcommand)]
+    Ledger(ledger::LedgerAction),
+    /// What was spent this day and this month
+    Spend(spend::SpendArguments),
     /// Gateway keys of teams
     #[command(subcommand)]
     Key(key::KeyAction),
@@ -66,6 +75,8 @@ impl Command {
             Action::Simulate(arguments) => runtime()
                 .and_then(|runtime| runtime.block_on(arguments::run(arguments)).map_err(|error| failed(&error))),
             Action::Check { config } => check(config),
+            Action::Ledger(action) => ledger::run(action),
+            Action::Spend(arguments) => spend::run(&arguments),
             Action::Key(action) => key::run(&action),
             Action::Health(arguments) => health::run(&arguments),
         };
@@ -103,7 +114,10 @@ fn serve(file: Option<PathBuf>) -> Result<(), Failure> {
     }
     runtime()?.block_on(async {
         let running = Running::start(config, key, telemetry.clone(), Some(source)).await;
-        let running = running.map_err(|error| failed(&error))?;
+        let running = running.map_err(|error| match error {
+            StartError::Faulty(_) => faulty(&error),
+            StartError::Listen(_) | StartError::Admin(..) | StartError::Part(_) => failed(&error),
+        })?;
         until_ended(running).await
     })
 }
@@ -137,9 +151,10 @@ fn check(file: PathBuf) -> Result<(), Failure> {
         Err(fault @ KeyFault::NoVariable(_)) => tell(&format!("warning: {fault}: without it, serve refuses to start")),
         Err(fault) => return Err(faulty(&fault)),
     }
-    let variable = &config.dedup.key_env;
-    if !variable.is_empty() && std::env::var_os(variable).is_none() {
-        tell(&format!("warning: dedup.key_env: {variable} is not set: without it, serve refuses to start"));
+    for (key, variable) in [("dedup.key_env", &config.dedup.key_env), ("admin.key_env", &config.admin.key_env)] {
+        if !variable.is_empty() && std::env::var_os(variable).is_none() {
+            tell(&format!("warning: {key}: {variable} is not set: without it, serve refuses to start"));
+        }
     }
     print(&format!("{shown}: ok"));
     Ok(())

@@ -16,6 +16,14 @@ pub struct Fault {
     pub message: String,
 }
 
+impl Fault {
+    /// As it is told; a fault of the body as a whole has no field.
+    pub fn to_json(&self) -> serde_json::Value {
+        let param = Some(&self.param).filter(|param| !param.is_empty());
+        serde_json::json!({"param": param, "code": self.code, "message": self.message})
+    }
+}
+
 /// Why an outcome is in doubt, and so which status tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
@@ -241,7 +249,9 @@ impl Error {
     /// The field or header at fault, where there is one.
     pub fn param(&self) -> Option<&str> {
         match self {
-            Self::InvalidRequest(faults) => faults.first().map(|fault| fault.param.as_str()).filter(|p| !p.is_empty()),
+            Self::InvalidRequest(faults) => {
+                faults.first().map(|fault| fault.param.as_str()).filter(|param| !param.is_empty())
+            }
             Self::BadRequest { param, .. } | Self::UnsupportedMediaType { param } => Some(param),
             Self::IdempotencyKeyReused => Some("Idempotency-Key"),
             Self::RateLimited { limit, .. } | Self::BudgetExhausted { limit, .. } => Some(limit),
@@ -375,11 +385,7 @@ impl Error {
             "code": self.code(),
         }});
         if let (false, Some(object)) = (self.faults().is_empty(), body.as_object_mut()) {
-            let faults = self
-                .faults()
-                .iter()
-                .map(|fault| serde_json::json!({"param": fault.param, "code": fault.code, "message": fault.message}));
-            object.insert("errors".to_owned(), faults.collect());
+            object.insert("errors".to_owned(), self.faults().iter().map(Fault::to_json).collect());
         }
         body
     }
@@ -443,5 +449,13 @@ mod tests {
         ] {
             assert_eq!(error.message(), wanted);
         }
+    }
+
+    #[test]
+    fn a_fault_of_the_body_as_a_whole_names_no_field() {
+        let fault = |param: &str| Fault { param: param.to_owned(), code: "type", message: "no object".to_owned() };
+        let body = Error::InvalidRequest(vec![fault(""), fault("image.url")]).body();
+        assert!(body["error"]["param"].is_null() && body["errors"][0]["param"].is_null(), "{body}");
+        assert_eq!(body["errors"][1]["param"], "image.url");
     }
 }

@@ -4,12 +4,14 @@
 pub mod answer;
 mod identify;
 mod owner;
+mod observer;
 mod poll;
 mod preview;
 pub mod rules;
 mod submit;
 mod tokens;
 mod understand;
+pub mod watch;
 
 use std::rc::Rc;
 use std::sync::Arc;

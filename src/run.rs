@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::gateway::watch::Watcher;
 use crate::gateway::{Gateway, Worker};
 use crate::jobs::attempt::Ending;
 use crate::request::schema::Schema;
@@ -26,7 +27,7 @@ use crate::server::drain::Drain;
 use crate::server::tally::Tally;
 use crate::server::{Servers, listen};
 use crate::telemetry::Telemetry;
-use crate::telemetry::admin::{self, Admin, Phase};
+use crate::telemetry::admin::{self, Access, Admin, Phase};
 use crate::telemetry::labels::Degraded;
 use crate::upstream::key::UpstreamKey;
 
@@ -60,7 +61,10 @@ pub enum StartError {
     /// The admin listener.
     #[error("admin.listen: {0}: {1}")]
     Admin(SocketAddr, io::Error),
-    /// A part that could not be made from the configuration.
+    /// Something that the configuration names is wrong: starting again does not help.
+    #[error("{0}")]
+    Faulty(String),
+    /// A part that could not be made, and that may be made another time.
     #[error("{0}")]
     Part(String),
 }
@@ -92,11 +96,14 @@ impl Running {
         source: Option<Source>,
     ) -> Result<Self, StartError> {
         let ending = Ending::default();
-        let gateway = build::gateway(&config, key, telemetry, ending.clone()).await.map_err(StartError::Part)?;
-        let admin = Arc::new(Admin::new(&gateway.telemetry, config.server.allowed_hosts.clone()));
+        let gateway = build::gateway(&config, key, telemetry, ending.clone()).await?;
+        let admin_key = build::admin_key(&config.admin.key_env).map_err(StartError::Faulty)?;
         let unusable = |error| StartError::Admin(config.admin.listen, error);
         let admin_listener = TcpListener::bind(config.admin.listen).await.map_err(unusable)?;
         let admin_address = admin_listener.local_addr().map_err(unusable)?;
+        let access = Access::of(admin_key, admin_address.ip().to_canonical().is_loopback());
+        let admin = Admin::new(&gateway.telemetry, config.server.allowed_hosts.clone());
+        let admin = Arc::new(admin.showing(gateway.dedup.ledger().clone(), access));
         let workers = match config.server.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
@@ -180,6 +187,9 @@ impl Running {
         self.tasks.spawn(admin::serve(admin_listener, admin, async move { over.cancelled().await }));
         let (gateway, over) = (self.gateway.clone(), self.over.clone());
         self.tasks.spawn(async move { over.run_until_cancelled(sweep(&gateway)).await });
+        // It ends with the first word of the end: what it sees then is seen again after the start.
+        let (watcher, draining) = (Watcher::new(self.gateway.clone()), self.ending.draining.clone());
+        self.tasks.spawn(async move { draining.run_until_cancelled(watcher.run()).await });
         if let Some(source) = source {
             let reload = reload::Reloader::new(&self.gateway, &self.admin, &self.config, source);
             let over = self.over.clone();

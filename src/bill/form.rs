@@ -74,6 +74,12 @@ impl AccountForm {
         Self { sums: *sums, name }
     }
 
+    /// The later version of an account has more in it: its sums only grow.
+    pub fn weight(&self) -> u64 {
+        let Sums { spent, spent_millis, jobs, lost, .. } = self.sums;
+        [spent, spent_millis, jobs, lost].iter().fold(0, |sum, part| sum + u64::try_from(*part).unwrap_or_default() / 4)
+    }
+
     /// The account, and what its user is called.
     pub fn into_account(self) -> (Sums, Option<Arc<str>>) {
         (self.sums, self.name)

@@ -127,6 +127,11 @@ fn server(config: &Config, findings: &mut Findings) {
         "the same port as server.listen: the admin listener needs one of its own",
     );
     findings.require(
+        admin.key_env.is_empty() || names::is_variable(&admin.key_env),
+        &["admin.key_env"],
+        NOT_A_VARIABLE,
+    );
+    findings.require(
         server.max_body <= server.body_memory,
         &["server.body_memory", "server.max_body"],
         "less than server.max_body: such a body could never be read",
@@ -374,6 +379,7 @@ mod tests {
             ("[server.cors]\nallowed_origins = [\"null\"]", "allowed_origins: expected exact"),
             ("[server.cors]\npublic_origin = \"a.example\"", "public_origin: expected our own"),
             ("[upstream]\nurl = \"http://api.example\"", "upstream.url: plain http://"),
+            ("[admin]\nkey_env = \"a key\"", "admin.key_env: expected the name"),
             ("[upstream]\nkey_env = \"\"", "upstream.key_env: expected the name"),
             ("[upstream]\nkey_env = \"MY-KEY\"", "upstream.key_env: expected the name"),
             ("[upstream]\nsubmit_timeout = \"3m\"", "upstream.submit_timeout: longer than"),

@@ -91,6 +91,7 @@ keys_until_restart! {
     server.connections_per_address;
     server.requests_in_flight;
     admin.listen;
+    admin.key_env;
     upstream.url;
     upstream.allow_http;
     upstream.roots;

@@ -321,6 +321,24 @@ impl Value for Duration {
     }
 }
 
+/// A wait that may be switched off; zero is no wait.
+impl Value for Option<Duration> {
+    fn expected() -> Cow<'static, str> {
+        "a duration such as \"60s\" or \"10m\", or \"off\"".into()
+    }
+
+    fn read(raw: &Raw<'_>) -> Option<Self> {
+        if raw.text()? == "off" {
+            return Some(None);
+        }
+        Duration::read(raw).filter(|wait| !wait.is_zero()).map(Some)
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "off".to_owned(), Value::show)
+    }
+}
+
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Size(pub(crate) u64);

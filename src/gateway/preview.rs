@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hyper::Response;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::Worker;
 use super::answer::{self, Body};
@@ -12,7 +12,7 @@ use super::rules::Rules;
 use super::submit::limited;
 use super::understand::Understood;
 use crate::admission::headers::Standing;
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::jobs::book::Found;
 use crate::jobs::entry::Look;
 use crate::jobs::ledger::Preview;
@@ -38,10 +38,7 @@ impl Worker {
         record.outcome(SubmissionOutcome::DryRun);
         let mut told = tell(&preview, understood, gateway.dedup.ledger().now().as_millis());
         if !understood.faults.is_empty() {
-            let faults = understood.faults.iter();
-            let faults =
-                faults.map(|fault| json!({"param": fault.param, "code": fault.code, "message": fault.message}));
-            told.insert("warnings".to_owned(), faults.collect());
+            told.insert("warnings".to_owned(), understood.faults.iter().map(Fault::to_json).collect());
         }
         let mut answer = answer::told(Value::Object(told).to_string().into());
         answer::warn(answer.headers_mut(), &understood.deprecated);

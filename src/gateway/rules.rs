@@ -70,6 +70,10 @@ pub struct Rules {
     pub max_owners: usize,
     /// The form of polls' answers.
     pub shape: Shape,
+    /// How long nobody polls a job before we do.
+    pub watch: Option<Duration>,
+    /// How many jobs we look at at once.
+    pub watch_concurrency: usize,
     /// What a job costs.
     pub prices: Arc<Prices>,
     /// Whether users' names may be kept with what they spend.
@@ -122,6 +126,8 @@ impl Rules {
             queue_patience: config.upstream.queue_wait + config.upstream.connect_timeout + Duration::from_secs(5),
             patience: config.upstream.submit_timeout,
             shape: config.polls.shape,
+            watch: config.polls.watch,
+            watch_concurrency: config.polls.watch_concurrency,
             prices: Arc::new(Prices::new(&config.prices)),
             names_users: config.budgets.users == Users::Clear,
             known: Known::default(),

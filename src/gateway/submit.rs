@@ -137,6 +137,7 @@ impl Worker {
     ) -> Result<Response<Body>, Error> {
         let gateway = &*self.gateway;
         let mut request = self.request(understood, client, rules)?;
+        request.ask.request_id = order.request_id.clone();
         let mut vain = Vain::default();
         for _ in 0..MOST_ADMISSIONS {
             request.ask.attempt = random_attempt()?;
@@ -203,6 +204,7 @@ impl Worker {
             base: names.base,
             attempt: random_attempt()?,
             team: client.team.clone(),
+            request_id: Arc::default(),
             asker: Asker { caller: gateway.clients.caller(client).0, no_cache: wishes.no_cache },
             key: key.map(|key| gateway.fingerprints.digest("idempotency key", &[&client.team, user, key])),
         };

@@ -280,7 +280,8 @@ impl Attempt {
             by: self.caller,
         };
         let (id, fingerprint, team) = (request_id.clone(), self.fingerprint, self.team.clone());
-        let job = Arc::new(Job::new(id, self.id, fingerprint, team, key, created.at));
+        let job =
+            Arc::new(Job::new(id, self.id, fingerprint, team, key, created.at).asked_as(self.order.request_id.clone()));
         match tokio::time::timeout(WRITE_PATIENCE, self.parts.ledger.accepted(job, created)).await {
             Ok(Ok(Rank::Current)) => {}
             Ok(Ok(Rank::Orphan)) => {

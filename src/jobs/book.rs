@@ -2,12 +2,14 @@
 //! step of the protocol in `MONEY.md`; none waits, none reads a clock. The durable ledgers write down what it decides.
 
 mod find;
+mod list;
 mod teams;
 mod twice;
 mod written;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::bill::tab::Tab;
 use crate::clock::Time;
@@ -17,6 +19,7 @@ use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job, Records};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
+use list::Unknowns;
 use teams::Teams;
 use twice::GivenTwice;
 
@@ -36,6 +39,8 @@ pub struct Ask {
     pub attempt: AttemptId,
     /// The team.
     pub team: Arc<str>,
+    /// The id of the request, as its client knows it.
+    pub request_id: Arc<str>,
     /// Who asks, and what they wish.
     pub asker: Asker,
     /// The idempotency key.
@@ -99,11 +104,14 @@ pub type Counts = [(&'static str, usize); 6];
 /// The whole memory.
 #[derive(Debug, Default)]
 pub struct Book {
-    entries: HashMap<Fingerprint, Entry>,
+    /// In order, so that a page of them, and the one that is named by its first digits, is found without a walk.
+    entries: BTreeMap<Fingerprint, Entry>,
     /// Entries that time ends, the next first.
     due: BTreeSet<(Time, Fingerprint)>,
     /// Whose entries they are, and which may make room.
     teams: Teams,
+    /// Where outcomes are unknown.
+    unknowns: Unknowns,
     /// Which entries give out an id that another's record names.
     twice: GivenTwice,
     /// Keyless entries of `dedup.by = "idempotency-key"` that are held or undelivered, by their body (M15).
@@ -158,6 +166,7 @@ impl Book {
         let mut entry = Entry::claimed(ask.attempt, ask.team.clone());
         entry.wish = ask.asker.no_cache.then_some((ask.asker.caller, now));
         entry.base = ask.base;
+        entry.request_id = ask.request_id.clone();
         // What is certain of the older entry comes back if this attempt makes nothing.
         let old = self.take(ask.fingerprint, &bounds.windows);
         entry.beneath = old.and_then(|old| old.open(now, &bounds.windows));
@@ -302,12 +311,19 @@ impl Book {
         for further in self.given_twice(&job.id) {
             self.turn_entry(further, job, turn, now, windows);
         }
-        // A job that may just not be visible yet is not over (M19).
-        let over = turn != Turn::Missing || fate == Fate::Ends;
+        // A job that may just not be visible yet is not over (M19), and one without an entry must not run for ever.
+        let mut stands = || self.entries.get_mut(&job.fingerprint).is_some_and(|entry| entry.of_job(&job.id).is_some());
+        let is_missed = fate == Fate::Ends || !stands() && job.shown().is_missed(job.created, now);
+        let over = turn != Turn::Missing || is_missed;
         if over {
             self.tab.settle(job.attempt, end.verdict());
         }
         Ended { news: over && self.records.end(&job.id, end.life, now), fate }
+    }
+
+    /// At most `most` running jobs that nobody has polled for `quiet` and that are due to be looked at (M23).
+    pub fn watch_next(&mut self, now: Time, quiet: Duration, most: usize) -> Vec<Arc<Job>> {
+        self.records.watch_next(now, quiet, most)
     }
 
     /// The further fingerprints under which the upstream gave this id.
@@ -402,6 +418,7 @@ impl Book {
             self.due.insert((due, fingerprint));
         }
         self.teams.put(fingerprint, &entry);
+        self.unknowns.put(fingerprint, &entry);
         if let Some(base) = entry.found_by_body() {
             self.by_base.entry(base).or_default().push(fingerprint);
         }
@@ -417,6 +434,7 @@ impl Book {
             self.due.remove(&(due, fingerprint));
         }
         self.teams.take(fingerprint, &entry);
+        self.unknowns.take(fingerprint, &entry);
         if let Some(base) = entry.found_by_body() {
             let twins = self.by_base.entry(base).or_default();
             twins.retain(|twin| *twin != fingerprint);

@@ -116,6 +116,8 @@ pub struct Entry {
     pub team: Arc<str>,
     /// Where it stands.
     pub state: State,
+    /// The id of the request that began it, as its client knows it; empty where that is not known.
+    pub request_id: Arc<str>,
     /// The caller whose `no-cache` began it, and when that caller last heard of it (M13).
     pub wish: Option<(Caller, Time)>,
     /// Callers refused in the hold's last moments, and when (M14).
@@ -181,6 +183,13 @@ pub struct Shown {
     pub unfinished: Option<Time>,
 }
 
+impl Shown {
+    /// Whether the absence of a job made at `created` says that it is gone: a fresh one may not be visible yet (M19).
+    pub fn is_missed(self, created: Time, now: Time) -> bool {
+        self.unfinished.is_some() || now.since(created) > VISIBLE_AFTER
+    }
+}
+
 impl Entry {
     /// A fresh claim.
     pub fn claimed(attempt: AttemptId, team: Arc<str>) -> Self {
@@ -188,6 +197,7 @@ impl Entry {
             attempt,
             team,
             state: State::Claimed,
+            request_id: Arc::default(),
             wish: None,
             refused: Vec::new(),
             base: None,
@@ -368,9 +378,8 @@ impl Entry {
             }
             Turn::Over => Fate::Ends,
             Turn::Missing => {
-                let was_visible =
-                    shown.unfinished.is_some() || matches!(self.state, State::Done(..) | State::Rejected(..));
-                if was_visible || now.since(created.at) > VISIBLE_AFTER { Fate::Ends } else { Fate::Stays }
+                let was_visible = matches!(self.state, State::Done(..) | State::Rejected(..));
+                if was_visible || shown.is_missed(created.at, now) { Fate::Ends } else { Fate::Stays }
             }
         }
     }

@@ -5,6 +5,8 @@ pub mod book;
 pub mod keys;
 pub mod owners;
 pub mod records;
+pub mod watchlist;
+pub mod list;
 pub mod ledger;
 pub mod flight;
 pub mod lease;

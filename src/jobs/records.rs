@@ -2,6 +2,7 @@
 //! They outlive entries by days, so that a poll, an operator or a support person finds the job of a lost answer.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +11,9 @@ use crate::bill::money::Amount;
 use crate::bill::tab::Verdict;
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Shown};
+use crate::jobs::list::Cursor;
 use crate::jobs::owners::{Owned, Owner, Owners};
+use crate::jobs::watchlist::Watchlist;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 use crate::telemetry::labels::JobOutcome;
@@ -33,8 +36,12 @@ pub struct Job {
     pub key: Box<str>,
     /// When the upstream gave the id.
     pub created: Time,
+    /// The id of the request that began it, as its client knows it; empty where that is not known.
+    pub request_id: Arc<str>,
     /// The last poll that showed it unfinished, in milliseconds; 0: none.
     unfinished: AtomicU64,
+    /// The last time a client polled it, in milliseconds; 0: never, as far as this process knows.
+    polled: AtomicU64,
     /// Who owns it beside `team`.
     pub owners: Owners,
 }
@@ -49,8 +56,41 @@ impl Job {
         key: &str,
         created: Time,
     ) -> Self {
-        let (unfinished, owners) = (AtomicU64::new(0), Owners::default());
-        Self { id, attempt, fingerprint, team, key: key.into(), created, unfinished, owners }
+        let (unfinished, polled, owners) = (AtomicU64::new(0), AtomicU64::new(0), Owners::default());
+        Self {
+            id,
+            attempt,
+            fingerprint,
+            team,
+            key: key.into(),
+            created,
+            request_id: Arc::default(),
+            unfinished,
+            polled,
+            owners,
+        }
+    }
+
+    /// The same, begun by the request of this id.
+    pub fn asked_as(mut self, request_id: Arc<str>) -> Self {
+        self.request_id = request_id;
+        self
+    }
+
+    /// A client polls it.
+    pub fn note_polled(&self, now: Time) {
+        self.polled.fetch_max(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// When a client polled it last, as far as this process knows.
+    pub fn polled(&self) -> Option<Time> {
+        let millis = self.polled.load(Ordering::Relaxed);
+        (millis > 0).then(|| Time::from_millis(millis))
+    }
+
+    /// When a client was last told of it.
+    pub fn heard(&self) -> Time {
+        self.polled().map_or(self.created, |polled| polled.max(self.created))
     }
 
     /// A job that nobody here made: it is `owner`'s, who asked for it first (M31).
@@ -153,6 +193,8 @@ pub struct Record {
     pub ended: Option<Time>,
     /// Whether its attempt was no longer current when its id came (M12).
     pub orphan: bool,
+    /// Whether an operator had its entry forgotten: no idempotency key gives it out any more.
+    pub forgotten: bool,
 }
 
 /// All records, bounded: the oldest ended make room, running ones never (M12).
@@ -163,6 +205,8 @@ pub struct Records {
     ended: BTreeSet<(Time, RequestId)>,
     /// All, oldest first.
     made: BTreeSet<(Time, RequestId)>,
+    /// The running ones, by when we look at them ourselves.
+    watched: Watchlist,
     /// Those to be written down anew.
     changed: HashSet<RequestId>,
     /// Whether anybody writes them down.
@@ -186,8 +230,9 @@ impl Records {
             return;
         }
         self.mark(&id);
+        self.watched.add(&id, created);
         self.made.insert((created, id.clone()));
-        self.by_id.insert(id, Record { job, life: Life::Running, ended: None, orphan });
+        self.by_id.insert(id, Record { job, life: Life::Running, ended: None, orphan, forgotten: false });
     }
 
     /// From now on the job is `owner`'s too; no more than `most` beside its maker's team.
@@ -217,8 +262,30 @@ impl Records {
         record.life = life;
         record.ended = Some(now);
         self.ended.insert((now, id.clone()));
+        self.watched.remove(id);
         self.mark(id);
         true
+    }
+
+    /// At most `most` running jobs that nobody has polled for `quiet` and that are due to be looked at (M23).
+    pub fn watch_next(&mut self, now: Time, quiet: Duration, most: usize) -> Vec<Arc<Job>> {
+        let by_id = &self.by_id;
+        self.watched.next(now, quiet, most, |id| by_id.get(id).map(|record| &record.job))
+    }
+
+    /// An operator had the entry of a job forgotten.
+    pub fn forget_entry(&mut self, id: &RequestId) {
+        if let Some(record) = self.by_id.get_mut(id) {
+            record.forgotten = true;
+            self.mark(id);
+        }
+    }
+
+    /// Those made before another, or all of them, newest first.
+    pub fn before(&self, after: Option<&Cursor>) -> impl Iterator<Item = &Record> {
+        let last = after.and_then(|after| Some((after.at, RequestId::parse(&after.name)?)));
+        let made = self.made.range((Bound::Unbounded, last.map_or(Bound::Unbounded, Bound::Excluded)));
+        made.rev().filter_map(|(_, id)| self.by_id.get(id))
     }
 
     /// Notes from now on which records change.
@@ -245,8 +312,9 @@ impl Records {
     pub fn restore(&mut self, record: Record) {
         let (id, created) = (record.job.id.clone(), record.job.created);
         self.made.insert((created, id.clone()));
-        if let Some(ended) = record.ended {
-            self.ended.insert((ended, id.clone()));
+        match record.ended {
+            Some(ended) => _ = self.ended.insert((ended, id.clone())),
+            None => self.watched.add(&id, created),
         }
         self.by_id.insert(id, record);
     }
@@ -285,6 +353,7 @@ impl Records {
     fn remove(&mut self, id: &RequestId) {
         if let Some(record) = self.by_id.remove(id) {
             self.mark(id);
+            self.watched.remove(id);
             self.made.remove(&(record.job.created, id.clone()));
             if let Some(ended) = record.ended {
                 self.ended.remove(&(ended, id.clone()));

@@ -200,6 +200,10 @@ impl Default for Ledger {
 pub struct Polls {
     /// `shape`: the form in which a poll's answer reaches the client.
     pub shape: Shape,
+    /// `watch`: how long nobody polls a job before we do (M23).
+    pub watch: Option<Duration>,
+    /// `watch_concurrency`: how many jobs we look at at once.
+    pub watch_concurrency: usize,
     /// `ownership`: who may poll a job (M31).
     pub ownership: Ownership,
     /// `adopt_unknown`: whether an id that nobody here knows belongs to whoever polls it first.
@@ -213,6 +217,8 @@ impl Polls {
     pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
         Self {
             shape: section.value("shape", &base.shape),
+            watch: section.within("watch", &base.watch, None..=Some(Duration::from_secs(3600))),
+            watch_concurrency: section.within("watch_concurrency", &base.watch_concurrency, 1..=256),
             ownership: section.value("ownership", &base.ownership),
             adopt_unknown: section.value("adopt_unknown", &base.adopt_unknown),
             max_owners: section.within("max_owners", &base.max_owners, 1..=1_000_000),
@@ -283,6 +289,13 @@ impl Choice for Shape {
 
 impl Default for Polls {
     fn default() -> Self {
-        Self { shape: Shape::Unchanged, ownership: Ownership::Team, adopt_unknown: Adopt::Auto, max_owners: 1000 }
+        Self {
+            shape: Shape::Unchanged,
+            ownership: Ownership::Team,
+            adopt_unknown: Adopt::Auto,
+            max_owners: 1000,
+            watch: Some(Duration::from_secs(60)),
+            watch_concurrency: 4,
+        }
     }
 }

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretBox};
 use serde_json::{Map, Number, Value};
 
@@ -52,6 +53,11 @@ impl Fingerprint {
     /// Its bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// The fingerprint of 64 hex digits.
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        blake3::Hash::from_hex(digits).ok().map(|hash| Self(*hash.as_bytes()))
     }
 
     /// The first 12 hex digits, as logs show it.
@@ -111,6 +117,11 @@ impl FingerprintKey {
     pub fn from_hex(text: &str) -> Result<Self, &'static str> {
         let hash = blake3::Hash::from_hex(text.trim()).map_err(|_| "a fingerprint key is 64 hex digits")?;
         Ok(Self(SecretBox::new(Box::new(*hash.as_bytes()))))
+    }
+
+    /// Its 64 hex digits, for the ledger alone.
+    pub fn to_hex(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.0.expose_secret().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The fingerprint of a body. Parameters of `url_ignore` in the query of `image.url` and `video.url` do not count

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret;
+use secrecy::zeroize::Zeroizing;
 use tokio::runtime::Handle;
 
-use super::ledger;
+use super::{StartError, ledger};
 use crate::access::token::Tokens;
 use crate::admission::attempts::Attempts;
 use crate::admission::pace::Pace;
@@ -22,6 +23,7 @@ use crate::server::body::BodyMemory;
 use crate::server::in_flight::InFlight;
 use crate::server::tally::{Closed, Tally};
 use crate::telemetry::Telemetry;
+use crate::telemetry::admin::AdminKey;
 use crate::telemetry::labels::{CloseReason, Degraded, EntryState};
 use crate::upstream::client::Upstream;
 use crate::upstream::key::UpstreamKey;
@@ -32,8 +34,8 @@ pub(super) async fn gateway(
     key: UpstreamKey,
     telemetry: Arc<Telemetry>,
     ending: Ending,
-) -> Result<Arc<Gateway>, String> {
-    let rules = Rules::new(config)?;
+) -> Result<Arc<Gateway>, StartError> {
+    let rules = Rules::new(config).map_err(StartError::Faulty)?;
     for schema in [&rules.validation.generations, &rules.validation.edits] {
         telemetry.metrics.fields.know(schema.params().iter().map(String::as_str));
     }
@@ -42,7 +44,8 @@ pub(super) async fn gateway(
     // The same deployment has the same name in `Via`, and two in a row have two.
     let [a, b, c, d, ..] = fingerprints.digest("via", &[&config.upstream.url]);
     let pseudonym = format!("reelgate-{a:02x}{b:02x}{c:02x}{d:02x}");
-    let upstream = Upstream::new(&config.upstream, key, &pseudonym).map_err(|fault| fault.to_string())?;
+    let upstream =
+        Upstream::new(&config.upstream, key, &pseudonym).map_err(|fault| StartError::Faulty(fault.to_string()))?;
     let upstream = Arc::new(upstream);
     let clients = Clients::keyed(*fingerprints.of_bytes(&[b"clients"]).as_bytes());
     let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
@@ -111,4 +114,18 @@ pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
         let buckets: usize = Scope::ALL.into_iter().map(|scope| gateway.limits.tracked(scope)).sum();
         metrics.limiter_buckets.set(count(buckets as u64));
     });
+}
+
+/// The operators' key, if one is configured.
+pub(crate) fn admin_key(variable: &str) -> Result<Option<AdminKey>, String> {
+    if variable.is_empty() {
+        return Ok(None);
+    }
+    let text = variable_of("admin.key_env", variable)?;
+    AdminKey::parse(&text).map(Some).map_err(|flaw| format!("admin.key_env: {flaw}"))
+}
+
+fn variable_of(key: &str, variable: &str) -> Result<Zeroizing<String>, String> {
+    let text = std::env::var(variable).map_err(|_| format!("{key}: the variable it names is not set, or not text"))?;
+    Ok(Zeroizing::new(text))
 }

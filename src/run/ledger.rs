@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
+use super::StartError;
 use crate::admission::rate::Limits;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -12,6 +13,7 @@ use crate::gateway::rules;
 use crate::jobs::book::Bounds;
 use crate::jobs::ledger::disk;
 use crate::jobs::ledger::disk::journal::File;
+use crate::jobs::ledger::disk::store::StoreError;
 use crate::jobs::ledger::local::LocalLedger;
 use crate::jobs::ledger::observed::ObservedLedger;
 use crate::jobs::ledger::redis::open::{self, Place, Reached};
@@ -33,21 +35,21 @@ pub(super) async fn open(
     config: &Config,
     bounds: &Bounds,
     metrics: &Arc<Metrics>,
-) -> Result<(Opened, FingerprintKey, Clock), String> {
+) -> Result<(Opened, FingerprintKey, Clock), StartError> {
     let variable = &config.dedup.key_env;
     let own = if variable.is_empty() { None } else { Some(key_of(variable)?) };
     match config.ledger.kind {
         Kind::Memory => {
-            let key = own.map_or_else(FingerprintKey::random, Ok)?;
+            let key = own.map_or_else(random, Ok)?;
             Ok((Opened::Memory, key, Clock::system()))
         }
         Kind::Disk => {
             let opened = disk::open(&config.ledger.path, &bounds.windows, Clock::system());
-            let mut opened = opened.map_err(|error| error.to_string())?;
+            let mut opened = opened.map_err(|error| unopened(&error))?;
             let clock = opened.clock.clone();
             let key = match own {
                 Some(own) => own,
-                None => std::mem::replace(&mut opened.fingerprints, FingerprintKey::random()?),
+                None => std::mem::replace(&mut opened.fingerprints, random()?),
             };
             Ok((Opened::Disk(Box::new(opened)), key, clock))
         }
@@ -60,10 +62,11 @@ pub(super) async fn open(
                     metrics.ledger_failures.inc(label);
                 }
             };
-            let reached = open::reach(&place(config)?, own, clock.clone(), on_failure).await?;
+            let reached =
+                open::reach(&place(config)?, own, clock.clone(), on_failure).await.map_err(StartError::Part)?;
             let key = match own_again {
                 Some(own) => own,
-                None => reached.key()?,
+                None => reached.key().map_err(|error| StartError::Part(error.to_string()))?,
             };
             Ok((Opened::Redis(Box::new(reached)), key, clock))
         }
@@ -79,17 +82,19 @@ impl Opened {
         limits: &Arc<Limits>,
         clock: Clock,
         metrics: &Arc<Metrics>,
-    ) -> Result<Arc<dyn Ledger>, String> {
+    ) -> Result<Arc<dyn Ledger>, StartError> {
         let (limits, hot, metrics) = (limits.clone(), config.dedup.hot_entries, metrics.clone());
         let ledger: Arc<dyn Ledger> = match self {
             Self::Memory => Arc::new(ObservedLedger::new(LocalLedger::in_memory(limits, bounds, hot, clock), metrics)),
             Self::Disk(opened) => {
                 let file = File::from(opened.store);
                 let ledger = LocalLedger::on_disk(file, opened.book, limits, bounds, hot, clock);
-                Arc::new(ObservedLedger::new(ledger.map_err(|error| error.to_string())?, metrics))
+                Arc::new(ObservedLedger::new(ledger.map_err(|error| StartError::Part(error.to_string()))?, metrics))
             }
             Self::Redis(reached) => {
-                let ledger = reached.ledger(limits, bounds, hot, Handle::current())?;
+                let ledger = reached
+                    .ledger(limits, bounds, hot, Handle::current())
+                    .map_err(|error| StartError::Part(error.to_string()))?;
                 Arc::new(ObservedLedger::new(ledger, metrics))
             }
         };
@@ -98,11 +103,29 @@ impl Opened {
     }
 }
 
-fn place(config: &Config) -> Result<Place, String> {
+/// Why the file could not be opened, and what helps against it.
+fn unopened(error: &StoreError) -> StartError {
+    let advice = match error {
+        StoreError::Unreadable(path, _) => {
+            let folder = path.parent().unwrap_or(path);
+            format!(": `reelgate ledger recover --offline {}` copies what can be read of it", folder.display())
+        }
+        StoreError::InUse(_) | StoreError::Io(..) | StoreError::Format { .. } | StoreError::Write(_) => String::new(),
+    };
+    StartError::Part(format!("{error}{advice}"))
+}
+
+fn random() -> Result<FingerprintKey, StartError> {
+    FingerprintKey::random().map_err(|error| StartError::Part(error.to_owned()))
+}
+
+/// What is wrong here stays wrong until somebody changes it.
+fn place(config: &Config) -> Result<Place, StartError> {
     let ledger = &config.ledger;
     let url = std::env::var(&ledger.redis_url_env)
-        .map_err(|_| format!("ledger.redis_url_env: {} is not set, or not text", ledger.redis_url_env))?;
-    let read = |path| fs::read(path).map_err(|error| format!("ledger.redis_roots: {error}"));
+        .map_err(|_| format!("ledger.redis_url_env: {} is not set, or not text", ledger.redis_url_env))
+        .map_err(StartError::Faulty)?;
+    let read = |path| fs::read(path).map_err(|error| StartError::Faulty(format!("ledger.redis_roots: {error}")));
     Ok(Place {
         url,
         root: ledger.redis_roots.as_ref().map(read).transpose()?,
@@ -112,8 +135,8 @@ fn place(config: &Config) -> Result<Place, String> {
     })
 }
 
-fn key_of(variable: &str) -> Result<FingerprintKey, String> {
+fn key_of(variable: &str) -> Result<FingerprintKey, StartError> {
     let text = std::env::var(variable)
-        .map_err(|_| "dedup.key_env: the variable it names is not set, or not text".to_owned())?;
-    FingerprintKey::from_hex(&text).map_err(|error| format!("dedup.key_env: {error}"))
+        .map_err(|_| StartError::Faulty("dedup.key_env: the variable it names is not set, or not text".to_owned()))?;
+    FingerprintKey::from_hex(&text).map_err(|error| StartError::Faulty(format!("dedup.key_env: {error}")))
 }

@@ -6,6 +6,8 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::settings::Settings;
 use super::tally::{Closed, Tally};
 
@@ -26,15 +28,15 @@ struct Taken {
 
 impl Seats {
     pub(super) fn new(settings: &Settings, tally: Arc<Tally>) -> Arc<Self> {
-        let limit = match affordable() {
-            Some(affordable) if affordable < settings.connections => {
+        let limit = match affordable(settings.connections) {
+            Some(affordable) => {
                 tracing::warn!(
                     connections = affordable,
                     "server.connections is more than half of the open files allowed, so that half is the limit"
                 );
                 affordable
             }
-            _ => settings.connections,
+            None => settings.connections,
         };
         let limit_per_address = settings.connections_per_address;
         Arc::new(Self { limit, limit_per_address, taken: Mutex::default(), tally })
@@ -101,10 +103,20 @@ impl Address {
     }
 }
 
-/// Half of the descriptors that this process may have: the rest is for the upstream, the ledger and the admin port.
-fn affordable() -> Option<usize> {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
-    usize::try_from(limit / 2).ok()
+/// How many connections this process can afford, if those are fewer than `wanted`: half of the descriptors that it may
+/// have, for the rest is for the upstream, the ledger and the admin port. The soft limit is for programs that use
+/// `select`, and most systems keep it low: it is raised to the hard one first.
+fn affordable(wanted: usize) -> Option<usize> {
+    let half = |limit: Rlimit| limit.current.and_then(|current| usize::try_from(current / 2).ok());
+    let limit = getrlimit(Resource::Nofile);
+    half(limit).filter(|affordable| *affordable < wanted)?;
+    // Where there is no hard limit, the kernel still has one that nobody tells.
+    let enough = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_mul(2);
+    let raised = Rlimit { current: limit.maximum.or(Some(enough)), maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files cannot be raised");
+    }
+    half(getrlimit(Resource::Nofile)).filter(|affordable| *affordable < wanted)
 }
 
 #[cfg(test)]

@@ -109,17 +109,19 @@ impl Default for Settings {
 pub struct Admin {
     /// `listen`: the admin address, never the public one.
     pub listen: SocketAddr,
+    /// `key_env`: the environment variable with the operators' key; empty: none.
+    pub key_env: String,
 }
 
 impl Admin {
     /// Reads the section; what is not written stays as in `base`.
     pub(crate) fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
-        Self { listen: section.value("listen", &base.listen) }
+        Self { listen: section.value("listen", &base.listen), key_env: section.value("key_env", &base.key_env) }
     }
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)) }
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)), key_env: String::new() }
     }
 }

@@ -106,8 +106,10 @@ labels! {
     UpstreamOperation ("operation") {
         /// A POST that may make a job.
         Submit = "submit",
-        /// A GET of a job.
+        /// A GET of a job, for a client.
         Poll = "poll",
+        /// A GET of a job that no client polls.
+        Watch = "watch",
     }
 
     /// `outcome` of a call to the upstream.
@@ -234,6 +236,10 @@ labels! {
         Doubted = "doubted",
         /// A waiter left before its answer was taken.
         Undelivered = "undelivered",
+        /// A page was shown to an operator.
+        List = "list",
+        /// An operator had an entry forgotten.
+        Forget = "forget",
         /// The job of an id.
         Job = "job",
         /// Somebody met a job.

@@ -32,6 +32,8 @@ mod limits;
 mod teams;
 mod bill;
 mod pace;
+mod watch;
+mod operators;
 mod process;
 mod reload;
 mod restart;

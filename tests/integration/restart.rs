@@ -303,3 +303,15 @@ async fn submissions_at_the_same_time_share_a_write_and_a_hit_needs_none() {
     assert_eq!(gateway.metric("ledger_operations_total{operation=\"sending\",result=\"ok\"}").await, written);
     assert_eq!(std::fs::metadata(gateway.file()).unwrap().modified().unwrap(), before, "a hit does not touch the disk");
 }
+
+#[tokio::test]
+async fn m23_a_job_of_before_the_restart_is_watched_to_its_end() {
+    let mut gateway = Durable::start(&[("REELGATE_POLLS__WATCH", "100ms")]).await;
+    gateway.upstream.always_poll(Some(Fault::Pending(reelgate::simulator::Pending::Progress)));
+    gateway.submit("a candle").await.request_id();
+    gateway.kill().await;
+    assert_eq!(gateway.metric("jobs_running").await, 1.0);
+    gateway.upstream.always_poll(None);
+    eventually("we see its end", async || gateway.metric("jobs_total{outcome=\"done\"}").await == 1.0).await;
+    assert_eq!(gateway.metric("jobs_running").await, 0.0);
+}

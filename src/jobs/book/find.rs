@@ -67,7 +67,8 @@ impl Book {
                 let until = stands.and_then(|entry| entry.due(&bounds.windows)).filter(|until| now < *until);
                 // A job that was replaced by somebody's wish for another is still this key's job, until it fails.
                 let lives = |life| matches!(life, Life::Running | Life::Done);
-                let good = || self.records.get(&created.job).is_some_and(|record| lives(record.life));
+                let good =
+                    || self.records.get(&created.job).is_some_and(|record| lives(record.life) && !record.forgotten);
                 let replaced = || good().then(|| created.at + bounds.windows.delivery).filter(|until| now < *until);
                 match until.or_else(replaced) {
                     Some(until) => Look::Hit(created, until),

@@ -1,11 +1,15 @@
+//! The book, step by step.
+
+mod list;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::*;
+use crate::jobs::list::{JobQuery, JobState};
 use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::Life;
-use crate::jobs::records::Record;
 
 const WINDOWS: Windows = Windows {
     delivery: Duration::from_secs(23 * 3600),
@@ -33,6 +37,7 @@ fn ask(prompt: u8, number: u8) -> Ask {
         base: None,
         attempt: attempt(number),
         team: "open".into(),
+        request_id: format!("request-{number}").into(),
         asker: Asker { caller: [7; 16], no_cache: false },
         key: None,
     }
@@ -86,6 +91,12 @@ impl Book {
         assert_eq!(self.teams.entries(), self.entries.len());
         let held = self.entries.values().filter(|entry| entry.found_by_body().is_some()).count();
         assert_eq!(self.by_base.values().map(Vec::len).sum::<usize>(), held);
+        let all = JobQuery { state: Some(JobState::Unknown), ..JobQuery::default() };
+        let unknown = self.list_jobs(&all, None, usize::MAX, usize::MAX, &WINDOWS).lines.len();
+        let layers =
+            |entry: &Entry| std::iter::successors(Some(entry.clone()), |entry| entry.beneath.as_deref().cloned());
+        let layers = self.entries.values().flat_map(layers);
+        assert_eq!(unknown, layers.filter(|entry| matches!(entry.state, State::Unknown(_))).count());
     }
 }
 
@@ -404,8 +415,7 @@ fn an_id_under_two_fingerprints_ends_both() {
         restored.restore_entry(fingerprint, book.entry(&fingerprint).unwrap().clone(), &WINDOWS);
     }
     let record = book.record(&RequestId::parse("one").unwrap()).unwrap();
-    let Record { job, life, ended, orphan } = record;
-    restored.restore_record(Record { job: job.clone(), life: *life, ended: *ended, orphan: *orphan });
+    restored.restore_record(record.clone());
     for mut book in [book, restored] {
         let job = book.job(&RequestId::parse("one").unwrap()).unwrap();
         assert_eq!((job.fingerprint, book.given_twice(&job.id)), (fingerprint(1), vec![fingerprint(2)]));
@@ -418,6 +428,46 @@ fn an_id_under_two_fingerprints_ends_both() {
         // Forgotten with its record.
         book.sweep(at(8 * 24 * 3600), &BOUNDS, 100);
         assert!(book.given_twice(&job.id).is_empty());
+    }
+}
+
+#[test]
+fn m19_a_job_without_an_entry_that_is_gone_does_not_run_for_ever() {
+    let mut book = Book::default();
+    let (first, second) = (ask(1, 1), wish(1, 2, 9));
+    book.send(&first, 0);
+    book.send(&second, 1);
+    book.accept(&second, "new", 2);
+    book.accept(&first, "orphan", 3);
+    let orphan = book.job(&RequestId::parse("orphan").unwrap()).unwrap();
+    // It may not be visible on every node yet.
+    let fresh = book.turned(&orphan, Turn::Missing, Life::Expired, at(30), &WINDOWS);
+    assert_eq!(fresh, Ended { news: false, fate: Fate::Stays });
+    assert!(book.turned(&orphan, Turn::Missing, Life::Expired, at(64), &WINDOWS).news);
+    assert_eq!(book.counts().1, 1, "only the new one runs");
+    book.check();
+}
+
+#[test]
+fn m23_running_jobs_are_watched_until_they_end_also_after_a_restart() {
+    let mut book = Book::default();
+    for name in [1, 2] {
+        let ask = ask(name, name);
+        book.send(&ask, 0);
+        book.accept(&ask, &format!("job-{name}"), 1);
+    }
+    let first = book.job(&RequestId::parse("job-1").unwrap()).unwrap();
+    book.turned(&first, Turn::Done(None), Life::Done, at(20), &WINDOWS);
+    let quiet = Duration::from_secs(60);
+    assert!(book.watch_next(at(60), quiet, 9).is_empty());
+    let mut restored = Book::default();
+    for id in ["job-1", "job-2"] {
+        restored.restore_record(book.record(&RequestId::parse(id).unwrap()).unwrap().clone());
+    }
+    for mut book in [book, restored] {
+        let due: Vec<_> = book.watch_next(at(61), quiet, 9).iter().map(|job| job.id.to_string()).collect();
+        assert_eq!(due, ["job-2"]);
+        assert!(book.watch_next(at(62), quiet, 9).is_empty(), "one look at a time");
     }
 }
 

@@ -1,5 +1,7 @@
 //! What every ledger must do, whatever it keeps its entries in: the same suite over memory, a file and Redis.
 
+mod operating;
+
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -72,6 +74,7 @@ impl Bench {
             base: None,
             attempt: AttemptId::from_bytes([attempt; 16]),
             team: "open".into(),
+            request_id: Arc::default(),
             asker: Asker { caller: [prompt; 16], no_cache: false },
             key: None,
         };
@@ -121,6 +124,7 @@ async fn conforms(bench: &Bench) {
     m15_an_undelivered_attempt_is_adopted_once(bench).await;
     m24_limits_budgets_and_places_are_one_decision(bench).await;
     a_preview_changes_nothing(bench).await;
+    operating::conforms(bench).await;
     bench.ledger.flush().await.unwrap();
     assert!(bench.ledger.is_well());
 }

@@ -4,6 +4,7 @@
 use std::future::ready;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -17,7 +18,8 @@ use crate::bill::tab::Totals;
 use crate::bill::terms::Terms;
 use crate::clock::{Clock, Time};
 use crate::jobs::book::{Book, Bounds, Counts, Ended, Found, Rank, Superseded};
-use crate::jobs::entry::{AttemptId, Caller, Created, Fate, Look, Turn};
+use crate::jobs::entry::{AttemptId, Caller, Created, Fate, Look, Turn, Windows};
+use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
 use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
@@ -25,6 +27,8 @@ use crate::request::route::RequestId;
 
 /// How many things of each kind one hold of the lock sweeps.
 const SWEPT_AT_ONCE: usize = 1000;
+/// How many things one hold of the lock looks at for a page.
+const SHOWN_AT_ONCE: usize = 500;
 
 /// See the module's page.
 pub struct LocalLedger {
@@ -102,6 +106,28 @@ impl LocalLedger {
         let result = step(&mut book, self.clock.now(), &bounds);
         let change = self.journal.as_ref().and_then(|journal| journal.note(&book));
         (result, change)
+    }
+
+    /// A page that is put together from short looks at the book.
+    fn gather<'a, L: Send + 'a, C: Clone + Send + 'a>(
+        &'a self,
+        limit: usize,
+        mut after: Option<C>,
+        look: impl Fn(&Book, Option<&C>, usize, &Windows) -> Page<L, C> + Send + 'a,
+    ) -> Step<'a, Page<L, C>> {
+        Box::pin(async move {
+            let mut lines = Vec::new();
+            loop {
+                let wanted = limit.saturating_sub(lines.len());
+                let page = look(&self.book(), after.as_ref(), wanted, &self.bounds.load().windows);
+                lines.extend(page.lines);
+                if lines.len() >= limit || page.next.is_none() {
+                    return Ok(Page { lines, next: page.next });
+                }
+                after = page.next;
+                tokio::task::yield_now().await;
+            }
+        })
     }
 
     fn decide(&self, book: &mut Book, request: &Request, standing: &mut Standing) -> Verdict {
@@ -253,6 +279,32 @@ impl Ledger for LocalLedger {
             }
             book.given_twice(&job.id).iter().for_each(|fingerprint| self.hot.remove(fingerprint));
             ended
+        })
+    }
+
+    fn watch_next(&self, quiet: Duration, most: usize) -> Step<'_, Vec<Arc<Job>>> {
+        self.step(|book, now, _| book.watch_next(now, quiet, most))
+    }
+
+    fn jobs<'a>(&'a self, query: &'a JobQuery) -> Step<'a, Page<JobLine, Cursor>> {
+        self.gather(query.limit, query.after.clone(), |book, after, wanted, windows| {
+            book.list_jobs(query, after, wanted, SHOWN_AT_ONCE, windows)
+        })
+    }
+
+    fn entries<'a>(&'a self, query: &'a EntryQuery) -> Step<'a, Page<EntryLine, Fingerprint>> {
+        self.gather(query.limit, query.after, |book, after, wanted, windows| {
+            book.list_entries(query, after, wanted, SHOWN_AT_ONCE, windows)
+        })
+    }
+
+    fn forget(&self, fingerprint: Fingerprint, force: bool) -> Step<'_, Forgotten> {
+        self.durable(|book, _, bounds| {
+            let forgotten = book.forget(fingerprint, force, &bounds.windows);
+            if matches!(forgotten, Forgotten::Gone(_)) {
+                self.hot.remove(&fingerprint);
+            }
+            Ok(forgotten)
         })
     }
 

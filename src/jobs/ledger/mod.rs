@@ -21,6 +21,7 @@ use crate::clock::Time;
 use crate::jobs::book::{Ask, Bounds, Counts, Ended, Found, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
 use crate::jobs::flight::{Flight, Progress};
+use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
 use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
 use crate::request::client::Who;
@@ -175,6 +176,25 @@ pub trait Ledger: Send + Sync {
 
     /// A poll has shown that a job's life came to a turn.
     fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended>;
+
+    /// At most `most` running jobs that nobody has polled for `quiet`, to be looked at by us (M23). Each is given once, and
+    /// not again before its next look is due; so of the replicas that share a ledger one at a time looks at a job, and
+    /// what it was given is its lease until then.
+    fn watch_next(&self, quiet: Duration, most: usize) -> Step<'_, Vec<Arc<Job>>>;
+
+    /// A client polls a job, so we need not look at it for a while. Told at each poll: it must cost next to nothing. A
+    /// shared ledger tells the other replicas now and then.
+    fn polled(&self, job: &Job) {
+        job.note_polled(self.now());
+    }
+
+    /// A page of jobs, newest first, and of outcomes that are unknown. Nothing waits for a walk through all of them.
+    fn jobs<'a>(&'a self, query: &'a JobQuery) -> Step<'a, Page<JobLine, Cursor>>;
+    /// A page of entries, by their fingerprint.
+    fn entries<'a>(&'a self, query: &'a EntryQuery) -> Step<'a, Page<EntryLine, Fingerprint>>;
+    /// An operator's wish: forgets what stands under a fingerprint, and the idempotency keys that lead there, so that the
+    /// next identical prompt makes a new job. Where an attempt is on its way only with `force`.
+    fn forget(&self, fingerprint: Fingerprint, force: bool) -> Step<'_, Forgotten>;
 
     /// The lease under which an attempt may begin to send; `None` where no other process shares the ledger (M4).
     fn lease(&self) -> Option<Lease> {

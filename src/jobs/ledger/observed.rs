@@ -1,6 +1,7 @@
 //! Any ledger, with its operations counted and timed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -13,6 +14,7 @@ use crate::clock::Time;
 use crate::jobs::book::{Bounds, Counts, Ended, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
 use crate::jobs::flight::{Flight, Progress};
+use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
 use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
@@ -103,6 +105,27 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
 
     fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended> {
         self.observe(LedgerOperation::Turned, self.ledger.turned(job, turn, end))
+    }
+
+    fn watch_next(&self, quiet: Duration, most: usize) -> Step<'_, Vec<Arc<Job>>> {
+        // Asked for once a second, mostly in vain.
+        self.ledger.watch_next(quiet, most)
+    }
+
+    fn polled(&self, job: &Job) {
+        self.ledger.polled(job);
+    }
+
+    fn jobs<'a>(&'a self, query: &'a JobQuery) -> Step<'a, Page<JobLine, Cursor>> {
+        self.observe(LedgerOperation::List, self.ledger.jobs(query))
+    }
+
+    fn entries<'a>(&'a self, query: &'a EntryQuery) -> Step<'a, Page<EntryLine, Fingerprint>> {
+        self.observe(LedgerOperation::List, self.ledger.entries(query))
+    }
+
+    fn forget(&self, fingerprint: Fingerprint, force: bool) -> Step<'_, Forgotten> {
+        self.observe(LedgerOperation::Forget, self.ledger.forget(fingerprint, force))
     }
 
     fn lease(&self) -> Option<Lease> {

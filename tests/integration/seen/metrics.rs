@@ -66,6 +66,9 @@ const CLOSED: &[(&str, &[&str])] = &[
         &[
             "submit",
             "poll",
+            "watch",
+            "list",
+            "forget",
             "admit",
             "sending",
             "accepted",

@@ -17,6 +17,7 @@ use crate::jobs::book::{Ask, Book, Bounds, Counts, Ended, Found, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Look, State, Turn, Windows};
 use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::ledger::{Admission, Closed, Lease, Ledger, LedgerError, Preview, Request, Step, Verdict};
+use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
 use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
@@ -187,7 +188,16 @@ impl Shared {
 /// A plain submission.
 pub(super) fn ask(fingerprint: Fingerprint, attempt: AttemptId) -> Ask {
     let asker = crate::jobs::entry::Asker { caller: [7; 16], no_cache: false };
-    Ask { fingerprint, body: fingerprint, base: None, attempt, team: "open".into(), asker, key: None }
+    Ask {
+        fingerprint,
+        body: fingerprint,
+        base: None,
+        attempt,
+        team: "open".into(),
+        request_id: Arc::default(),
+        asker,
+        key: None,
+    }
 }
 
 /// The shared ledger, as one replica has it.
@@ -298,6 +308,24 @@ impl Ledger for View {
 
     fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended> {
         self.step(|shared, now| Ok(shared.book.turned(&job, turn, end, now, &BOUNDS.windows)))
+    }
+
+    fn watch_next(&self, quiet: Duration, most: usize) -> Step<'_, Vec<Arc<Job>>> {
+        self.step(move |shared, now| Ok(shared.book.watch_next(now, quiet, most)))
+    }
+
+    fn jobs<'a>(&'a self, query: &'a JobQuery) -> Step<'a, Page<JobLine, Cursor>> {
+        let (after, limit) = (query.after.as_ref(), query.limit);
+        self.step(|shared, _| Ok(shared.book.list_jobs(query, after, limit, usize::MAX, &BOUNDS.windows)))
+    }
+
+    fn entries<'a>(&'a self, query: &'a EntryQuery) -> Step<'a, Page<EntryLine, Fingerprint>> {
+        let (after, limit) = (query.after.as_ref(), query.limit);
+        self.step(|shared, _| Ok(shared.book.list_entries(query, after, limit, usize::MAX, &BOUNDS.windows)))
+    }
+
+    fn forget(&self, fingerprint: Fingerprint, force: bool) -> Step<'_, Forgotten> {
+        self.step(|shared, _| Ok(shared.book.forget(fingerprint, force, &BOUNDS.windows)))
     }
 
     fn lease(&self) -> Option<Lease> {

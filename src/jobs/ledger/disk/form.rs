@@ -2,6 +2,8 @@
 //! value, because the store does not notice flipped bits (`HARDENING.md` F-43). No prompt, no image and no key of the
 //! upstream is in it.
 
+mod versions;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,7 +88,7 @@ const NAMED: u8 = 2;
 /// The length of a fingerprint, in bytes.
 const NAME: usize = 32;
 /// The length of a checksum, in bytes.
-const CHECKSUM: usize = 8;
+pub(super) const CHECKSUM: usize = 8;
 
 /// Bytes as hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +122,8 @@ pub struct EntryForm {
     attempt: Hex<16>,
     team: Arc<str>,
     state: StateForm,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    request_id: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     wish: Option<(Hex<16>, u64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -187,6 +191,7 @@ impl EntryForm {
             attempt: Hex(entry.attempt.into_bytes()),
             team: entry.team.clone(),
             state,
+            request_id: entry.request_id.clone(),
             wish: entry.wish.map(|(caller, at)| (Hex(caller), at.as_millis())),
             refused: entry.refused.iter().map(|(caller, at)| (Hex(*caller), at.as_millis())).collect(),
             base: entry.base.map(|base| Hex(*base.as_bytes())),
@@ -214,6 +219,7 @@ impl EntryForm {
         };
         Entry {
             state,
+            request_id: self.request_id,
             wish: self.wish.map(|(caller, at)| (caller.0, Time::from_millis(at))),
             refused: self.refused.into_iter().map(|(caller, at)| (caller.0, Time::from_millis(at))).collect(),
             base: self.base.map(|base| Fingerprint::from_bytes(base.0)),
@@ -250,6 +256,11 @@ pub struct JobForm {
     life: LifeForm,
     ended: Option<u64>,
     orphan: bool,
+    /// The client's; files of earlier versions do not have it.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    request_id: Arc<str>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    forgotten: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     owners: Vec<OwnerForm>,
 }
@@ -304,6 +315,8 @@ impl JobForm {
             life,
             ended: record.ended.map(Time::as_millis),
             orphan: record.orphan,
+            request_id: job.request_id.clone(),
+            forgotten: record.forgotten,
             owners: job.owners.all().into_iter().map(OwnerForm::from).collect(),
         }
     }
@@ -320,9 +333,16 @@ impl JobForm {
             LifeForm::Expired => Life::Expired,
             LifeForm::Moderated => Life::Moderated,
         };
-        let mut job = Job::new(id, attempt, fingerprint, self.team, &self.key, Time::from_millis(self.created));
+        let created = Time::from_millis(self.created);
+        let mut job = Job::new(id, attempt, fingerprint, self.team, &self.key, created).asked_as(self.request_id);
         job.owners = Owners::of(self.owners.into_iter().map(Owner::from).collect());
-        Some(Record { job: Arc::new(job), life, ended: self.ended.map(Time::from_millis), orphan: self.orphan })
+        Some(Record {
+            job: Arc::new(job),
+            life,
+            ended: self.ended.map(Time::from_millis),
+            orphan: self.orphan,
+            forgotten: self.forgotten,
+        })
     }
 }
 

@@ -14,11 +14,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use super::form::{EntryForm, JobForm, KeyForm};
 use super::store::{Batch, Store, StoreError};
-use crate::bill::form::{AccountForm, TabForm};
 use crate::clock::Clock;
-use crate::jobs::book::{Book, Dirty};
+use crate::jobs::book::Book;
 use crate::jobs::ledger::LedgerError;
 
 /// How far the writing has come.
@@ -193,7 +191,7 @@ impl Writer {
             let mut book = self.book();
             let dirty = book.take_dirty();
             let upto = self.changes.load(Ordering::Relaxed);
-            let batch = self.batch(&book, &dirty);
+            let batch = Batch::of(&book, &dirty, self.clock.now());
             (dirty, upto, batch)
         };
         self.tell.send_modify(|written| written.writing_since = Some(Instant::now()));
@@ -212,19 +210,6 @@ impl Writer {
                 self.is_open = false;
                 self.tell.send_modify(|written| (written.failing, written.writing_since) = (true, None));
             }
-        }
-    }
-
-    fn batch(&self, book: &Book, dirty: &Dirty) -> Batch {
-        let tab = book.tab();
-        let accounts = dirty.bill.accounts.iter();
-        Batch {
-            entries: dirty.entries.iter().map(|name| (*name, book.entry(name).and_then(EntryForm::of))).collect(),
-            jobs: dirty.jobs.iter().map(|id| (id.to_string(), book.record(id).map(JobForm::of))).collect(),
-            keys: dirty.keys.iter().map(|digest| (*digest, book.key(digest).map(KeyForm::of))).collect(),
-            tabs: dirty.bill.tabs.iter().map(|attempt| (*attempt, tab.open(attempt).map(TabForm::of))).collect(),
-            accounts: accounts.map(|key| (key.clone(), tab.account(key).map(AccountForm::of))).collect(),
-            heartbeat: self.clock.now(),
         }
     }
 

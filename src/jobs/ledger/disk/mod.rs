@@ -5,6 +5,7 @@
 pub mod form;
 pub mod journal;
 pub mod store;
+pub mod recover;
 
 use std::path::Path;
 
@@ -34,7 +35,14 @@ pub struct Opened {
 /// # Errors
 /// [`StoreError`]; it never begins an empty ledger in place of one that cannot be read.
 pub fn open(folder: &Path, windows: &Windows, clock: Clock) -> Result<Opened, StoreError> {
-    let store = Store::open(folder)?;
+    read(Store::open(folder)?, windows, clock)
+}
+
+/// Reads all of an opened file, as it is after the process that wrote it has ended.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn read(store: Store, windows: &Windows, clock: Clock) -> Result<Opened, StoreError> {
     let contents = store.read()?;
     let clock = clock.not_before(contents.heartbeat);
     let now = clock.now();

@@ -19,6 +19,7 @@ use super::form::{Checked, EntryForm, JobForm, KeyForm, seal, seal_named, unseal
 use crate::bill::account::AccountKey;
 use crate::bill::form::{self, AccountForm, TabForm};
 use crate::clock::Time;
+use crate::jobs::book::{Book, Dirty};
 use crate::jobs::entry::AttemptId;
 use crate::jobs::keys::KeyDigest;
 use crate::request::fingerprint::{Fingerprint, FingerprintKey};
@@ -31,6 +32,8 @@ const KEYS: Table = TableDefinition::new("keys");
 const TABS: Table = TableDefinition::new("tabs");
 const ACCOUNTS: Table = TableDefinition::new("accounts");
 const META: Table = TableDefinition::new("meta");
+/// The file in the ledger's folder.
+pub(super) const FILE: &str = "ledger.redb";
 /// The version of the tables.
 const FORMAT: u32 = 1;
 
@@ -75,6 +78,8 @@ pub struct Contents {
     pub fingerprints: FingerprintKey,
     /// The last time that was written down.
     pub heartbeat: Time,
+    /// Records beside entries that are damaged.
+    pub damaged: usize,
 }
 
 /// What is to be written together; `None` deletes.
@@ -94,6 +99,22 @@ pub struct Batch {
     pub heartbeat: Time,
 }
 
+impl Batch {
+    /// What has changed in a book.
+    pub fn of(book: &Book, dirty: &Dirty, heartbeat: Time) -> Self {
+        let tab = book.tab();
+        let accounts = dirty.bill.accounts.iter();
+        Self {
+            entries: dirty.entries.iter().map(|name| (*name, book.entry(name).and_then(EntryForm::of))).collect(),
+            jobs: dirty.jobs.iter().map(|id| (id.to_string(), book.record(id).map(JobForm::of))).collect(),
+            keys: dirty.keys.iter().map(|digest| (*digest, book.key(digest).map(KeyForm::of))).collect(),
+            tabs: dirty.bill.tabs.iter().map(|attempt| (*attempt, tab.open(attempt).map(TabForm::of))).collect(),
+            accounts: accounts.map(|key| (key.clone(), tab.account(key).map(AccountForm::of))).collect(),
+            heartbeat,
+        }
+    }
+}
+
 /// An open ledger file.
 pub struct Store {
     database: Database,
@@ -108,7 +129,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let path = folder.join("ledger.redb");
+        let path = folder.join(FILE);
         let broken = |error| StoreError::Io(path.clone(), error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(broken)?;
         let lock = lock(folder).map_err(broken)?.ok_or_else(|| StoreError::InUse(path.clone()))?;
@@ -123,6 +144,34 @@ impl Store {
         drop(file.map_err(broken)?);
         let store = Self { database: database(&path)?, path, _lock: lock };
         store.check_format()?;
+        Ok(store)
+    }
+
+    /// Opens the file in `folder`, which must be there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open_existing(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join(FILE);
+        fs::metadata(&path).map_err(|error| StoreError::Io(path.clone(), error))?;
+        Self::open(folder)
+    }
+
+    /// Begins a new file in `folder`, with this fingerprint key or a new one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn begin(folder: &Path, fingerprints: Option<&str>) -> Result<Self, StoreError> {
+        let store = Self::open(folder)?;
+        if let Some(hex) = fingerprints {
+            let written = guarded(&store.path, || -> Result<(), redb::Error> {
+                let transaction = store.database.begin_write()?;
+                put_text(&transaction, b"fingerprint key", hex)?;
+                transaction.commit()?;
+                Ok(())
+            })?;
+            written.map_err(|error| StoreError::Write(error.to_string()))?;
+        }
         Ok(store)
     }
 
@@ -144,12 +193,13 @@ impl Store {
     fn read_unguarded(&self) -> Result<Option<Contents>, redb::Error> {
         let transaction = self.database.begin_read()?;
         let entries = entries(&transaction)?;
-        let mut jobs = Vec::new();
+        let (mut jobs, mut damaged) = (Vec::new(), 0);
         for row in transaction.open_table(JOBS)?.iter()? {
             let (key, value) = row?;
             match unseal(key.value(), value.value()) {
                 Checked::Sound(form) => jobs.push(form),
                 Checked::Damaged => {
+                    damaged += 1;
                     error!(job = %String::from_utf8_lossy(key.value()), "a job's record is damaged and is skipped")
                 }
             }
@@ -159,22 +209,13 @@ impl Store {
             let (key, value) = row?;
             match (key.value().try_into(), unseal(key.value(), value.value())) {
                 (Ok(digest), Checked::Sound(form)) => keys.push((digest, form)),
-                _ => error!("an idempotency key's record is damaged and is skipped"),
+                _ => {
+                    damaged += 1;
+                    error!("an idempotency key's record is damaged and is skipped");
+                }
             }
         }
-        let (mut tabs, mut accounts) = (Vec::new(), Vec::new());
-        for (key, value) in optional(&transaction, TABS)? {
-            match (<[u8; 16]>::try_from(key.as_slice()), unseal(&key, &value)) {
-                (Ok(attempt), Checked::Sound(form)) => tabs.push((AttemptId::from_bytes(attempt), form)),
-                _ => error!("a tab of the ledger is damaged and is skipped"),
-            }
-        }
-        for (key, value) in optional(&transaction, ACCOUNTS)? {
-            match (form::parse_account_key(&key), unseal(&key, &value)) {
-                (Some(account), Checked::Sound(form)) => accounts.push((account, form)),
-                _ => error!("an account of the ledger is damaged and is skipped: what was spent in it is not known"),
-            }
-        }
+        let (tabs, accounts) = read_bill(&transaction, &mut damaged)?;
         let meta = transaction.open_table(META)?;
         let text = |name: &[u8]| -> Result<Option<String>, redb::Error> {
             let value = meta.get(name)?;
@@ -186,7 +227,16 @@ impl Store {
         let heartbeat = text(b"heartbeat")?.and_then(|millis| millis.parse().ok()).unwrap_or_default();
         let fingerprints = text(b"fingerprint key")?.and_then(|hex| FingerprintKey::from_hex(&hex).ok());
         let heartbeat = Time::from_millis(heartbeat);
-        Ok(fingerprints.map(|fingerprints| Contents { entries, jobs, keys, tabs, accounts, fingerprints, heartbeat }))
+        Ok(fingerprints.map(|fingerprints| Contents {
+            entries,
+            jobs,
+            keys,
+            tabs,
+            accounts,
+            fingerprints,
+            heartbeat,
+            damaged,
+        }))
     }
 
     /// Writes a batch; when this returns it is on the disk.
@@ -315,6 +365,32 @@ fn database(path: &Path) -> Result<Database, StoreError> {
         }
         Err(error) => Err(StoreError::Unreadable(path, error.to_string())),
     }
+}
+
+/// What attempts cost, by attempt, and what was spent, by account.
+type Bill = (Vec<(AttemptId, TabForm)>, Vec<(AccountKey, AccountForm)>);
+
+fn read_bill(transaction: &ReadTransaction, damaged: &mut usize) -> Result<Bill, redb::Error> {
+    let (mut tabs, mut accounts) = (Vec::new(), Vec::new());
+    for (key, value) in optional(transaction, TABS)? {
+        match (<[u8; 16]>::try_from(key.as_slice()), unseal(&key, &value)) {
+            (Ok(attempt), Checked::Sound(form)) => tabs.push((AttemptId::from_bytes(attempt), form)),
+            _ => {
+                *damaged += 1;
+                error!("a tab of the ledger is damaged and is skipped");
+            }
+        }
+    }
+    for (key, value) in optional(transaction, ACCOUNTS)? {
+        match (form::parse_account_key(&key), unseal(&key, &value)) {
+            (Some(account), Checked::Sound(form)) => accounts.push((account, form)),
+            _ => {
+                *damaged += 1;
+                error!("an account of the ledger is damaged and is skipped: what was spent in it is not known");
+            }
+        }
+    }
+    Ok((tabs, accounts))
 }
 
 /// The attempt of an entry whose own is lost: none has this id.

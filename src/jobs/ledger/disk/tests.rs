@@ -56,7 +56,7 @@ fn entry(number: u8, is_accepted: bool, now: Time) -> (Entry, Record) {
     let created = Created { job: id.clone(), answer, at: now, by: [7; 16] };
     let state = if is_accepted { State::Accepted(created) } else { State::Sending };
     let job = Job::new(id, attempt, fingerprint(number), "open".into(), "key-1", now);
-    let record = Record { job: Arc::new(job), life: Life::Running, ended: None, orphan: false };
+    let record = Record { job: Arc::new(job), life: Life::Running, ended: None, orphan: false, forgotten: false };
     (Entry { state, ..Entry::claimed(attempt, "open".into()) }, record)
 }
 

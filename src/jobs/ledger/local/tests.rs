@@ -30,6 +30,7 @@ fn request(prompt: u8) -> Request {
         base: None,
         attempt: AttemptId::from_bytes([prompt; 16]),
         team: "open".into(),
+        request_id: Arc::default(),
         asker: Asker { caller: [7; 16], no_cache: false },
         key: None,
     };

@@ -13,8 +13,9 @@ use tracing::{error, info, warn};
 use super::script::{Count, Write};
 use super::shared::{Shared, unavailable};
 use super::work::hex;
+use crate::jobs::entry::State;
 use crate::jobs::ledger::LedgerError;
-use crate::jobs::ledger::disk::form::{Checked, EntryForm};
+use crate::jobs::ledger::disk::form::{Checked, EntryForm, JobForm};
 
 /// What this replica has written, as long as it lives there.
 pub(super) struct Mirror {
@@ -215,18 +216,30 @@ impl Shared {
     /// An entry is to be looked at by the next sweep, a job is to be listed and watched; the rest follows from that.
     fn restore_index(&self, index: &mut redis::Pipeline, key: &str, value: &str) {
         let now = self.link.now().as_millis();
-        let places: &[&str] = match key.split_once(':') {
-            Some(("e", _)) => &["due"],
-            Some(("j", _)) => &["jobs", "running"],
-            Some(("t", _)) => &["tabs"],
-            _ => &[],
-        };
-        let member = key.split_once(':').map_or(key, |(_, member)| member);
-        if let (["due"], Checked::Sound(form)) = (places, self.seal.open::<EntryForm>(key, value)) {
-            index.cmd("HINCRBY").arg(self.key("states")).arg(form.into_entry().state.name()).arg(1).ignore();
+        let Some((kind, member)) = key.split_once(':') else { return };
+        let mut places = Vec::new();
+        match kind {
+            "e" => {
+                places.extend([("due", now), ("names", 0)]);
+                if let Checked::Sound(form) = self.seal.open::<EntryForm>(key, value) {
+                    let state = form.into_entry().state;
+                    if let State::Unknown(until) = state {
+                        places.push(("unknown", until.as_millis()));
+                    }
+                    index.cmd("HINCRBY").arg(self.key("states")).arg(state.name()).arg(1).ignore();
+                }
+            }
+            "j" => {
+                if let Checked::Sound(form) = self.seal.open::<JobForm>(key, value) {
+                    places.push(("jobs", form.created().as_millis()));
+                    places.extend(form.is_running().then_some(("running", now)));
+                }
+            }
+            "t" => places.push(("tabs", now)),
+            _ => {}
         }
-        for place in places {
-            index.cmd("ZADD").arg(self.key(place)).arg(now).arg(member).ignore();
+        for (place, score) in places {
+            index.cmd("ZADD").arg(self.key(place)).arg(score).arg(member).ignore();
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod admit;
 mod epoch;
+mod list;
 mod link;
 mod news;
 pub mod open;
@@ -11,6 +12,7 @@ mod script;
 mod shared;
 mod statement;
 mod upkeep;
+mod watch;
 mod work;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +34,7 @@ use crate::clock::Time;
 use crate::jobs::book::{Bounds, Counts, Ended, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, State, Turn};
 use crate::jobs::flight::{Flight, Progress};
+use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
 use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
@@ -200,6 +203,27 @@ impl Ledger for RedisLedger {
                 }
             }
         })
+    }
+
+    fn watch_next(&self, quiet: Duration, most: usize) -> Step<'_, Vec<Arc<Job>>> {
+        Box::pin(self.shared.watch_next(quiet, most))
+    }
+
+    fn polled(&self, job: &Job) {
+        job.note_polled(self.shared.time());
+        self.shared.note_polled(job);
+    }
+
+    fn jobs<'a>(&'a self, query: &'a JobQuery) -> Step<'a, Page<JobLine, Cursor>> {
+        Box::pin(self.shared.list_jobs(query))
+    }
+
+    fn entries<'a>(&'a self, query: &'a EntryQuery) -> Step<'a, Page<EntryLine, Fingerprint>> {
+        Box::pin(self.shared.list_entries(query))
+    }
+
+    fn forget(&self, fingerprint: Fingerprint, force: bool) -> Step<'_, Forgotten> {
+        Box::pin(self.shared.forget(fingerprint, force))
     }
 
     fn lease(&self) -> Option<Lease> {

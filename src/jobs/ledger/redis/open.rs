@@ -21,6 +21,7 @@ use super::link::Link;
 use super::news::Listeners;
 use super::shared::Shared;
 use super::upkeep::Pending;
+use super::watch::BETWEEN_TELLINGS;
 use super::work::{Seal, hex};
 use crate::admission::rate::Limits;
 use crate::bill::terms::Terms;
@@ -142,6 +143,7 @@ impl Reached {
             lease,
             hot: Hot::new(hot_entries),
             jobs: Cache::builder().max_capacity(hot_entries).eviction_policy(EvictionPolicy::lru()).build(),
+            told_of_polls: Cache::builder().max_capacity(hot_entries).time_to_live(BETWEEN_TELLINGS).build(),
             mirror,
             pending: Pending::default(),
             listeners: Listeners::default(),

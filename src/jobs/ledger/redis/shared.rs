@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) hot: Hot,
     /// What never changes about jobs, for their polls.
     pub(super) jobs: Cache<RequestId, Arc<Job>>,
+    /// Jobs whose clients' polls the others know of.
+    pub(super) told_of_polls: Cache<RequestId, ()>,
     /// What this replica has written, to be put back if Redis forgets (M26).
     pub(super) mirror: Mirror,
     /// What could not be written yet.

@@ -188,14 +188,14 @@ impl Shared {
         let now = self.link.now().as_millis();
         for member in self.due("due", now).await? {
             let Some(fingerprint) = bytes(&member).map(Fingerprint::from_bytes) else {
-                self.forget("due", &member).await?;
+                self.leave("due", &member).await?;
                 continue;
             };
             self.end_what_is_due(fingerprint, &member).await?;
         }
         for member in self.due("tabs", now).await? {
             let Some(attempt) = bytes(&member).map(AttemptId::from_bytes) else {
-                self.forget("tabs", &member).await?;
+                self.leave("tabs", &member).await?;
                 continue;
             };
             let wanted = Wanted { tabs: [attempt].into(), ..Wanted::default() };
@@ -207,7 +207,7 @@ impl Shared {
             let key = super::work::tab_key(&attempt);
             let is_there: bool = self.link.query(cmd("EXISTS").arg(self.key(&key))).await.map_err(unavailable)?;
             if !is_there {
-                self.forget("tabs", &member).await?;
+                self.leave("tabs", &member).await?;
             }
         }
         // Records that are gone leave the lists of jobs.
@@ -227,7 +227,7 @@ impl Shared {
         self.link.query(&range).await.map_err(unavailable)
     }
 
-    async fn forget(&self, index: &str, member: &str) -> Result<(), LedgerError> {
+    pub(super) async fn leave(&self, index: &str, member: &str) -> Result<(), LedgerError> {
         self.link.query::<i64>(cmd("ZREM").arg(self.key(index)).arg(member)).await.map(drop).map_err(unavailable)
     }
 
@@ -240,8 +240,9 @@ impl Shared {
         match next.await? {
             None => {
                 self.hot.remove(&fingerprint);
-                for index in ["done", "unknown", "due"] {
-                    self.forget(index, member).await?;
+                // A value may have left by itself, and its places not.
+                for index in ["names", "done", "unknown", "due"] {
+                    self.leave(index, member).await?;
                 }
                 Ok(())
             }

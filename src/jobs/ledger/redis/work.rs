@@ -268,8 +268,13 @@ impl Work {
         let done = entry.filter(|entry| matches!(entry.state, State::Done(..))).and(due);
         command.marks.push(Mark { key: "due", member: member.clone(), score: due.map(Time::as_millis) });
         command.marks.push(Mark { key: "done", member: member.clone(), score: done.map(Time::as_millis) });
-        let unknown = entry.filter(|entry| matches!(entry.state, State::Unknown(_))).and(due);
-        command.marks.push(Mark { key: "unknown", member: member.clone(), score: unknown.map(Time::as_millis) });
+        // In order of their names, so that one is found by its first digits.
+        command.marks.push(Mark { key: "names", member: member.clone(), score: entry.map(|_| 0) });
+        let unknown = entry.and_then(|entry| match entry.state {
+            State::Unknown(until) => Some(until.as_millis()),
+            _ => None,
+        });
+        command.marks.push(Mark { key: "unknown", member: member.clone(), score: unknown });
         let expires = (due.unwrap_or(now).max(now) + windows.hold + windows.hold + A_DAY).as_millis();
         // Where only keys share, an equal keyless body finds it while it is held or undelivered.
         if let Some(base) = entry.and_then(|entry| entry.base) {
@@ -391,7 +396,7 @@ fn base_key(base: &Fingerprint) -> String {
     format!("b:{}", hex(base.as_bytes()))
 }
 
-fn keys_of_key(attempt: &AttemptId) -> String {
+pub(super) fn keys_of_key(attempt: &AttemptId) -> String {
     format!("ak:{}", hex(&attempt.into_bytes()))
 }
 

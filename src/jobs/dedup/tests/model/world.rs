@@ -152,6 +152,7 @@ impl World {
             base: None,
             attempt: id,
             team: "open".into(),
+            request_id: Arc::default(),
             asker: Asker { caller: [wants.caller; 16], no_cache: wants.no_cache },
             key: wants.key.map(|key| [key; 16]),
         };

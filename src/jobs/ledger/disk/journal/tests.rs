@@ -78,6 +78,7 @@ fn request(prompt: u8) -> Request {
         base: None,
         attempt: AttemptId::from_bytes([prompt; 16]),
         team: "open".into(),
+        request_id: Arc::default(),
         asker: Asker { caller: [1; 16], no_cache: false },
         key: None,
     };

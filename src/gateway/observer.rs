@@ -1,0 +1,143 @@
+//! Asking the upstream about a job, and reading what it says, for a client's poll and for our own look alike: the entry
+//! is true before anybody is told (`MONEY.md` M19–M22).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::{Response, StatusCode};
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::Gateway;
+use super::rules::Rules;
+use crate::bill::price::Prices;
+use crate::clock::Clock;
+use crate::jobs::entry::Turn;
+use crate::jobs::ledger::Ledger;
+use crate::jobs::observe::{self, Facts, Seen};
+use crate::jobs::records::{End, Job, Life};
+use crate::request::route::RequestId;
+use crate::telemetry::labels::{Degraded, UpstreamOperation, UpstreamOutcome};
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::headers::Passed;
+use crate::upstream::key::UpstreamKey;
+use crate::upstream::polls::{PollFailure, PolledBody, Polls};
+use crate::upstream::relay::{Before, Witness};
+
+/// Who asks, and over which connections.
+pub(super) struct Asking<'a> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) polls: &'a Arc<Polls>,
+    pub(super) passed: &'a Passed,
+    pub(super) operation: UpstreamOperation,
+}
+
+impl Asking<'_> {
+    /// The upstream's answer, asked for with the key that made the job, as long as that is known and good. Each call is
+    /// counted, and told to `called`.
+    pub(super) async fn about(
+        &self,
+        id: &RequestId,
+        job: Option<&Job>,
+        mut called: impl FnMut(Option<StatusCode>, Duration),
+    ) -> Result<Response<PolledBody>, PollFailure> {
+        let upstream = &self.gateway.upstream;
+        let key = job.map_or_else(|| upstream.key(), |job| upstream.key_of(&job.key));
+        let answer = self.once(id, key.clone(), &mut called).await;
+        if matches!(answer, Err(PollFailure::KeyRefused)) && upstream.forget_key(key.id()) {
+            return self.once(id, upstream.key(), &mut called).await;
+        }
+        answer
+    }
+
+    async fn once(
+        &self,
+        id: &RequestId,
+        key: Arc<UpstreamKey>,
+        called: &mut impl FnMut(Option<StatusCode>, Duration),
+    ) -> Result<Response<PolledBody>, PollFailure> {
+        let begun = Instant::now();
+        let answer = self.polls.get_by(key.clone(), id, self.passed).await;
+        let duration = begun.elapsed();
+        self.count(answer.as_ref(), &key, duration);
+        called(answer.as_ref().ok().map(Response::status), duration);
+        answer
+    }
+
+    fn count(&self, answer: Result<&Response<PolledBody>, &PollFailure>, key: &UpstreamKey, duration: Duration) {
+        let metrics = &self.gateway.telemetry.metrics;
+        let outcome = match answer {
+            Ok(answer) if answer.status().is_success() => UpstreamOutcome::Ok,
+            Ok(answer) if answer.status().is_client_error() => UpstreamOutcome::Refused,
+            Ok(_) | Err(PollFailure::Timeout | PollFailure::Broken) => UpstreamOutcome::Error,
+            Err(PollFailure::KeyRefused) => UpstreamOutcome::Refused,
+            Err(PollFailure::Unreached(_)) => UpstreamOutcome::NotSent,
+        };
+        let key_refused = matches!(answer, Err(PollFailure::KeyRefused));
+        // What becomes of a retired key says nothing of the one that pays.
+        let is_current = self.gateway.upstream.key().id() == key.id();
+        if is_current && (key_refused || outcome == UpstreamOutcome::Ok) {
+            metrics.degrade(Degraded::UpstreamKey, key_refused);
+        }
+        metrics.upstream_request(self.operation, outcome, Some(duration));
+    }
+}
+
+/// Reads along, so that an entry ends before its end is told (M21).
+pub(super) struct Observer {
+    job: Arc<Job>,
+    /// Whether it was asked about with the upstream key that made it.
+    by_its_key: bool,
+    ledger: Arc<dyn Ledger>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    prices: Arc<Prices>,
+}
+
+impl Observer {
+    /// An observer of an answer about `job` that was asked for with the upstream key of this id.
+    pub(super) fn new(gateway: &Gateway, job: Arc<Job>, key: &str, rules: &Rules) -> Self {
+        Self {
+            by_its_key: *job.key == *key,
+            job,
+            ledger: gateway.dedup.ledger().clone(),
+            metrics: gateway.telemetry.metrics.clone(),
+            clock: gateway.clock.clone(),
+            prices: rules.prices.clone(),
+        }
+    }
+}
+
+impl Witness for Observer {
+    fn saw(&mut self, status: StatusCode, so_far: &[u8], _complete: bool) -> Option<Before> {
+        let (turn, life, facts) = match observe::read(status, so_far) {
+            Seen::Nothing | Seen::KeyRefused => return None,
+            Seen::Unfinished => {
+                self.job.note_unfinished(self.clock.now());
+                return None;
+            }
+            Seen::Done(facts) => (Turn::Done(facts.finished), Life::Done, facts),
+            Seen::Failed { refusal, facts } => (if refusal { Turn::Refused } else { Turn::Over }, Life::Failed, facts),
+            Seen::Moderated(facts) => (Turn::Refused, Life::Moderated, facts),
+            Seen::Expired(facts) => (Turn::Over, Life::Expired, facts),
+            // Another account does not see it.
+            Seen::Missing if !self.by_its_key => return None,
+            Seen::Missing => (Turn::Missing, Life::Expired, Facts::default()),
+        };
+        let cost = facts.ticks.and_then(|ticks| self.prices.of_ticks(ticks));
+        let end = End { life, cost, length: facts.duration };
+        let (job, ledger, metrics) = (self.job.clone(), self.ledger.clone(), self.metrics.clone());
+        Some(Box::pin(async move {
+            let id = job.id.clone();
+            match ledger.turned(job, turn, end).await {
+                Ok(ended) if ended.news => {
+                    if let Some(outcome) = life.outcome() {
+                        metrics.jobs.inc(outcome);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => debug!(job = %id, %error, "a job's turn could not be written"),
+            }
+        }))
+    }
+}
