@@ -86,7 +86,7 @@ const VERSION: u8 = 1;
 /// The version of those that hold their key too.
 const NAMED: u8 = 2;
 /// The length of a fingerprint, in bytes.
-const NAME: usize = 32;
+pub const NAME: usize = 32;
 /// The length of a checksum, in bytes.
 pub(super) const CHECKSUM: usize = 8;
 
