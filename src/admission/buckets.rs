@@ -283,7 +283,8 @@ impl Bucket {
             Kind::Requests => self.requests = next,
             Kind::Generations => {
                 if self.generations <= now {
-                    self.generations_since = now;
+                    // Never the same twice: a bucket may be full again in the very moment in which it was taken from.
+                    self.generations_since = now.max(self.generations_since + Nanos::new(1));
                 }
                 self.generations = next;
             }

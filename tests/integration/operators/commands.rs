@@ -272,6 +272,22 @@ async fn f43_what_can_be_read_of_a_damaged_ledger_is_copied_into_a_new_one() {
 }
 
 #[tokio::test]
+async fn f43_a_ledger_that_a_gateway_has_closed_after_a_failure_is_in_use_all_the_same() {
+    let mut office = Office::open().await;
+    office.served.submit("a candle").await.request_id();
+    office.stop().await;
+    let lock = std::fs::File::open(office.data().join("ledger.lock")).unwrap();
+    lock.lock().unwrap();
+    for command in [&["ledger", "recover"][..], &["ledger", "jobs"]] {
+        let (status, told) = offline(command, &office.data()).await;
+        assert!(status == 1 && told.contains("another process uses this ledger"), "{told}");
+    }
+    drop(lock);
+    assert_eq!(offline(&["ledger", "recover"], &office.data()).await.0, 0);
+    office.close();
+}
+
+#[tokio::test]
 async fn f43_a_cut_or_scratched_ledger_loses_only_what_is_scratched() {
     let mut office = Office::open().await;
     let mut made = Vec::new();

@@ -6,6 +6,7 @@ use crate::jobs::list::{Cursor, EntryQuery, Forgotten, JobLine, JobQuery, JobSta
 pub(super) async fn conforms(bench: &Bench) {
     m23_each_quiet_job_is_given_out_once_until_its_next_look(bench).await;
     jobs_and_unknown_outcomes_are_listed_newest_first_in_pages(bench).await;
+    what_may_have_been_paid_is_listed_though_another_attempt_lies_over_it(bench).await;
     entries_are_listed_by_name_and_found_by_their_first_digits(bench).await;
     what_is_forgotten_is_free_and_what_is_on_its_way_only_by_force(bench).await;
 }
@@ -95,6 +96,28 @@ async fn jobs_and_unknown_outcomes_are_listed_newest_first_in_pages(bench: &Benc
     assert_eq!(listed(bench, one).await[0].entry, Some("accepted"));
     let asked = JobQuery { request_id: Some("asked-63".to_owned()), ..JobQuery::default() };
     assert_eq!(names(&listed(bench, asked).await), ["asked-63"]);
+}
+
+async fn what_may_have_been_paid_is_listed_though_another_attempt_lies_over_it(bench: &Bench) {
+    let unknown =
+        JobQuery { state: JobState::named("unknown"), team: Some("layers".to_owned()), ..JobQuery::default() };
+    let attempts = async || listed(bench, unknown.clone()).await.iter().map(|line| line.attempt).collect::<Vec<_>>();
+    let mut all = Vec::new();
+    for attempt in [170, 171] {
+        let mut request = bench.request(67, attempt);
+        (request.ask.team, request.ask.asker.no_cache) = ("layers".into(), attempt > 170);
+        request.ask.asker.caller = [attempt; 16];
+        assert!(matches!(bench.admit(&request).await, Verdict::Claimed(_)));
+        let ask = &request.ask;
+        bench.ledger.sending(ask.fingerprint, ask.attempt).await.unwrap();
+        assert_eq!(attempts().await, all, "what is on its way hides nothing");
+        bench.ledger.unknown(ask.fingerprint, ask.attempt).await.unwrap();
+        all.insert(0, ask.attempt);
+        assert_eq!(attempts().await, all);
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    bench.ledger.forget(Fingerprint::from_bytes([67; 32]), false).await.unwrap();
+    assert!(attempts().await.is_empty());
 }
 
 async fn entries_are_listed_by_name_and_found_by_their_first_digits(bench: &Bench) {

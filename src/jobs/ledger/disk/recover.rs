@@ -51,8 +51,12 @@ pub fn recover(from: &Path, to: &Path) -> Result<Recovered, StoreError> {
         move |error| StoreError::Io(path, error)
     };
     let file = File::open(&old).map_err(io(&old))?;
-    if let Err(fs::TryLockError::WouldBlock) = file.try_lock_shared() {
-        return Err(StoreError::InUse(old));
+    // Nothing is made in the old place, which may be a disk that cannot be written.
+    let lock = File::open(from.join(store::LOCK)).ok();
+    for file in lock.iter().chain([&file]) {
+        if let Err(fs::TryLockError::WouldBlock) = file.try_lock_shared() {
+            return Err(StoreError::InUse(old));
+        }
     }
     DirBuilder::new().mode(0o700).create(to).map_err(io(to))?;
     let scratch = to.join("scratch");

@@ -34,6 +34,8 @@ const ACCOUNTS: Table = TableDefinition::new("accounts");
 const META: Table = TableDefinition::new("meta");
 /// The file in the ledger's folder.
 pub(super) const FILE: &str = "ledger.redb";
+/// The file whose lock is the process's that has the ledger, also while the ledger itself is closed after a failure.
+pub(super) const LOCK: &str = "ledger.lock";
 /// The version of the tables.
 const FORMAT: u32 = 1;
 
@@ -312,7 +314,7 @@ impl Store {
 /// Takes the folder for this process alone; `None` if another one has it.
 fn lock(folder: &Path) -> io::Result<Option<fs::File>> {
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
-    let file = options.open(folder.join("ledger.lock"))?;
+    let file = options.open(folder.join(LOCK))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

@@ -12,10 +12,10 @@ use tracing::{error, info, warn};
 
 use super::script::{Count, Write};
 use super::shared::{Shared, unavailable};
-use super::work::hex;
-use crate::jobs::entry::State;
+use super::work::{bytes, hex, unknowns};
 use crate::jobs::ledger::LedgerError;
 use crate::jobs::ledger::disk::form::{Checked, EntryForm, JobForm};
+use crate::request::fingerprint::Fingerprint;
 
 /// What this replica has written, as long as it lives there.
 pub(super) struct Mirror {
@@ -222,11 +222,13 @@ impl Shared {
             "e" => {
                 places.extend([("due", now), ("names", 0)]);
                 if let Checked::Sound(form) = self.seal.open::<EntryForm>(key, value) {
-                    let state = form.into_entry().state;
-                    if let State::Unknown(until) = state {
-                        places.push(("unknown", until.as_millis()));
+                    let entry = form.into_entry();
+                    for (member, until) in
+                        bytes(member).map(Fingerprint::from_bytes).iter().flat_map(|name| unknowns(name, Some(&entry)))
+                    {
+                        index.cmd("ZADD").arg(self.key("unknown")).arg(until).arg(member).ignore();
                     }
-                    index.cmd("HINCRBY").arg(self.key("states")).arg(state.name()).arg(1).ignore();
+                    index.cmd("HINCRBY").arg(self.key("states")).arg(entry.state.name()).arg(1).ignore();
                 }
             }
             "j" => {

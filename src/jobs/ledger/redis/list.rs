@@ -4,7 +4,7 @@
 use redis::cmd;
 
 use super::shared::{PLAIN, Shared, unavailable};
-use super::work::{Wanted, bytes, hex, keys_of_key};
+use super::work::{Wanted, bytes, hex, keys_of_key, of_unknown};
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Entry};
 use crate::jobs::ledger::LedgerError;
@@ -50,7 +50,7 @@ impl Shared {
         let more = more.map(|(id, at)| Cursor { at: Time::from_millis(*at), name: id.clone() });
         let mut wanted = Wanted {
             jobs: ids.iter().take(AT_ONCE).filter_map(|(id, _)| RequestId::parse(id)).collect(),
-            entries: unknown.iter().filter_map(|(name, _)| bytes(name)).map(Fingerprint::from_bytes).collect(),
+            entries: unknown.iter().filter_map(|(member, _)| of_unknown(member)).collect(),
             ..Wanted::default()
         };
         // The entries that give them out.

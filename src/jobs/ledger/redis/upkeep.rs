@@ -212,7 +212,7 @@ impl Shared {
         }
         // Records that are gone leave the lists of jobs.
         let gone = now.saturating_sub(RECORDS_KEPT);
-        for index in ["jobs", "running"] {
+        for index in ["jobs", "running", "unknown"] {
             let mut leave = cmd("ZREMRANGEBYSCORE");
             leave.arg(self.key(index)).arg("-inf").arg(gone);
             self.link.query::<i64>(&leave).await.map_err(unavailable)?;
@@ -241,7 +241,7 @@ impl Shared {
             None => {
                 self.hot.remove(&fingerprint);
                 // A value may have left by itself, and its places not.
-                for index in ["names", "done", "unknown", "due"] {
+                for index in ["names", "done", "due"] {
                     self.leave(index, member).await?;
                 }
                 Ok(())

@@ -245,10 +245,11 @@ impl Work {
         if value == before {
             return;
         }
-        let was = before.as_deref().and_then(|text| match seal.open::<EntryForm>(&key, text) {
-            Checked::Sound(form) => Some(form.into_entry().state.name()),
+        let old = before.as_deref().and_then(|text| match seal.open::<EntryForm>(&key, text) {
+            Checked::Sound(form) => Some(form.into_entry()),
             Checked::Damaged => None,
         });
+        let was = old.as_ref().map(|old| old.state.name());
         let is = entry.map(|entry| entry.state.name());
         if was != is {
             let change = |state: &str, by: &str| Count {
@@ -270,11 +271,11 @@ impl Work {
         command.marks.push(Mark { key: "done", member: member.clone(), score: done.map(Time::as_millis) });
         // In order of their names, so that one is found by its first digits.
         command.marks.push(Mark { key: "names", member: member.clone(), score: entry.map(|_| 0) });
-        let unknown = entry.and_then(|entry| match entry.state {
-            State::Unknown(until) => Some(until.as_millis()),
-            _ => None,
-        });
-        command.marks.push(Mark { key: "unknown", member: member.clone(), score: unknown });
+        let unknown = unknowns(fingerprint, entry);
+        let over = unknowns(fingerprint, old.as_ref()).into_iter().filter(|old| !unknown.contains(old));
+        let marks = over.map(|(member, _)| (member, None));
+        let marks = marks.chain(unknown.iter().map(|(member, until)| (member.clone(), Some(*until))));
+        command.marks.extend(marks.map(|(member, score)| Mark { key: "unknown", member, score }));
         let expires = (due.unwrap_or(now).max(now) + windows.hold + windows.hold + A_DAY).as_millis();
         // Where only keys share, an equal keyless body finds it while it is held or undelivered.
         if let Some(base) = entry.and_then(|entry| entry.base) {
@@ -375,6 +376,25 @@ impl Seal {
 const VERSION: &str = "1 ";
 /// The digits of a checksum.
 const SUM: usize = 32;
+
+/// The unknown outcomes of an entry and of those beneath it, as the index has them: each attempt by the end of its hold.
+pub(super) fn unknowns(fingerprint: &Fingerprint, entry: Option<&Entry>) -> Vec<(String, u64)> {
+    let layers = std::iter::successors(entry, |entry| entry.beneath.as_deref());
+    let unknown = layers.filter_map(|entry| match entry.state {
+        State::Unknown(until) => Some((unknown_member(fingerprint, &entry.attempt), until.as_millis())),
+        _ => None,
+    });
+    unknown.collect()
+}
+
+fn unknown_member(fingerprint: &Fingerprint, attempt: &AttemptId) -> String {
+    format!("{}.{}", hex(fingerprint.as_bytes()), hex(&attempt.into_bytes()))
+}
+
+/// The fingerprint of a member of that index.
+pub(super) fn of_unknown(member: &str) -> Option<Fingerprint> {
+    bytes(member.split('.').next()?).map(Fingerprint::from_bytes)
+}
 
 pub(super) fn entry_key(fingerprint: &Fingerprint) -> String {
     format!("e:{}", hex(fingerprint.as_bytes()))

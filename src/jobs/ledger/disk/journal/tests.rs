@@ -194,6 +194,13 @@ async fn m31_who_owns_a_job_is_kept_before_it_is_told_and_costs_one_write() {
     assert_eq!(keeper.batches.lock().unwrap().len(), batches, "who owns it already costs no write");
 }
 
+/// Lets all other tasks of this one thread go on until they wait. The runtime comes back here between any 61 of them.
+async fn all_go_on() {
+    for _ in 0..9 {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn m7_many_at_once_share_a_batch() {
     let keeper = Scripted::default();
@@ -208,7 +215,7 @@ async fn m7_many_at_once_share_a_batch() {
         tokio::spawn(async move { ledger.sending(ask.fingerprint, ask.attempt).await })
     });
     let sending = sending.collect::<Vec<_>>();
-    tokio::task::yield_now().await;
+    all_go_on().await;
     keeper.slow.store(false, Ordering::SeqCst);
     for done in sending {
         done.await.unwrap().unwrap();
@@ -274,8 +281,7 @@ async fn m7_submissions_at_the_same_time_wait_for_two_commits_each_that_they_sha
                 })
             })
             .collect();
-        // On one thread they have all asked when this one goes on.
-        tokio::task::yield_now().await;
+        all_go_on().await;
         keeper.slow.store(false, Ordering::SeqCst);
         for each in all {
             each.await.unwrap().unwrap();
