@@ -62,8 +62,8 @@ pub struct Clock(Source);
 enum Source {
     /// The wall clock at the start of the process, and the boot-time clock's reading at that moment.
     System { wall_at_start: Duration, boot_at_start: Duration },
-    /// A clock that tests move by hand.
-    Manual(Arc<AtomicU64>),
+    /// A clock that tests move by hand, and how far it is ahead of that.
+    Manual(Arc<AtomicU64>, Duration),
 }
 
 impl Clock {
@@ -72,23 +72,28 @@ impl Clock {
         Self(Source::System { wall_at_start: wall_time(), boot_at_start: boot_time() })
     }
 
-    /// The clock of this machine, unless that shows an earlier time than `earliest`: then it goes on from there, so that
-    /// what is remembered does not live longer because a wall clock was set back (`MONEY.md` M10).
-    pub fn system_not_before(earliest: Time) -> Self {
-        let wall_at_start = wall_time().max(Duration::from_millis(earliest.as_millis()));
-        Self(Source::System { wall_at_start, boot_at_start: boot_time() })
+    /// This clock, unless it shows an earlier time than `earliest`: then it goes on from there, so that what is remembered
+    /// does not live longer because a wall clock was set back (`MONEY.md` M10).
+    pub fn not_before(self, earliest: Time) -> Self {
+        let behind = earliest.since(self.now());
+        Self(match self.0 {
+            Source::System { wall_at_start, boot_at_start } => {
+                Source::System { wall_at_start: wall_at_start.saturating_add(behind), boot_at_start }
+            }
+            Source::Manual(millis, ahead) => Source::Manual(millis, ahead.saturating_add(behind)),
+        })
     }
 
     /// A clock that shows the milliseconds in `millis`, for tests.
     pub fn manual(millis: Arc<AtomicU64>) -> Self {
-        Self(Source::Manual(millis))
+        Self(Source::Manual(millis, Duration::ZERO))
     }
 
     /// What both clocks show now.
     pub fn reading(&self) -> Reading {
         match &self.0 {
             Source::System { .. } => Reading { boot: boot_time(), wall: wall_time() },
-            Source::Manual(millis) => {
+            Source::Manual(millis, _) => {
                 let both = Duration::from_millis(millis.load(Ordering::SeqCst));
                 Reading { boot: both, wall: both }
             }
@@ -101,7 +106,7 @@ impl Clock {
             Source::System { wall_at_start, boot_at_start } => {
                 Time(0) + *wall_at_start + boot_time().saturating_sub(*boot_at_start)
             }
-            Source::Manual(millis) => Time(millis.load(Ordering::SeqCst)),
+            Source::Manual(millis, ahead) => Time(millis.load(Ordering::SeqCst)) + *ahead,
         }
     }
 }
@@ -139,6 +144,16 @@ mod tests {
         for (later, seconds) in [(at(101, 5_001), 1), (at(101, 5_030), 30), (at(140, 5_001), 40), (at(102, 4_000), 2)] {
             assert_eq!(later.since(start), Duration::from_secs(seconds), "{later:?}");
         }
+    }
+
+    #[test]
+    fn m10_a_clock_that_was_set_back_goes_on_from_where_it_was() {
+        let day = Duration::from_secs(24 * 3600);
+        let clock = Clock::system();
+        let (before, tomorrow) = (clock.now(), clock.now() + day);
+        let ahead = clock.clone().not_before(tomorrow);
+        assert!(ahead.now() >= tomorrow && ahead.now().since(tomorrow) < day / 2);
+        assert!(clock.not_before(before).now().since(before) < day / 2, "a clock that is right is left alone");
     }
 
     #[test]

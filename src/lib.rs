@@ -8,7 +8,7 @@
 //! 3. [`admission`] takes a request of the client's address; [`server::body`] reads the body within its bounds.
 //! 4. [`request::submission`] parses it strictly and checks it against its JSON Schema.
 //! 5. [`request::fingerprint`] names it. A hot entry with that name answers at once: a *hit*.
-//! 6. [`jobs::dedup`] asks the [`jobs::ledger`] to admit it: look-up, limits and claim in one step.
+//! 6. [`jobs::dedup`] asks the [`jobs::ledger`] to admit it: look-up, limits, budgets ([`bill`]) and claim in one step.
 //! 7. A twin in flight is *joined*; a held outcome refuses it; else it becomes an [`jobs::attempt`] of its own.
 //! 8. The attempt, a task that no client's leaving ends, gets a connection of its own from [`upstream`], writes
 //!    `sending` to the ledger, and sends the body once, byte for byte.

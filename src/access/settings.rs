@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::format::{Digest, PREFIX};
 use crate::admission::settings::{Limits, Rate, Rates};
+use crate::bill::settings::TeamBill;
 use crate::clock::Time;
 use crate::config::{Choice, Raw, Section, Value, WAIT};
 
@@ -68,6 +69,8 @@ pub struct Team {
     pub keys: Vec<Key>,
     /// `limits.user` and `limits.team`, where the team's differ from everybody's.
     pub limits: TeamLimits,
+    /// `budgets`, and `limits.*.running`, where the team's differ from everybody's.
+    pub bill: TeamBill,
 }
 
 impl Team {
@@ -78,6 +81,7 @@ impl Team {
             models: section.value("models", &base.models),
             keys: section.each("keys", &base.keys, &Key::default(), Key::read),
             limits: TeamLimits::read(&mut section.section("limits"), &base.limits),
+            bill: TeamBill::read(section, &base.bill),
         }
     }
 }

@@ -239,10 +239,10 @@ impl From<&Refusal> for Error {
 pub struct Taken {
     /// In the order of [`Scope::ALL`].
     tokens: [Option<Token>; Scope::ALL.len()],
-    /// Those that were taken from buckets kept elsewhere.
-    pub remote: Vec<RemoteToken>,
     /// Whose limits it was taken by.
     team: BucketKey,
+    /// Those that were taken from buckets kept elsewhere.
+    pub remote: Vec<RemoteToken>,
 }
 
 /// The quotas of everybody, and of the teams that have their own.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::de::DeValue;
 
 use crate::bill::money::Amount;
+use crate::bill::terms::Bound;
 use crate::config::{Choice, Raw, Section, Value};
 
 /// `[prices]`: a row for each model.
@@ -172,6 +173,85 @@ impl Running {
     pub(crate) fn read(limits: &mut Section<'_, '_>, base: &Self) -> Self {
         let mut running = |scope, base| limits.section(scope).value("running", &base);
         Self { user: running("user", base.user), team: running("team", base.team), total: running("total", base.total) }
+    }
+}
+
+/// What of the bill a team has of its own: `budgets` and `limits.*.running` inside `[[teams]]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TeamBill {
+    user: OwnBound,
+    team: OwnBound,
+}
+
+impl TeamBill {
+    /// Reads a team's sections; what is not written is everybody's.
+    pub(crate) fn read(team: &mut Section<'_, '_>, base: &Self) -> Self {
+        let mut budgets = |name, base: &OwnBound| OwnBound::read_budget(team.section("budgets").section(name), base);
+        let (mut of_user, mut of_team) = (budgets("user", &base.user), budgets("team", &base.team));
+        let mut running = |name, base: &OwnBound| team.section("limits").section(name).value("running", &base.running);
+        of_user.running = running("user", &base.user);
+        of_team.running = running("team", &base.team);
+        Self { user: of_user, team: of_team }
+    }
+
+    /// The bounds of the team's users and of the team, where these are everybody's; `None` if it has none of its own.
+    pub fn over(&self, user: Bound, team: Bound) -> Option<(Bound, Bound)> {
+        (*self != Self::default()).then(|| (self.user.over(user), self.team.over(team)))
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct OwnBound {
+    per_day: Own<Option<Amount>>,
+    per_month: Own<Option<Amount>>,
+    seconds_per_day: Own<Option<u32>>,
+    seconds_per_month: Own<Option<u32>>,
+    running: Own<Option<u32>>,
+}
+
+impl OwnBound {
+    fn read_budget(mut section: Section<'_, '_>, base: &Self) -> Self {
+        Self {
+            per_day: section.value("per_day", &base.per_day),
+            per_month: section.value("per_month", &base.per_month),
+            seconds_per_day: section.value("seconds_per_day", &base.seconds_per_day),
+            seconds_per_month: section.value("seconds_per_month", &base.seconds_per_month),
+            running: base.running,
+        }
+    }
+
+    fn over(self, bound: Bound) -> Bound {
+        let Bound { budget, running } = bound;
+        Bound {
+            budget: Budget {
+                per_day: self.per_day.0.unwrap_or(budget.per_day),
+                per_month: self.per_month.0.unwrap_or(budget.per_month),
+                seconds_per_day: self.seconds_per_day.0.unwrap_or(budget.seconds_per_day),
+                seconds_per_month: self.seconds_per_month.0.unwrap_or(budget.seconds_per_month),
+            },
+            running: self.running.0.unwrap_or(running),
+        }
+    }
+}
+
+/// A value of a team's own; `None` (written `"inherit"`, or absent) is everybody's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Own<T>(Option<T>);
+
+impl<T: Value> Value for Own<T> {
+    fn expected() -> Cow<'static, str> {
+        format!("{}, or \"inherit\"", T::expected()).into()
+    }
+
+    fn read(raw: &Raw<'_>) -> Option<Self> {
+        match raw.text() {
+            Some(text) if text == "inherit" => Some(Self(None)),
+            _ => T::read(raw).map(|value| Self(Some(value))),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.as_ref().map_or_else(|| "inherit".to_owned(), Value::show)
     }
 }
 

@@ -84,15 +84,15 @@ pub(super) fn warnings(config: &Config) -> Vec<Finding> {
         "\"memory\" forgets at a restart: prompts already paid for are bought again",
     );
     findings.require(
+        config.access.mode == Mode::Keys || config.teams.is_empty(),
+        &["access.mode"],
+        "\"open\" asks for no key: what [[teams]] says has no effect",
+    );
+    findings.require(
         config.ledger.kind != Kind::Redis || !dedup.key_env.is_empty(),
         &["dedup.key_env", "ledger.kind"],
         "with redis the fingerprints' key should come from the environment: if redis loses it together with all \
          replicas, live prompts are bought again",
-    );
-    findings.require(
-        config.access.mode == Mode::Keys || config.teams.is_empty(),
-        &["access.mode"],
-        "\"open\" asks for no key: what [[teams]] says has no effect",
     );
     findings.0
 }

@@ -76,7 +76,11 @@ impl Worker {
         rules: &Rules,
         record: &mut Record,
     ) -> Result<Option<Arc<Job>>, Error> {
-        let found = self.gateway.dedup.ledger().job(id).await;
+        let ledger = self.gateway.dedup.ledger();
+        let found = match (ledger.job(id).await, asking) {
+            (Ok(Some(job)), Some(asking)) if !job.is_of(asking) => ledger.job_anew(id).await,
+            (found, _) => found,
+        };
         // Without the ledger polls go on; they are only not read.
         let Some(asking) = asking else { return Ok(found.unwrap_or_default()) };
         match found {

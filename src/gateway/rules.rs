@@ -143,7 +143,10 @@ pub fn team_limits(config: &Config, clients: &Clients) -> Vec<(BucketKey, admiss
 
 /// What may be spent.
 pub fn bill(config: &Config) -> Arc<Bill> {
-    Arc::new(Bill::new(&config.budgets, config.running, HashMap::new()))
+    let mut bill = Bill::new(&config.budgets, config.running, HashMap::new());
+    let own = |team: &Team| Some((Arc::from(team.name.as_str()), team.bill.over(bill.user, bill.team)?));
+    bill.teams = config.teams.iter().filter_map(own).collect();
+    Arc::new(bill)
 }
 
 /// The bounds of the ledger's book.

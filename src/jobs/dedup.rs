@@ -98,7 +98,7 @@ impl Dedup {
         terms: &Terms,
         standing: &mut Standing,
     ) -> Result<Place, Error> {
-        let slot = self.slots.clone().try_acquire_owned().ok();
+        let slot = self.slot().await;
         request.closed = match &slot {
             _ if self.parts.ending.draining.is_cancelled() => Some(Closed::Draining),
             None => Some(Closed::Busy),
@@ -142,6 +142,17 @@ impl Dedup {
             self.tasks.spawn_on(self.clone().follow(fingerprint, attempt, flight), &self.paid);
         }
         Ok(Place::Waiting(Waiting { waiter, fingerprint, attempt, part: Part::Joiner }))
+    }
+
+    /// A place for an attempt, if there is one. Where the ledger is asked over a network, each who asks holds one for that
+    /// moment, and most only join or hit: so it is worth a moment's wait.
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        let slots = self.slots.clone();
+        match slots.clone().try_acquire_owned() {
+            Ok(slot) => Some(slot),
+            Err(_) if self.parts.ledger.lease().is_none() => None,
+            Err(_) => tokio::time::timeout(SLOT_PATIENCE, slots.acquire_owned()).await.ok()?.ok(),
+        }
     }
 
     /// Starts the attempt in a task of its own. Should it panic, its outcome is unknown (`CRATES.md` T1).
@@ -219,6 +230,8 @@ impl Dedup {
     }
 }
 
+/// How long a submission waits for a place that others hold only while they ask.
+const SLOT_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a hurried end waits for the ledger to take what is unknown.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 

@@ -101,6 +101,13 @@ impl Job {
         Self { owners, ..Self::new(id, nobody, nothing, team, key, now) }
     }
 
+    /// It was written down elsewhere that it is `owner`'s.
+    pub fn note_owner(&self, owner: Owner) {
+        if !self.is_of(&owner) {
+            self.owners.add(owner, usize::MAX);
+        }
+    }
+
     /// Whether it is `owner`'s.
     pub fn is_of(&self, owner: &Owner) -> bool {
         owner.user.is_none() && self.team == owner.team || self.owners.include(owner)

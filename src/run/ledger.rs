@@ -44,7 +44,8 @@ pub(super) async fn open(
             Ok((Opened::Memory, key, Clock::system()))
         }
         Kind::Disk => {
-            let mut opened = disk::open(&config.ledger.path, &bounds.windows).map_err(|error| unopened(&error))?;
+            let opened = disk::open(&config.ledger.path, &bounds.windows, Clock::system());
+            let mut opened = opened.map_err(|error| unopened(&error))?;
             let clock = opened.clock.clone();
             let key = match own {
                 Some(own) => own,

@@ -190,6 +190,14 @@ impl Simulator {
         self.state.memory().polls.always = fault;
     }
 
+    /// Nothing that was queued goes wrong any more.
+    pub fn clear_queues(&self) {
+        let mut memory = self.state.memory();
+        memory.submissions.next.clear();
+        memory.polls.next.clear();
+        memory.connections.clear();
+    }
+
     /// Ends a job now, in that way. Whether the job is known.
     pub fn finish(&self, request_id: &str, end: End) -> bool {
         let mut memory = self.state.memory();

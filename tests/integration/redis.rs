@@ -307,3 +307,15 @@ async fn redis_is_reached_by_tls_and_with_its_password() {
         assert!(output.contains(why) && !output.contains("a-password"), "{output}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m26_a_replica_that_is_idle_puts_back_what_it_knows_before_others_claim() {
+    let mut fleet = Fleet::start(1, quick(), &[]).await;
+    let id = fleet.replicas[0].submit("one").await.request_id();
+    fleet.add(&[]).await;
+    fleet.redis.cli(&["FLUSHALL"]);
+    // Only the new replica is asked, and it has never heard of the prompt.
+    assert_eq!(fleet.replicas[1].submit("one").await.request_id(), id);
+    assert_eq!(fleet.upstream.posts(), 1);
+    fleet.end().await;
+}

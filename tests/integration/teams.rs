@@ -1,9 +1,11 @@
 //! Teams: who may call, with what, and what one team has nothing of another's (`HARDENING.md` T-30 to T-43).
 
+mod budgets;
 mod deployment;
 mod keys;
 mod limits;
 mod owners;
+mod replicas;
 mod rotation;
 mod tokens;
 

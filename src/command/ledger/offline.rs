@@ -27,7 +27,8 @@ impl Offline {
     pub(super) fn open(folder: &Path) -> Result<Self, Failure> {
         let windows = Windows::from(&Dedup::default());
         let store = Store::open_existing(folder).map_err(|error| failed(&error))?;
-        let Opened { store, book, clock, .. } = disk::read(store, &windows).map_err(|error| failed(&error))?;
+        let Opened { store, book, clock, .. } =
+            disk::read(store, &windows, Clock::system()).map_err(|error| failed(&error))?;
         Ok(Self { store, book, clock, windows })
     }
 

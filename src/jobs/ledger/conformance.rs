@@ -291,7 +291,7 @@ async fn memory_conforms() {
 #[tokio::test]
 async fn disk_conforms() {
     let folder = Folder::new();
-    let opened = disk::open(&folder.0, &BOUNDS.windows).unwrap();
+    let opened = disk::open(&folder.0, &BOUNDS.windows, Clock::system()).unwrap();
     let (file, clock) = (File::from(opened.store), opened.clock);
     let ledger = LocalLedger::on_disk(file, opened.book, Bench::limits(), BOUNDS, 100, clock).unwrap();
     conforms(&Bench::over(ledger)).await;

@@ -255,11 +255,16 @@ impl Ledger for LocalLedger {
     }
 
     fn own<'a>(&'a self, id: &'a RequestId, owner: Owner, most: usize) -> Step<'a, Owned> {
-        let (owned, change) = self.numbered(|book, _, _| book.own(id, owner, most));
-        let Some(journal) = self.journal.as_ref().filter(|_| owned == Owned::News) else {
+        let ((owned, waits), change) = self.numbered(|book, _, _| {
+            let owned = book.own(id, owner, most);
+            // It may be on its way to the disk for another answer.
+            (owned, book.is_unwritten(id))
+        });
+        let Some(journal) = self.journal.as_ref().filter(|_| waits) else {
             return Box::pin(ready(Ok(owned)));
         };
-        Box::pin(async move { journal.written(change).await.map(|()| owned) })
+        let change = change.unwrap_or_else(|| journal.last());
+        Box::pin(async move { journal.written(Some(change)).await.map(|()| owned) })
     }
 
     fn adopt(&self, job: Arc<Job>) -> Step<'_, Arc<Job>> {

@@ -161,6 +161,11 @@ pub trait Ledger: Send + Sync {
     /// The job of an id.
     fn job<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>>;
 
+    /// The same, as it stands now: what this process remembers of a job may lack an owner that came to it elsewhere.
+    fn job_anew<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>> {
+        self.job(id)
+    }
+
     /// From now on `owner` may see the job, if no more than `most` do beside the team it was made for; it lasts when
     /// this returns (M31). Who owns it already costs no write.
     fn own<'a>(&'a self, id: &'a RequestId, owner: Owner, most: usize) -> Step<'a, Owned>;

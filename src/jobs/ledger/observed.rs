@@ -91,6 +91,10 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
         self.ledger.job(id)
     }
 
+    fn job_anew<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>> {
+        self.ledger.job_anew(id)
+    }
+
     fn own<'a>(&'a self, id: &'a RequestId, owner: Owner, most: usize) -> Step<'a, Owned> {
         self.observe(LedgerOperation::Own, self.ledger.own(id, owner, most))
     }

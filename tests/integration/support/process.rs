@@ -23,7 +23,22 @@ pub struct Program {
 impl Program {
     /// Starts the program with this environment and nothing else in it.
     pub fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_reelgate"));
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_reelgate")), arguments, environment)
+    }
+
+    /// Starts it so that a limit of its files' sizes is an error and not a signal that ends it.
+    pub fn start_deaf_to_file_limits(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_reelgate")]);
+        Self::spawn(command, arguments, environment)
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    fn spawn(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         command.args(arguments).env_clear();
         // A ledger on disk is only for tests that say where.
         if !environment.iter().any(|(name, _)| name.starts_with("REELGATE_LEDGER__")) {

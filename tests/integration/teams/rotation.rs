@@ -98,7 +98,15 @@ async fn a_retired_key_that_the_upstream_refuses_gives_way_to_the_one_that_pays(
     assert!(!refused.text().contains("invalid_api_key"), "{}", refused.text());
     assert_eq!(gateway.served.metric("degraded{reason=\"upstream_key\"}").await, 1.0);
     assert!(gateway.served.admin("/readyz").await.text().contains("upstream_key"));
-    gateway.submit(LAB, "b").await.request_id();
+    let running = gateway.submit(LAB, "b").await.request_id();
     assert_eq!(gateway.served.metric("degraded{reason=\"upstream_key\"}").await, 0.0);
+
+    // That a retired key still works heals nothing.
+    gateway.rotate(&random_key()).await;
+    gateway.served.upstream.next_submission(Fault::status(401, Form::comet("invalid_api_key")));
+    assert_eq!(gateway.submit(LAB, "c").await.status, 502);
+    assert_eq!(gateway.poll(LAB, &running).await.status, 200);
+    assert_eq!(gateway.last_key(&all), 1);
+    assert_eq!(gateway.served.metric("degraded{reason=\"upstream_key\"}").await, 1.0);
     gateway.served.end().await;
 }

@@ -425,7 +425,8 @@ async fn m12_a_call_whose_outcome_is_unknown_keeps_no_other_from_being_made() {
     let go = Arc::new(Notify::new());
     let script = vec![vec![Act::Wait(go.clone()), json("200 OK", CREATED)], vec![Act::Hang], vec![Act::Hang]];
     let mut world = World::begin(script).await;
-    (world.submissions, world.late_answer) = (1, Duration::from_millis(50));
+    // Longer than a submission waits for a place.
+    (world.submissions, world.late_answer) = (1, Duration::from_millis(2_500));
     let one = world.replica(1);
     let first = one.waits(plain(1)).await;
     let busy = one.admit(ask(Fingerprint::from_bytes([2; 32]), attempt(2))).await;

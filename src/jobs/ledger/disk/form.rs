@@ -5,6 +5,7 @@
 mod versions;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -26,10 +27,31 @@ pub enum Checked<T> {
     Damaged,
 }
 
+/// The bytes of a value under a key that must not be lost with its row's own copy: it stands in the value too, so that a
+/// bit that flips in a fingerprint does not free its prompt.
+pub fn seal_named(key: &[u8; NAME], value: &impl Serialize) -> Option<Vec<u8>> {
+    let json = serde_json::to_vec(value).ok()?;
+    let mut bytes = checksum(key, NAMED, &json).to_vec();
+    bytes.push(NAMED);
+    bytes.extend_from_slice(key);
+    bytes.extend_from_slice(&json);
+    Some(bytes)
+}
+
+/// The value of some bytes under a key, and the key that it was written under.
+pub fn unseal_named<T: de::DeserializeOwned>(key: &[u8; NAME], bytes: &[u8]) -> ([u8; NAME], Checked<T>) {
+    let (_, rest) = bytes.split_at_checked(CHECKSUM).unwrap_or_default();
+    let Some((&NAMED, rest)) = rest.split_first() else { return (*key, unseal(key, bytes)) };
+    let Some((name, json)) = rest.split_first_chunk::<NAME>() else { return (*key, Checked::Damaged) };
+    let written_as = [key, name].into_iter().find(|name| bytes.starts_with(&checksum(*name, NAMED, json)));
+    let sound = written_as.and_then(|name| Some((*name, serde_json::from_slice(json).ok()?)));
+    sound.map_or((*key, Checked::Damaged), |(name, value)| (name, Checked::Sound(value)))
+}
+
 /// The bytes of a value under a key.
 pub fn seal(key: &[u8], value: &impl Serialize) -> Option<Vec<u8>> {
     let json = serde_json::to_vec(value).ok()?;
-    let mut bytes = checksum(key, &json).to_vec();
+    let mut bytes = checksum(key, VERSION, &json).to_vec();
     bytes.push(VERSION);
     bytes.extend_from_slice(&json);
     Some(bytes)
@@ -39,26 +61,32 @@ pub fn seal(key: &[u8], value: &impl Serialize) -> Option<Vec<u8>> {
 pub fn unseal<T: de::DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Checked<T> {
     let sound = bytes.split_at_checked(CHECKSUM).and_then(|(sum, rest)| {
         let (version, json) = rest.split_first()?;
-        let sound = *version == VERSION && sum == checksum(key, json);
+        let sound = *version == VERSION && sum == checksum(key, VERSION, json);
         sound.then(|| serde_json::from_slice(json).ok()).flatten()
     });
     sound.map_or(Checked::Damaged, Checked::Sound)
 }
 
-fn checksum(key: &[u8], json: &[u8]) -> [u8; CHECKSUM] {
+fn checksum(key: &[u8], version: u8, json: &[u8]) -> [u8; CHECKSUM] {
     let mut hasher = blake3::Hasher::new();
     hasher
         .update(&u64::try_from(key.len()).unwrap_or(u64::MAX).to_le_bytes())
         .update(key)
-        .update(&[VERSION])
+        .update(&[version])
         .update(json);
     let mut sum = [0; CHECKSUM];
     hasher.finalize_xof().fill(&mut sum);
     sum
 }
 
+/// How long the upstream keeps a video.
+const VIDEO_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// The version of these forms.
 const VERSION: u8 = 1;
+/// The version of those that hold their key too.
+const NAMED: u8 = 2;
+/// The length of a fingerprint, in bytes.
+pub const NAME: usize = 32;
 /// The length of a checksum, in bytes.
 pub(super) const CHECKSUM: usize = 8;
 
@@ -175,8 +203,8 @@ impl EntryForm {
 
     /// The entry again.
     pub fn into_entry(self) -> Entry {
-        // An id that has lost its form cannot be given out: its prompt is held until it would have ended.
-        let held = |form: &CreatedForm| State::Unknown(Time::from_millis(form.at));
+        // An id that has lost its form cannot be given out: its prompt is held instead, while its video may be there.
+        let held = |form: &CreatedForm| State::Unknown(Time::from_millis(form.at) + VIDEO_LIFE);
         let state = match self.state {
             StateForm::Claimed => State::Claimed,
             StateForm::Sending => State::Sending,

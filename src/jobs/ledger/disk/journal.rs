@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::store::{Batch, Store, StoreError};
@@ -25,6 +26,8 @@ struct Written {
     upto: u64,
     /// The last write failed, and nothing has healed it yet.
     failing: bool,
+    /// Since when a write has been running, if one is.
+    writing_since: Option<Instant>,
 }
 
 /// A handle to the writer.
@@ -82,9 +85,11 @@ impl Journal {
         }
     }
 
-    /// Whether what is written reaches the disk.
+    /// Whether what is written reaches the disk, and soon.
     pub fn is_well(&self) -> bool {
-        !self.written.borrow().failing && self.written.has_changed().is_ok()
+        let written = *self.written.borrow();
+        let hangs = written.writing_since.is_some_and(|since| since.elapsed() > STALLED);
+        !written.failing && !hangs && self.written.has_changed().is_ok()
     }
 }
 
@@ -189,10 +194,12 @@ impl Writer {
             let batch = Batch::of(&book, &dirty, self.clock.now());
             (dirty, upto, batch)
         };
-        match self.keeper.write(&batch) {
+        self.tell.send_modify(|written| written.writing_since = Some(Instant::now()));
+        let kept = self.keeper.write(&batch);
+        match kept {
             Ok(()) => {
                 self.book().settle_dirty();
-                let healed = self.tell.send_replace(Written { upto, failing: false }).failing;
+                let healed = self.tell.send_replace(Written { upto, ..Written::default() }).failing;
                 if healed {
                     info!("the ledger is well again");
                 }
@@ -201,7 +208,7 @@ impl Writer {
                 error!(%error, "the ledger could not be written: nothing is bought until it can");
                 self.book().put_back_dirty(dirty);
                 self.is_open = false;
-                self.tell.send_modify(|written| written.failing = true);
+                self.tell.send_modify(|written| (written.failing, written.writing_since) = (true, None));
             }
         }
     }
@@ -213,6 +220,8 @@ impl Writer {
 
 /// How often the time is written down if nothing else is (M10).
 const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How long a write may take before nothing new is begun: it would only wait for it (F-63).
+const STALLED: Duration = Duration::from_secs(2);
 /// How long a failed ledger rests before it is opened again.
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 

@@ -15,7 +15,7 @@ use self::form::Checked;
 use self::store::{Store, StoreError};
 use crate::clock::{Clock, Time};
 use crate::jobs::book::Book;
-use crate::jobs::entry::{Entry, State, Windows};
+use crate::jobs::entry::{Created, Entry, State, Windows};
 use crate::request::fingerprint::FingerprintKey;
 
 /// An opened ledger file and what was in it.
@@ -30,21 +30,21 @@ pub struct Opened {
     pub clock: Clock,
 }
 
-/// Opens the ledger in `folder`, or makes one, and reads all of it.
+/// Opens the ledger in `folder`, or makes one, and reads all of it by the time of `clock`.
 ///
 /// # Errors
 /// [`StoreError`]; it never begins an empty ledger in place of one that cannot be read.
-pub fn open(folder: &Path, windows: &Windows) -> Result<Opened, StoreError> {
-    read(Store::open(folder)?, windows)
+pub fn open(folder: &Path, windows: &Windows, clock: Clock) -> Result<Opened, StoreError> {
+    read(Store::open(folder)?, windows, clock)
 }
 
 /// Reads all of an opened file, as it is after the process that wrote it has ended.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn read(store: Store, windows: &Windows) -> Result<Opened, StoreError> {
+pub fn read(store: Store, windows: &Windows, clock: Clock) -> Result<Opened, StoreError> {
     let contents = store.read()?;
-    let clock = Clock::system_not_before(contents.heartbeat);
+    let clock = clock.not_before(contents.heartbeat);
     let now = clock.now();
     let mut book = Book::default();
     book.keep_dirty();
@@ -81,13 +81,19 @@ pub fn read(store: Store, windows: &Windows) -> Result<Opened, StoreError> {
     Ok(Opened { store, book, fingerprints: contents.fingerprints, clock })
 }
 
-/// What was on its way when the process ended may have been paid: it is held from now on, once (M7). Whether anything
-/// changed.
+/// What was on its way when the process ended may have been paid: it is held from now on, once (M7). And nothing lives
+/// longer from now on than it would if it began now (M10). Whether anything was on its way.
 fn after_restart(mut entry: Entry, now: Time, windows: &Windows) -> (Entry, bool) {
     let was_sending = entry.state == State::Sending;
-    if was_sending {
-        entry.state = State::Unknown(now + windows.hold);
-    }
+    entry.state = match entry.state {
+        State::Sending => State::Unknown(now + windows.hold),
+        State::Unknown(until) => State::Unknown(until.min(now + windows.hold)),
+        State::Done(created, until) => State::Done(created, until.min(now + windows.delivery)),
+        State::Rejected(created, until) => State::Rejected(created, until.min(now + windows.refusal)),
+        State::Accepted(created) => State::Accepted(Created { at: created.at.min(now), ..created }),
+        State::Claimed => State::Claimed,
+    };
+    entry.refused.iter_mut().for_each(|(_, at)| *at = now.min(*at));
     let (beneath, beneath_changed) = match entry.beneath.take() {
         Some(beneath) => {
             let (beneath, changed) = after_restart(*beneath, now, windows);
@@ -98,3 +104,6 @@ fn after_restart(mut entry: Entry, now: Time, windows: &Windows) -> (Entry, bool
     entry.beneath = beneath;
     (entry, was_sending || beneath_changed)
 }
+
+#[cfg(test)]
+mod tests;

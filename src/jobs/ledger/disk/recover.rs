@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::zeroize::Zeroizing;
 
-use super::form::{Checked, EntryForm, JobForm, KeyForm, unseal};
+use super::form::{Checked, EntryForm, JobForm, KeyForm, NAME, unseal, unseal_named};
 use super::store::{self, Batch, Contents, Store, StoreError};
 use crate::bill::account::AccountKey;
 use crate::bill::form::{self, AccountForm, TabForm};
@@ -129,7 +129,7 @@ impl Found {
             self.fingerprints = Some(Zeroizing::new(hex));
         } else if let (b"heartbeat", Checked::Sound(millis)) = (key, unseal::<String>(key, value)) {
             self.heartbeat = self.heartbeat.max(Time::from_millis(millis.parse().unwrap_or_default()));
-        } else if let (Ok(name), Checked::Sound(form)) = (<[u8; 32]>::try_from(key), unseal::<EntryForm>(key, value)) {
+        } else if let Some((name, form)) = entry(key, value) {
             keep(&mut self.entries, Fingerprint::from_bytes(name), form, EntryForm::weight);
         } else if let (Ok(digest), Checked::Sound(form)) = (<[u8; 16]>::try_from(key), unseal::<KeyForm>(key, value)) {
             keep(&mut self.keys, digest, form, KeyForm::weight);
@@ -225,7 +225,9 @@ fn leaf(page: &[u8]) -> Vec<(&[u8], &[u8])> {
 
 /// Whether these bytes look like a value of ours, whole or not.
 fn is_sealed(value: &[u8]) -> bool {
-    value.get(form_start()..).is_some_and(|rest| rest.starts_with(b"{") && rest.ends_with(b"}"))
+    let is_json = |start: usize| value.get(start..).is_some_and(|rest| rest.starts_with(b"{") && rest.ends_with(b"}"));
+    // The values of entries have their names before them.
+    is_json(form_start()) || is_json(form_start() + NAME)
 }
 
 /// Where the JSON of a value begins.
@@ -237,3 +239,11 @@ const fn form_start() -> usize {
 const PAGE: usize = 4096;
 /// The first byte of a leaf page.
 const LEAF: u8 = 1;
+
+/// An entry, if it is whole; its value names its fingerprint too.
+fn entry(key: &[u8], value: &[u8]) -> Option<([u8; 32], EntryForm)> {
+    match unseal_named(&<[u8; 32]>::try_from(key).ok()?, value) {
+        (name, Checked::Sound(form)) => Some((name, form)),
+        (_, Checked::Damaged) => None,
+    }
+}

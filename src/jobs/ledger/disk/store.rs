@@ -1,16 +1,21 @@
 //! The file: one redb database in a folder of ours, opened by one process at a time. Every call may block; none is made
 //! on a thread that serves anybody.
 
+use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, TableError,
+    WriteTransaction,
+};
+use rustix::fs::FlockOperation;
 use tracing::error;
 
-use super::form::{Checked, EntryForm, JobForm, KeyForm, seal, unseal};
+use super::form::{Checked, EntryForm, JobForm, KeyForm, seal, seal_named, unseal, unseal_named};
 use crate::bill::account::AccountKey;
 use crate::bill::form::{self, AccountForm, TabForm};
 use crate::clock::Time;
@@ -114,6 +119,8 @@ impl Batch {
 pub struct Store {
     database: Database,
     path: PathBuf,
+    /// Held as long as the file is open.
+    _lock: fs::File,
 }
 
 impl Store {
@@ -125,9 +132,19 @@ impl Store {
         let path = folder.join(FILE);
         let broken = |error| StoreError::Io(path.clone(), error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(broken)?;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let lock = lock(folder).map_err(broken)?.ok_or_else(|| StoreError::InUse(path.clone()))?;
+        match fs::metadata(&path) {
+            Ok(file) if file.len() == 0 => return Err(StoreError::Unreadable(path, "it is empty".to_owned())),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => begin(folder, &path)?,
+            Err(error) => return Err(StoreError::Io(path, error)),
+        }
+        // What the system says against it is clearer than what the store would make of it.
+        let file = OpenOptions::new().read(true).write(true).open(&path);
         drop(file.map_err(broken)?);
-        Self::opened(path, |path| Database::create(path))
+        let store = Self { database: database(&path)?, path, _lock: lock };
+        store.check_format()?;
+        Ok(store)
     }
 
     /// Opens the file in `folder`, which must be there.
@@ -137,7 +154,7 @@ impl Store {
     pub fn open_existing(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE);
         fs::metadata(&path).map_err(|error| StoreError::Io(path.clone(), error))?;
-        Self::opened(path, |path| Database::open(path))
+        Self::open(folder)
     }
 
     /// Begins a new file in `folder`, with this fingerprint key or a new one.
@@ -158,26 +175,6 @@ impl Store {
         Ok(store)
     }
 
-    fn opened(
-        path: PathBuf,
-        open: impl FnOnce(&Path) -> Result<Database, redb::DatabaseError>,
-    ) -> Result<Self, StoreError> {
-        match guarded(&path, || open(&path))? {
-            Ok(database) => {
-                let store = Self { database, path };
-                store.check_format()?;
-                Ok(store)
-            }
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::InUse(path)),
-            Err(redb::DatabaseError::Storage(redb::StorageError::Io(error)))
-                if error.kind() != io::ErrorKind::InvalidData =>
-            {
-                Err(StoreError::Io(path, error))
-            }
-            Err(error) => Err(StoreError::Unreadable(path, error.to_string())),
-        }
-    }
-
     /// Where it is, to be opened again.
     pub fn folder(&self) -> PathBuf {
         self.path.parent().map_or_else(PathBuf::new, Path::to_path_buf)
@@ -195,16 +192,7 @@ impl Store {
 
     fn read_unguarded(&self) -> Result<Option<Contents>, redb::Error> {
         let transaction = self.database.begin_read()?;
-        let mut entries = Vec::new();
-        for row in transaction.open_table(ENTRIES)?.iter()? {
-            let (key, value) = row?;
-            match key.value().try_into() {
-                Ok(fingerprint) => {
-                    entries.push((Fingerprint::from_bytes(fingerprint), unseal(key.value(), value.value())))
-                }
-                Err(_) => error!("an entry of the ledger has lost its fingerprint and is skipped"),
-            }
-        }
+        let entries = entries(&transaction)?;
         let (mut jobs, mut damaged) = (Vec::new(), 0);
         for row in transaction.open_table(JOBS)?.iter()? {
             let (key, value) = row?;
@@ -265,8 +253,8 @@ impl Store {
         {
             let mut table = transaction.open_table(ENTRIES)?;
             for (fingerprint, form) in &batch.entries {
-                let key = fingerprint.as_bytes().as_slice();
-                put(&mut table, key, form.as_ref().and_then(|form| seal(key, form)))?;
+                let key = fingerprint.as_bytes();
+                put(&mut table, key, form.as_ref().and_then(|form| seal_named(key, form)))?;
             }
             let mut table = transaction.open_table(JOBS)?;
             for (id, form) in &batch.jobs {
@@ -296,9 +284,9 @@ impl Store {
         Ok(())
     }
 
-    /// A new file gets its format and its fingerprint key; an old one must have the format that is read here.
+    /// It must have the format that is read here.
     fn check_format(&self) -> Result<(), StoreError> {
-        let found = guarded(&self.path, || self.format_or_begin())?;
+        let found = guarded(&self.path, || self.format())?;
         match found.map_err(|error| self.unreadable(&error.to_string()))? {
             Some(FORMAT) => Ok(()),
             Some(found) => Err(StoreError::Format { path: self.path.clone(), found }),
@@ -306,25 +294,7 @@ impl Store {
         }
     }
 
-    fn format_or_begin(&self) -> Result<Option<u32>, redb::Error> {
-        let is_new = {
-            let transaction = self.database.begin_read()?;
-            transaction.list_tables()?.next().is_none()
-        };
-        if is_new {
-            let transaction = self.database.begin_write()?;
-            for table in [ENTRIES, JOBS, KEYS] {
-                transaction.open_table(table)?;
-            }
-            put_text(&transaction, b"format", &FORMAT.to_string())?;
-            put_text(
-                &transaction,
-                b"fingerprint key",
-                &new_key().map_err(|error| redb::Error::Io(io::Error::other(error)))?,
-            )?;
-            transaction.commit()?;
-            return Ok(Some(FORMAT));
-        }
+    fn format(&self) -> Result<Option<u32>, redb::Error> {
         let transaction = self.database.begin_read()?;
         let Ok(meta) = transaction.open_table(META) else { return Ok(None) };
         let value = meta.get(b"format".as_slice())?;
@@ -336,6 +306,64 @@ impl Store {
 
     fn unreadable(&self, why: &str) -> StoreError {
         StoreError::Unreadable(self.path.clone(), why.to_owned())
+    }
+}
+
+/// Takes the folder for this process alone; `None` if another one has it.
+fn lock(folder: &Path) -> io::Result<Option<fs::File>> {
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
+    let file = options.open(folder.join("ledger.lock"))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a new file under another name and gives it its own only when it is whole: a file that is empty or half made is
+/// therefore never ours, and never taken for a new ledger (F-43).
+fn begin(folder: &Path, path: &Path) -> Result<(), StoreError> {
+    let broken = |error| StoreError::Io(path.to_path_buf(), error);
+    let new = folder.join("ledger.redb.new");
+    // Of a start that was cut off; nobody else is here now.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(broken(error)),
+        Ok(()) | Err(_) => {}
+    }
+    drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(broken)?);
+    let database = database(&new)?;
+    let begun = guarded(&new, || write_first(&database))?;
+    begun.map_err(|error| StoreError::Unreadable(new.clone(), error.to_string()))?;
+    drop(database);
+    fs::rename(&new, path).map_err(broken)?;
+    // The name lasts only when its folder is written.
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(broken)
+}
+
+/// The tables of a new file, its format and its fingerprint key.
+fn write_first(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    for table in [ENTRIES, JOBS, KEYS] {
+        transaction.open_table(table)?;
+    }
+    put_text(&transaction, b"format", &FORMAT.to_string())?;
+    let key = new_key().map_err(|error| redb::Error::Io(io::Error::other(error)))?;
+    put_text(&transaction, b"fingerprint key", &key)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn database(path: &Path) -> Result<Database, StoreError> {
+    let path = path.to_path_buf();
+    match guarded(&path, || Database::create(&path))? {
+        Ok(database) => Ok(database),
+        Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::InUse(path)),
+        Err(redb::DatabaseError::Storage(redb::StorageError::Io(error)))
+            if error.kind() != io::ErrorKind::InvalidData =>
+        {
+            Err(StoreError::Io(path, error))
+        }
+        Err(error) => Err(StoreError::Unreadable(path, error.to_string())),
     }
 }
 
@@ -368,6 +396,31 @@ fn read_bill(transaction: &ReadTransaction, damaged: &mut usize) -> Result<Bill,
 /// The attempt of an entry whose own is lost: none has this id.
 pub const fn nobody() -> AttemptId {
     AttemptId::from_bytes([0; 16])
+}
+
+/// All entries, under the names that they were written under. An entry that is missing would free its prompt, so the
+/// store must give as many as it says it has, and each once.
+fn entries(transaction: &ReadTransaction) -> Result<Vec<(Fingerprint, Checked<EntryForm>)>, redb::Error> {
+    let table = transaction.open_table(ENTRIES)?;
+    let mut entries = Vec::new();
+    let mut names = HashSet::new();
+    for row in table.iter()? {
+        let (key, value) = row?;
+        let key = key.value().try_into().map_err(|_| corrupted("an entry has lost its fingerprint"))?;
+        let (name, form) = unseal_named(&key, value.value());
+        if !names.insert(name) {
+            return Err(corrupted("an entry stands there twice"));
+        }
+        entries.push((Fingerprint::from_bytes(name), form));
+    }
+    if table.len()? != entries.len() as u64 {
+        return Err(corrupted("entries are missing"));
+    }
+    Ok(entries)
+}
+
+fn corrupted(why: &str) -> redb::Error {
+    redb::Error::Corrupted(why.to_owned())
 }
 
 /// A key and its value.

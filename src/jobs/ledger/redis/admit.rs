@@ -67,7 +67,8 @@ impl Shared {
         wanted.keys.extend(ask.key);
         wanted.base = ask.base;
         wanted.tabs.insert(ask.attempt);
-        let mut work = Work::hopeful(wanted);
+        // Who could not claim anyway has nothing to hope for: what stands there is looked at first.
+        let mut work = if request.closed.is_none() { Work::hopeful(wanted) } else { Work::new(wanted) };
         let mut so_far = SoFar { charged: request.charged, standing: Standing::default() };
         for _ in 0..TRIES {
             self.look(&mut work).await?;

@@ -112,6 +112,11 @@ if command.claim then
     answer.wait = birth + command.settle - now
     return reply('wait')
   end
+  -- Others are still putting back what they know.
+  if redis.call('ZCOUNT', prefix .. 'restoring', now, '+inf') > 0 then
+    answer.wait = 200
+    return reply('wait')
+  end
   local entries = 0
   for _, count in ipairs(redis.call('HVALS', prefix .. 'states')) do
     entries = entries + tonumber(count)

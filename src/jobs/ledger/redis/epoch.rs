@@ -1,13 +1,13 @@
 //! Redis forgets: after a failover, a restart without its file, a FLUSHALL. Every step names the epoch it lives in; when
 //! that is gone, each replica puts back what it had written before anything new is claimed (`MONEY.md` M26, M9).
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::Expiry;
 use moka::sync::Cache;
-use redis::cmd;
+use redis::{cmd, pipe};
 use tracing::{error, info, warn};
 
 use super::script::{Count, Write};
@@ -25,6 +25,8 @@ pub(super) struct Mirror {
     epoch: Mutex<Option<String>>,
     /// The fingerprints' key as hex digits, which goes back first; none where it comes from the environment.
     key: Option<String>,
+    /// How often putting back has begun.
+    restorations: AtomicU64,
     /// One restores at a time.
     restoring: tokio::sync::Mutex<()>,
     now: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -55,9 +57,15 @@ impl Mirror {
             sums,
             epoch: Mutex::default(),
             key,
+            restorations: AtomicU64::new(0),
             restoring: tokio::sync::Mutex::default(),
             now: Box::new(now),
         }
+    }
+
+    /// How often putting back has begun: a step that saw it change cannot know whether what it wrote was put back.
+    pub(super) fn restorations(&self) -> u64 {
+        self.restorations.load(Ordering::SeqCst)
     }
 
     /// The epoch this replica lives in.
@@ -101,7 +109,12 @@ impl Shared {
         }
         let epoch = self.begin_epoch().await?;
         if !is_first {
-            self.restore_values().await?;
+            // Nothing is claimed while somebody says that it is not done yet.
+            self.say_restoring(true).await?;
+            self.mirror.restorations.fetch_add(1, Ordering::SeqCst);
+            let restored = self.restore_values().await;
+            self.say_restoring(false).await?;
+            restored?;
         }
         info!(restored = !is_first, "the ledger's epoch is known");
         *self.mirror.epoch.lock().unwrap_or_else(PoisonError::into_inner) = Some(epoch);
@@ -138,25 +151,44 @@ impl Shared {
         Ok(())
     }
 
+    /// Tells the other replicas that this one is still putting back what it knows, or no longer.
+    async fn say_restoring(&self, restoring: bool) -> Result<(), LedgerError> {
+        let mut say = cmd(if restoring { "ZADD" } else { "ZREM" });
+        say.arg(self.key("restoring"));
+        if restoring {
+            say.arg((self.link.now() + RESTORING).as_millis());
+        }
+        self.link.query::<i64>(say.arg(&self.replica)).await.map(drop).map_err(unavailable)
+    }
+
     /// Sets what is absent. Where something stands already, another replica's is as good: of two jobs under one
-    /// fingerprint the one that stands is given out, and both are in the list of jobs.
+    /// fingerprint the one that stands is given out, and both are in the list of jobs. Entries go first.
     async fn restore_values(&self) -> Result<(), LedgerError> {
         let (mut restored, mut differing) = (0_u64, 0_u64);
-        for (key, kept) in &self.mirror.values {
-            if kept.expires <= (self.mirror.now)() {
-                continue;
+        let now = (self.mirror.now)();
+        let living = self.mirror.values.iter().filter(|(_, kept)| kept.expires > now);
+        let (entries, others): (Vec<_>, Vec<_>) = living.partition(|(key, _)| key.starts_with("e:"));
+        for chunk in entries.chunks(AT_ONCE).chain(others.chunks(AT_ONCE)) {
+            let mut put = pipe();
+            for (key, kept) in chunk {
+                put.cmd("SET").arg(self.key(key)).arg(&kept.value).arg("NX").arg("GET").arg("PXAT").arg(kept.expires);
             }
-            let mut put = cmd("SET");
-            put.arg(self.key(&key)).arg(&kept.value).arg("NX").arg("GET").arg("PXAT").arg(kept.expires);
-            let standing: Option<String> = self.link.query(&put).await.map_err(unavailable)?;
-            match standing {
-                None => {
-                    restored += 1;
-                    self.restore_index(&key, &kept.value).await?;
+            let standing: Vec<Option<String>> = self.link.pipe(&put).await.map_err(unavailable)?;
+            let mut index = pipe();
+            for ((key, kept), standing) in chunk.iter().zip(standing) {
+                match standing {
+                    None => {
+                        restored += 1;
+                        self.restore_index(&mut index, key, &kept.value);
+                    }
+                    Some(standing) if standing != kept.value => differing += 1,
+                    Some(_) => {}
                 }
-                Some(standing) if standing != kept.value => differing += 1,
-                Some(_) => {}
             }
+            if !index.is_empty() {
+                let _: () = self.link.pipe(&index).await.map_err(unavailable)?;
+            }
+            self.say_restoring(true).await?;
         }
         self.restore_sums().await?;
         info!(restored, differing, "what this replica knew is back in the ledger");
@@ -182,9 +214,9 @@ impl Shared {
     }
 
     /// An entry is to be looked at by the next sweep, a job is to be listed and watched; the rest follows from that.
-    async fn restore_index(&self, key: &str, value: &str) -> Result<(), LedgerError> {
+    fn restore_index(&self, index: &mut redis::Pipeline, key: &str, value: &str) {
         let now = self.link.now().as_millis();
-        let Some((kind, member)) = key.split_once(':') else { return Ok(()) };
+        let Some((kind, member)) = key.split_once(':') else { return };
         let mut places = Vec::new();
         match kind {
             "e" => {
@@ -194,9 +226,7 @@ impl Shared {
                     if let State::Unknown(until) = state {
                         places.push(("unknown", until.as_millis()));
                     }
-                    let mut count = cmd("HINCRBY");
-                    count.arg(self.key("states")).arg(state.name()).arg(1);
-                    let _: () = self.link.query(&count).await.map_err(unavailable)?;
+                    index.cmd("HINCRBY").arg(self.key("states")).arg(state.name()).arg(1).ignore();
                 }
             }
             "j" => {
@@ -209,11 +239,8 @@ impl Shared {
             _ => {}
         }
         for (place, score) in places {
-            let mut put = cmd("ZADD");
-            put.arg(self.key(place)).arg(score).arg(member);
-            let _: () = self.link.query(&put).await.map_err(unavailable)?;
+            index.cmd("ZADD").arg(self.key(place)).arg(score).arg(member).ignore();
         }
-        Ok(())
     }
 
     /// A key in Redis, with the prefix.
@@ -221,3 +248,8 @@ impl Shared {
         format!("{}{key}", self.link.prefix)
     }
 }
+
+/// How many values are put back at once.
+const AT_ONCE: usize = 500;
+/// How long a replica's word that it is still restoring stands.
+const RESTORING: Duration = Duration::from_secs(5);

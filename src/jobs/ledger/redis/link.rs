@@ -169,6 +169,32 @@ impl Link {
         self.ask(async { command.query_async(&mut connection).await }).await
     }
 
+    /// Many commands at once, which may take as much longer.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) async fn pipe<T: redis::FromRedisValue>(&self, commands: &redis::Pipeline) -> Result<T, Failure> {
+        let mut connection = self.connection.clone();
+        let patience = self.timeout * PIPE_PATIENCE;
+        self.ask_within(patience, async { commands.query_async(&mut connection).await }).await
+    }
+
+    /// One plain command, whether the breaker is open or not: a background look that holds nobody.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) async fn probe<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Failure> {
+        let mut connection = self.connection.clone();
+        let answer = match timeout(self.timeout, command.query_async(&mut connection)).await {
+            Ok(answer) => answer.map_err(|error| Failure::of(&error)),
+            Err(_) => Err(Failure::Timeout),
+        };
+        if answer.is_ok() {
+            self.succeed();
+        }
+        answer
+    }
+
     /// Calls `heard` for each message of a channel, for as long as the answer is kept.
     ///
     /// # Errors
@@ -194,8 +220,16 @@ impl Link {
     }
 
     async fn ask<T>(&self, question: impl Future<Output = Result<T, RedisError>>) -> Result<T, Failure> {
+        self.ask_within(self.timeout, question).await
+    }
+
+    async fn ask_within<T>(
+        &self,
+        patience: Duration,
+        question: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, Failure> {
         self.enter().inspect_err(|failure| (self.on_failure)(*failure))?;
-        let answer = match timeout(self.timeout, question).await {
+        let answer = match timeout(patience, question).await {
             Ok(answer) => answer.map_err(|error| {
                 debug!(code = error.code(), detail = error.detail(), "redis refuses, or cannot be reached");
                 Failure::of(&error)
@@ -280,13 +314,16 @@ fn told(error: &RedisError) -> String {
 fn config(patience: Duration) -> ConnectionManagerConfig {
     ConnectionManagerConfig::new()
         .set_connection_timeout(Some(patience.max(SLOWEST_GREETING)))
-        .set_response_timeout(Some(patience))
+        // Ours is the deadline of each question.
+        .set_response_timeout(Some(patience * PIPE_PATIENCE))
         .set_number_of_retries(1)
         .set_max_delay(Duration::from_millis(200))
 }
 
 /// A handshake may take longer than a question; nobody waits for it longer than for that.
 const SLOWEST_GREETING: Duration = Duration::from_millis(500);
+/// How much longer many commands may take than one.
+const PIPE_PATIENCE: u32 = 20;
 /// Failures in a row that open the breaker.
 const FAILURES: u32 = 3;
 /// How long it stays open before the next question.

@@ -158,24 +158,24 @@ impl Ledger for RedisLedger {
         if let Some(job) = self.shared.jobs.get(id) {
             return Box::pin(std::future::ready(Ok(Some(job))));
         }
-        Box::pin(async move {
-            let wanted = Wanted { jobs: [id.clone()].into(), ..Wanted::default() };
-            let job = self.shared.unit(wanted, PLAIN, |book, _, _| Ok(book.job(id))).await?;
-            if let Some(job) = &job {
-                self.shared.jobs.insert(id.clone(), job.clone());
-            }
-            Ok(job)
-        })
+        Box::pin(self.shared.job(id))
+    }
+
+    fn job_anew<'a>(&'a self, id: &'a RequestId) -> Step<'a, Option<Arc<Job>>> {
+        Box::pin(self.shared.job(id))
     }
 
     fn own<'a>(&'a self, id: &'a RequestId, owner: Owner, most: usize) -> Step<'a, Owned> {
         Box::pin(async move {
+            // Owners only come, so who was one here is one everywhere.
+            let known = self.shared.jobs.get(id);
+            if known.as_ref().is_some_and(|job| job.is_of(&owner)) {
+                return Ok(Owned::Already);
+            }
             let wanted = Wanted { jobs: [id.clone()].into(), ..Wanted::default() };
             let owned = self.shared.unit(wanted, PLAIN, |book, _, _| Ok(book.own(id, owner.clone(), most))).await?;
-            if owned == Owned::News {
-                // Whoever keeps the job in mind has to look again.
-                self.shared.jobs.invalidate(id);
-                self.shared.tell_of_job(id).await?;
+            if let (Some(job), Owned::Already | Owned::News) = (known, owned) {
+                job.note_owner(owner);
             }
             Ok(owned)
         })
@@ -184,7 +184,9 @@ impl Ledger for RedisLedger {
     fn adopt(&self, job: Arc<Job>) -> Step<'_, Arc<Job>> {
         Box::pin(async move {
             let wanted = Wanted { jobs: [job.id.clone()].into(), ..Wanted::default() };
-            self.shared.unit(wanted, PLAIN, |book, _, bounds| Ok(book.adopt(&job, bounds))).await
+            let job = self.shared.unit(wanted, PLAIN, |book, _, bounds| Ok(book.adopt(&job, bounds))).await?;
+            self.shared.jobs.insert(job.id.clone(), job.clone());
+            Ok(job)
         })
     }
 

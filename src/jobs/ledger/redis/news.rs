@@ -163,13 +163,6 @@ impl Shared {
         Ok(())
     }
 
-    /// Tells the others that what they have in mind of a job is no longer all of it.
-    pub(super) async fn tell_of_job(&self, id: &RequestId) -> Result<(), LedgerError> {
-        let mut publish = cmd("PUBLISH");
-        publish.arg(self.key(CHANNEL)).arg(format!("{JOB}{}", id.as_str()));
-        self.link.query::<i64>(&publish).await.map(drop).map_err(unavailable)
-    }
-
     /// Whether another replica says that somebody waits there.
     pub(super) async fn awaited(&self, attempt: AttemptId) -> Result<bool, LedgerError> {
         let mut count = cmd("ZCOUNT");
@@ -241,10 +234,9 @@ impl Shared {
         loop {
             let shared = Arc::downgrade(&self);
             let heard = move |message: &[u8]| {
-                let (Some(shared), Ok(message)) = (shared.upgrade(), std::str::from_utf8(message)) else { return };
-                match message.strip_prefix(JOB) {
-                    Some(id) => RequestId::parse(id).iter().for_each(|id| shared.jobs.invalidate(id)),
-                    None => bytes(message).into_iter().for_each(|id| shared.listeners.wake(AttemptId::from_bytes(id))),
+                let attempt = std::str::from_utf8(message).ok().and_then(bytes).map(AttemptId::from_bytes);
+                if let (Some(shared), Some(attempt)) = (shared.upgrade(), attempt) {
+                    shared.listeners.wake(attempt);
                 }
             };
             match self.link.listen(&self.key(CHANNEL), heard).await {
@@ -294,8 +286,6 @@ fn waiters_key(attempt: AttemptId) -> String {
 }
 
 const CHANNEL: &str = "news";
-/// What a message about a job begins with; all others are attempts.
-const JOB: &str = "job ";
 /// How long an outcome is told (M5: at least ten seconds).
 const LANDED_KEPT: Duration = Duration::from_secs(30);
 /// How long it is told that an attempt was sent: longer than any answer is awaited.

@@ -142,11 +142,7 @@ impl Reached {
             terms: ArcSwap::from_pointee(Terms::default()),
             lease,
             hot: Hot::new(hot_entries),
-            jobs: Cache::builder()
-                .max_capacity(hot_entries)
-                .eviction_policy(EvictionPolicy::lru())
-                .time_to_live(JOBS_KEPT)
-                .build(),
+            jobs: Cache::builder().max_capacity(hot_entries).eviction_policy(EvictionPolicy::lru()).build(),
             told_of_polls: Cache::builder().max_capacity(hot_entries).time_to_live(BETWEEN_TELLINGS).build(),
             mirror,
             pending: Pending::default(),
@@ -173,6 +169,4 @@ impl Reached {
 
 /// How long Redis may take to answer at the start.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a job is kept in mind, should a message about it be lost.
-const JOBS_KEPT: Duration = Duration::from_secs(600);
 const BETWEEN_TRIES: Duration = Duration::from_millis(250);

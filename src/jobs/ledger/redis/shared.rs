@@ -112,11 +112,16 @@ impl Shared {
             if command.is_idle() {
                 return Ok(result);
             }
+            let restored = self.mirror.restorations();
             let reply = self.run(command.clone()).await?;
             match reply.status {
                 Status::Ok => {
                     self.wrote(&command, &reply.sums, &work.book);
-                    return Ok(result);
+                    if restored == self.mirror.restorations() {
+                        return Ok(result);
+                    }
+                    // Redis forgot meanwhile, and what was put back may be what stood before this step: it is taken again.
+                    work = Work::new(work.wanted);
                 }
                 Status::Changed => work.again(reply.values, self.context(&bounds)),
                 Status::Late => return Err(LedgerError::Superseded),

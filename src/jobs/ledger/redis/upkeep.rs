@@ -20,6 +20,7 @@ use crate::jobs::entry::{AttemptId, Created, Fate, Turn};
 use crate::jobs::ledger::LedgerError;
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
+use crate::request::route::RequestId;
 
 /// What could not be written, the oldest first.
 #[derive(Debug, Default)]
@@ -64,6 +65,16 @@ impl Pending {
 }
 
 impl Shared {
+    /// The job of an id, as it stands now, to be remembered here.
+    pub(super) async fn job(&self, id: &RequestId) -> Result<Option<Arc<Job>>, LedgerError> {
+        let wanted = Wanted { jobs: [id.clone()].into(), ..Wanted::default() };
+        let job = self.unit(wanted, PLAIN, |book, _, _| Ok(book.job(id))).await?;
+        if let Some(job) = &job {
+            self.jobs.insert(id.clone(), job.clone());
+        }
+        Ok(job)
+    }
+
     /// The upstream gave an id.
     pub(super) async fn accepted(&self, job: &Arc<Job>, created: &Created) -> Result<Rank, LedgerError> {
         let mut wanted = Wanted::attempt(job.fingerprint, job.attempt);
@@ -124,6 +135,7 @@ impl Shared {
     pub(super) async fn catch_up(self: Arc<Self>) {
         loop {
             sleep(BETWEEN_TRIES).await;
+            self.notice_a_new_epoch().await;
             let mut taken = 0_u32;
             while let Some(late) = self.pending.pop() {
                 if self.take(&late).await.is_err() {
@@ -135,6 +147,18 @@ impl Shared {
             if taken > 0 {
                 info!(steps = taken, "what waited for redis is written");
             }
+        }
+    }
+
+    /// Others wait only so long for what this replica knows (M26), so it does not wait for a step of its own to notice.
+    async fn notice_a_new_epoch(&self) {
+        let Some(own) = self.mirror.epoch() else { return };
+        let standing: Result<Option<String>, _> = self.link.probe(cmd("GET").arg(self.key("epoch"))).await;
+        if let Ok(standing) = standing
+            && standing.as_ref() != Some(&own)
+            && let Err(error) = self.restore(standing).await
+        {
+            warn!(%error, "what this replica knows is not back in the ledger yet");
         }
     }
 
@@ -186,6 +210,13 @@ impl Shared {
                 self.leave("tabs", &member).await?;
             }
         }
+        // Records that are gone leave the lists of jobs.
+        let gone = now.saturating_sub(RECORDS_KEPT);
+        for index in ["jobs", "running"] {
+            let mut leave = cmd("ZREMRANGEBYSCORE");
+            leave.arg(self.key(index)).arg("-inf").arg(gone);
+            self.link.query::<i64>(&leave).await.map_err(unavailable)?;
+        }
         self.count().await
     }
 
@@ -210,7 +241,7 @@ impl Shared {
             None => {
                 self.hot.remove(&fingerprint);
                 // A value may have left by itself, and its places not.
-                for index in ["names", "unknown", "due"] {
+                for index in ["names", "done", "unknown", "due"] {
                     self.leave(index, member).await?;
                 }
                 Ok(())
@@ -295,6 +326,9 @@ impl Shared {
 
 /// A queue longer than this is lost anyway.
 const MOST_PENDING: usize = 100_000;
-const BETWEEN_TRIES: Duration = Duration::from_millis(200);
+/// A fifth of the time that a new epoch waits for everybody.
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+/// How long a job's record is kept, and a day, in milliseconds.
+const RECORDS_KEPT: u64 = 8 * 24 * 3600 * 1000;
 /// How much is swept at once.
 const AT_ONCE: usize = 100;

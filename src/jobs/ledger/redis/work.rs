@@ -232,7 +232,7 @@ impl Work {
                 command.writes.push(Write { key, value, expires: (context.now + JOB_KEPT + A_DAY).as_millis() });
             }
         }
-        self.post(context.seal, &mut command);
+        self.post(context.seal, context.now, &mut command);
         command
     }
 
@@ -285,7 +285,7 @@ impl Work {
     }
 
     /// What the step has posted to accounts, and the jobs it started or ended.
-    fn post(&self, seal: &Seal, command: &mut Command) {
+    fn post(&self, seal: &Seal, now: Time, command: &mut Command) {
         for (account, sums) in self.book.tab().posted() {
             let Sums { spent, reserved, spent_millis, reserved_millis, jobs, lost } = *sums;
             let fields = [
@@ -311,7 +311,9 @@ impl Work {
         }
         for (holder, jobs) in self.book.tab().started().filter(|(_, jobs)| *jobs != 0) {
             let (key, by) = (holder_key(holder), jobs.to_string());
-            command.counts.push(Count { key, field: "running".to_owned(), by, expires: None });
+            // No job runs longer than its record is kept.
+            let expires = Some((now + JOB_KEPT + A_DAY + A_DAY).as_millis());
+            command.counts.push(Count { key, field: "running".to_owned(), by, expires });
         }
         for attempt in &self.wanted.tabs {
             let key = tab_key(attempt);

@@ -10,10 +10,11 @@ use crate::admission::rate::Limits;
 use crate::admission::settings;
 use crate::bill::tab::Charge;
 use crate::jobs::book::{Ask, Bounds};
-use crate::jobs::entry::{Asker, AttemptId, Created, Windows};
+use crate::jobs::entry::{Asker, AttemptId, Created, Turn, Windows};
 use crate::jobs::ledger::local::LocalLedger;
 use crate::jobs::ledger::{Closed, Ledger, Request, Verdict};
-use crate::jobs::records::Job;
+use crate::jobs::owners::{Owned, Owner};
+use crate::jobs::records::{Job, Life};
 use crate::request::client::Clients;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -60,7 +61,7 @@ impl Scripted {
 fn ledger(keeper: &Scripted) -> LocalLedger {
     let second = Duration::from_secs(600);
     let windows = Windows { delivery: second, hold: second, refusal: second };
-    let bounds = Bounds { windows, max_entries: 100, max_jobs: 100 };
+    let bounds = Bounds { windows, max_entries: 200, max_jobs: 200 };
     let rates = settings::Rates::default();
     let limits = settings::Limits { user: rates, team: rates, address: rates, total: rates, tracked: 100 };
     let limits = Arc::new(Limits::new(&limits, Clock::system()));
@@ -163,6 +164,37 @@ async fn m7_a_twin_is_told_an_id_only_when_it_is_kept() {
 }
 
 #[tokio::test]
+async fn m31_who_owns_a_job_is_kept_before_it_is_told_and_costs_one_write() {
+    let keeper = Scripted::default();
+    let ledger = ledger(&keeper);
+    let ask = request(1).ask;
+    assert!(matches!(verdict(&ledger, 1).await, Verdict::Claimed(_)));
+    ledger.sending(ask.fingerprint, ask.attempt).await.unwrap();
+    accept(&ledger, 1).await.unwrap();
+    let id = RequestId::parse("job-1").unwrap();
+    let owner = Owner { team: "lab".into(), user: None };
+    keeper.slow.store(true, Ordering::SeqCst);
+    let mut owning = ledger.own(&id, owner.clone(), 10);
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut owning).await.is_err(), "its write waits");
+    let mut twin = ledger.own(&id, owner.clone(), 10);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), &mut twin).await.is_err(),
+        "for whoever asks meanwhile too"
+    );
+    let known = RequestId::parse("stranger").unwrap();
+    let stranger = Arc::new(Job::adopted(known, owner.clone(), "key-1", Clock::system().now()));
+    let mut adopting = ledger.adopt(stranger);
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut adopting).await.is_err(), "and so does this one");
+    keeper.slow.store(false, Ordering::SeqCst);
+    assert_eq!((owning.await.unwrap(), twin.await.unwrap()), (Owned::News, Owned::Already));
+    assert_eq!(adopting.await.unwrap().id.as_str(), "stranger");
+    let batches = keeper.batches.lock().unwrap().len();
+    assert_eq!(ledger.own(&id, owner, 10).await.unwrap(), Owned::Already);
+    ledger.flush().await.unwrap();
+    assert_eq!(keeper.batches.lock().unwrap().len(), batches, "who owns it already costs no write");
+}
+
+#[tokio::test]
 async fn m7_many_at_once_share_a_batch() {
     let keeper = Scripted::default();
     let ledger = Arc::new(ledger(&keeper));
@@ -197,4 +229,91 @@ async fn what_is_left_is_written_when_the_ledger_is_dropped() {
     let before = keeper.batches.lock().unwrap().len();
     drop(ledger);
     assert!(keeper.batches.lock().unwrap().len() > before || keeper.keeps(ask.fingerprint));
+}
+
+#[tokio::test]
+async fn m7_a_miss_waits_for_two_commits_and_a_hit_for_none() {
+    for key in [None, Some([5; 16])] {
+        let keeper = Scripted::default();
+        let ledger = ledger(&keeper);
+        let commits = || keeper.batches.lock().unwrap().len();
+        let request = Request { ask: Ask { key, ..request(1).ask }, ..request(1) };
+        let ask = &request.ask;
+        assert!(matches!(ledger.admit(&request).await.unwrap().verdict, Verdict::Claimed(_)));
+        ledger.sending(ask.fingerprint, ask.attempt).await.unwrap();
+        accept(&ledger, 1).await.unwrap();
+        assert_eq!(commits(), 2, "one before the first byte, one before the answer");
+        for _ in 0..5 {
+            assert!(matches!(verdict(&ledger, 1).await, Verdict::Hit(..)));
+        }
+        ledger.flush().await.unwrap();
+        assert_eq!(commits(), 2, "hits need none");
+    }
+}
+
+#[tokio::test]
+async fn m7_submissions_at_the_same_time_wait_for_two_commits_each_that_they_share() {
+    let keeper = Scripted::default();
+    let ledger = Arc::new(ledger(&keeper));
+    for prompt in 1..=100 {
+        assert!(matches!(verdict(&ledger, prompt).await, Verdict::Claimed(_)));
+    }
+    let commits = || keeper.batches.lock().unwrap().len();
+    for is_accepted in [false, true] {
+        let before = commits();
+        // One commit that hangs; what comes meanwhile is the next one.
+        keeper.slow.store(true, Ordering::SeqCst);
+        let all: Vec<_> = (1..=100)
+            .map(|prompt| {
+                let (ledger, ask) = (ledger.clone(), request(prompt).ask);
+                tokio::spawn(async move {
+                    match is_accepted {
+                        false => ledger.sending(ask.fingerprint, ask.attempt).await,
+                        true => accept(&ledger, prompt).await,
+                    }
+                })
+            })
+            .collect();
+        // On one thread they have all asked when this one goes on.
+        tokio::task::yield_now().await;
+        keeper.slow.store(false, Ordering::SeqCst);
+        for each in all {
+            each.await.unwrap().unwrap();
+        }
+        assert!((1..=2).contains(&(commits() - before)), "{} commits", commits() - before);
+    }
+}
+
+#[tokio::test]
+async fn f65_while_a_commit_hangs_hits_and_polls_are_answered_and_soon_nothing_new_is_begun() {
+    let keeper = Scripted::default();
+    let ledger = ledger(&keeper);
+    let (first, second) = (request(1).ask, request(2).ask);
+    for (prompt, ask) in [(1, &first), (2, &second)] {
+        assert!(matches!(verdict(&ledger, prompt).await, Verdict::Claimed(_)));
+        ledger.sending(ask.fingerprint, ask.attempt).await.unwrap();
+    }
+    accept(&ledger, 1).await.unwrap();
+    keeper.slow.store(true, Ordering::SeqCst);
+    let hanging = accept(&ledger, 2);
+    let mut hanging = Box::pin(hanging);
+    assert!(tokio::time::timeout(Duration::from_millis(20), &mut hanging).await.is_err());
+    let at_once = async {
+        assert!(matches!(verdict(&ledger, 1).await, Verdict::Hit(..)));
+        let job = ledger.job(&RequestId::parse("job-1").unwrap()).await.unwrap().expect("it is known");
+        ledger.turned(job, Turn::Over, Life::Failed.into()).await.unwrap();
+        assert!(ledger.counts().1 > 0);
+    };
+    tokio::time::timeout(Duration::from_secs(5), at_once).await.expect("nothing of this waits for the disk");
+    let refused = async {
+        let mut prompt = 10;
+        while !matches!(verdict(&ledger, prompt).await, Verdict::Closed(Closed::Ledger)) {
+            prompt += 1;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), refused).await.expect("a ledger that hangs is not well");
+    keeper.slow.store(false, Ordering::SeqCst);
+    hanging.await.unwrap();
+    assert!(ledger.is_well(), "and it is as soon as the commit is through");
 }
