@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use governor::nanos::Nanos;
@@ -283,8 +283,7 @@ impl Bucket {
             Kind::Requests => self.requests = next,
             Kind::Generations => {
                 if self.generations <= now {
-                    // Never the same twice: a bucket may be full again in the very moment in which it was taken from.
-                    self.generations_since = now.max(self.generations_since + Nanos::new(1));
+                    self.generations_since = stamp();
                 }
                 self.generations = next;
             }
@@ -367,3 +366,10 @@ const MAX_SHARDS: usize = 65_535;
 
 /// A million buckets are swept in twenty sweeps.
 const SHARDS_A_SWEEP: usize = 64;
+
+/// A mark that no other fullness has: two in the same millisecond must not be taken for one, or a late refund would let
+/// one too many through.
+fn stamp() -> Nanos {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    Nanos::new(NEXT.fetch_add(1, Ordering::Relaxed))
+}

@@ -175,6 +175,8 @@ impl Book {
             let fate = keys::Fate::InFlight;
             let new = NewKey { body: ask.body, fingerprint: ask.fingerprint, attempt: ask.attempt, fate };
             self.keys.attach(digest, new, now, bounds.max_entries);
+            // A claim is in memory only; its key becomes durable with `sending` (M7).
+            self.keys.unmark(&digest);
         }
     }
 

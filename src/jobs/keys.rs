@@ -139,6 +139,11 @@ impl Keys {
         }
     }
 
+    /// What has changed about a key need not be written down yet.
+    pub fn unmark(&mut self, digest: &KeyDigest) {
+        self.changed.remove(digest);
+    }
+
     /// The record of a key, however old.
     pub fn record(&self, digest: &KeyDigest) -> Option<&KeyRecord> {
         self.by_digest.get(digest)

@@ -269,3 +269,24 @@ async fn f40_a_second_signal_hurries_and_what_is_in_flight_is_unknown() {
         assert!(answer.contains("x-should-retry: false"), "{answer}");
     }
 }
+
+#[tokio::test]
+async fn lim7_a_low_soft_limit_of_open_files_is_raised_and_not_complained_about() {
+    use rustix::process::{Pid, Resource, getrlimit, kill_process};
+    // Where the hard limit is low too, the complaint is right.
+    let enough = getrlimit(Resource::Nofile).maximum.is_none_or(|maximum| maximum >= 2 * 16_384);
+    let run = "ulimit -Sn 1024 && exec \"$0\" demo --listen 127.0.0.1:0 --admin 127.0.0.1:0";
+    let mut demo = std::process::Command::new("sh")
+        .args(["-c", run, env!("CARGO_BIN_EXE_reelgate")])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(demo.stdout.take().unwrap()));
+    while !said.contains("Ctrl-C ends it") {
+        said += &lines.next().expect("it has ended").unwrap();
+    }
+    kill_process(Pid::from_child(&demo), Signal::TERM).unwrap();
+    demo.wait().unwrap();
+    assert!(!enough || !said.contains("open files"), "{said}");
+}
