@@ -173,12 +173,16 @@ mod tests {
         Watch::every(BRIEF, BRIEF, files.to_vec()).await.unwrap()
     }
 
+    /// A hangup reaches the whole process, and a look on its account would take a change that a test beside it waits for:
+    /// so these tests run one after the other.
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
     /// The next cause, within a bound.
     async fn next(watch: &mut Watch) -> Cause {
         tokio::time::timeout(Duration::from_secs(10), watch.changed()).await.expect("no cause was noticed")
     }
 
-    /// The next files that changed. The signal of the test beside this one reaches the whole process.
+    /// The next files that changed.
     async fn next_files(watch: &mut Watch) -> Vec<PathBuf> {
         loop {
             if let Cause::Content(files) = next(watch).await {
@@ -189,6 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_write_a_rename_and_a_removal_are_noticed_and_named() {
+        let _alone = ALONE.lock().await;
         let folder = Folder::new("watch-writes");
         let (file, other) = (folder.write("reelgate.toml", "a"), folder.write("key", "k"));
         let mut watch = watch(&[file.clone(), other.clone()]).await;
@@ -202,6 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_swapped_symlink_is_a_change_and_an_equal_content_is_none() {
+        let _alone = ALONE.lock().await;
         let folder = Folder::new("watch-links");
         let (one, same, other) = (folder.write("one", "a"), folder.write("same", "a"), folder.write("other", "b"));
         let link = folder.path("reelgate.toml");
@@ -219,6 +225,7 @@ mod tests {
 
     #[tokio::test]
     async fn followed_files_keep_what_was_seen_of_them() {
+        let _alone = ALONE.lock().await;
         let folder = Folder::new("watch-follow");
         let (file, key) = (folder.write("reelgate.toml", "a"), folder.write("key", "k"));
         let mut watch = watch(std::slice::from_ref(&file)).await;
@@ -231,6 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hangup_is_told_at_once() {
+        let _alone = ALONE.lock().await;
         let mut watch = Watch::every(Duration::from_secs(3600), BRIEF, Vec::new()).await.unwrap();
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP).unwrap();
         assert_eq!(next(&mut watch).await, Cause::Signal);
