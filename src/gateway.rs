@@ -37,6 +37,7 @@ use crate::request::route::Route;
 use crate::server::body::{BodyMemory, Upload};
 use crate::server::cors::Caller;
 use crate::server::in_flight::InFlight;
+use crate::server::tls::Certificates;
 use crate::server::{Handler, Peer};
 use crate::telemetry::Telemetry;
 use crate::telemetry::record::{Record, Recorded};
@@ -70,6 +71,8 @@ pub struct Gateway {
     pub pace: Arc<Pace>,
     /// The API behind.
     pub upstream: Arc<Upstream>,
+    /// What clients are shown, if they are spoken to by TLS.
+    pub certificates: Option<Arc<Certificates>>,
     /// The time.
     pub clock: Clock,
 }

@@ -132,6 +132,11 @@ fn server(config: &Config, findings: &mut Findings) {
         NOT_A_VARIABLE,
     );
     findings.require(
+        server.tls.certificate.is_some() == server.tls.key.is_some(),
+        &["server.tls.key", "server.tls.certificate"],
+        "server.tls needs a certificate and its key, or neither",
+    );
+    findings.require(
         server.max_body <= server.body_memory,
         &["server.body_memory", "server.max_body"],
         "less than server.max_body: such a body could never be read",

@@ -37,6 +37,7 @@ mod operators;
 mod process;
 mod reload;
 mod restart;
+mod tls;
 mod disk;
 mod redis;
 mod seen;

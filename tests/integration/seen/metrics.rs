@@ -135,6 +135,7 @@ const CLOSED: &[(&str, &[&str])] = &[
             "full",
             "address_full",
             "first_byte_timeout",
+            "tls",
             "header_timeout",
             "write_timeout",
             "idle",
