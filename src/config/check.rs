@@ -147,6 +147,11 @@ fn server(config: &Config, findings: &mut Findings) {
         "more than server.connections",
     );
     findings.require(
+        server.trusted_proxies.iter().all(|network| network.prefix_len() > 0),
+        &["server.trusted_proxies"],
+        "a network of length 0 is everybody: name the proxies' own addresses",
+    );
+    findings.require(
         server.allowed_hosts.iter().all(|host| names::is_host(host)),
         &["server.allowed_hosts"],
         "expected host names in lower case, without scheme, port or *, such as \"videos.example\"",

@@ -127,6 +127,14 @@ fn a_section_that_is_no_table_and_a_table_that_is_no_section_are_refused() {
     refused("[server]\ncors = []", "server.cors: expected a table: [server.cors]");
     refused("[server.listen]\nport = 1", "server.listen: expected an IP address and a port");
     refused("[server.tls]\nkey_pem = \"x\"", "reelgate.toml:2: server.tls.key_pem: unknown key");
+    refused(
+        "[server]\ntrusted_proxies = [\"proxy.example\"]",
+        "server.trusted_proxies: expected a list of addresses and",
+    );
+    refused(
+        "[server]\ntrusted_proxies = [\"0.0.0.0/0\"]",
+        "server.trusted_proxies: a network of length 0 is everybody",
+    );
     refused("listen = \"127.0.0.1:1\"", "listen: unknown key: did you mean server.listen?");
     refused("[upstream]\n\"a\\nb\" = 1", "upstream.a\\nb: unknown key");
 }

@@ -21,6 +21,7 @@ use crate::jobs::dedup::Dedup;
 use crate::request::client::Clients;
 use crate::server::body::BodyMemory;
 use crate::server::in_flight::InFlight;
+use crate::server::proxies::Proxies;
 use crate::server::tally::{Closed, Tally};
 use crate::server::tls::{Certificates, Identity};
 use crate::telemetry::Telemetry;
@@ -67,6 +68,7 @@ pub(super) async fn gateway(
     Ok(Arc::new(Gateway {
         rules: ArcSwap::from_pointee(rules),
         telemetry,
+        proxies: Proxies::new(&config.server),
         clients,
         tokens: Tokens::new(fingerprints.derive(TOKENS).expose_secret()),
         attempts: Attempts::new(config.access.failed_keys, config.limits.tracked, clock.clone()),

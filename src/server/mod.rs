@@ -25,6 +25,7 @@ mod exchange;
 pub mod hosts;
 pub mod in_flight;
 pub mod listen;
+pub mod proxies;
 mod seats;
 pub mod settings;
 mod stream;

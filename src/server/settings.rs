@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::config::{Section, WAIT, WAIT_OR_NONE};
 
 /// `[server]`: the public listener.
@@ -34,6 +36,8 @@ pub struct Settings {
     pub requests_in_flight: usize,
     /// `shutdown_grace`: how long paid calls in flight may go on after SIGTERM.
     pub shutdown_grace: Duration,
+    /// `trusted_proxies`: whose `Forwarded` and `X-Forwarded-For` are believed; empty: nobody's.
+    pub trusted_proxies: Vec<IpNet>,
     /// `allowed_hosts`: our own names; with names here, another Host is 421.
     pub allowed_hosts: Vec<String>,
     /// `[server.tls]`.
@@ -62,6 +66,7 @@ impl Settings {
             ),
             requests_in_flight: section.within("requests_in_flight", &base.requests_in_flight, 1..=1_000_000),
             shutdown_grace: section.within("shutdown_grace", &base.shutdown_grace, WAIT_OR_NONE),
+            trusted_proxies: section.value("trusted_proxies", &base.trusted_proxies),
             allowed_hosts: section.value("allowed_hosts", &base.allowed_hosts),
             tls: Tls::read(&mut section.section("tls"), &base.tls),
             cors: Cors::read(&mut section.section("cors"), &base.cors),
@@ -134,6 +139,7 @@ impl Default for Settings {
             connections_per_address: 1024,
             requests_in_flight: 16_384,
             shutdown_grace: Duration::from_secs(130),
+            trusted_proxies: Vec::new(),
             allowed_hosts: Vec::new(),
             tls: Tls::default(),
             cors: Cors::default(),

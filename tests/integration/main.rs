@@ -35,6 +35,7 @@ mod pace;
 mod watch;
 mod operators;
 mod process;
+mod proxies;
 mod reload;
 mod restart;
 mod tls;
