@@ -2,7 +2,7 @@
 //! nothing about a key can be learned from the time it takes, and by the name that a token carries.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use hyper::header::{HeaderMap, ORIGIN};
 
@@ -12,6 +12,7 @@ use super::settings::{self, Access, Gate, Mode};
 use super::token::{self, Tokens};
 use crate::clock::Time;
 use crate::error::Error;
+use crate::request::client::BucketKey;
 
 /// All teams.
 #[derive(Debug)]
@@ -19,9 +20,18 @@ pub struct Teams {
     mode: Mode,
     /// Everybody's in mode `open`.
     open: Pass,
-    by_digest: HashMap<Digest, (Arc<Team>, Arc<Key>)>,
+    by_digest: HashMap<Digest, Found>,
     by_name: HashMap<Arc<str>, Arc<Team>>,
+    known: Known,
 }
+
+/// A key, and whose it is.
+type Found = (Arc<Team>, Arc<Key>);
+
+/// The keys that were presented and found, by another hash of them: SHA-256 is what they are stored by, and it costs
+/// several times as much. As many as there are keys.
+#[derive(Debug, Default)]
+struct Known(RwLock<HashMap<blake3::Hash, Found>>);
 
 /// One team.
 #[derive(Debug)]
@@ -31,6 +41,8 @@ pub struct Team {
     /// What it may ask for; empty: everything.
     models: Vec<String>,
     keys: Vec<Arc<Key>>,
+    /// How the limits know it, once somebody has asked.
+    pub bucket: OnceLock<BucketKey>,
 }
 
 /// One gateway key, as far as it is known here.
@@ -45,6 +57,8 @@ pub struct Key {
     models: Vec<String>,
     routes: Vec<Gate>,
     origins: Vec<String>,
+    /// How the limits know whoever shows it and names no user, once somebody has asked.
+    pub bucket: OnceLock<BucketKey>,
 }
 
 impl Teams {
@@ -52,7 +66,7 @@ impl Teams {
     pub fn new(access: &Access, teams: &[settings::Team]) -> Self {
         let team = |team: &settings::Team| {
             let keys = team.keys.iter().map(|key| Arc::new(Key::new(key))).collect();
-            Arc::new(Team { name: team.name.as_str().into(), models: team.models.clone(), keys })
+            Arc::new(Team::new(&team.name, team.models.clone(), keys))
         };
         let (mut by_digest, mut by_name) = (HashMap::new(), HashMap::new());
         for settings in teams {
@@ -62,7 +76,7 @@ impl Teams {
             }
             by_name.insert(team.name.clone(), team);
         }
-        Self { mode: access.mode, open: Pass::open(), by_digest, by_name }
+        Self { mode: access.mode, open: Pass::open(), by_digest, by_name, known: Known::default() }
     }
 
     /// Whether everybody may call.
@@ -102,10 +116,19 @@ impl Teams {
     }
 
     fn of_key(&self, presented: &str, now: Time) -> Result<Pass, NoPass> {
-        let found = self.by_digest.get(&Digest::of(presented));
-        let (team, key) = found.ok_or_else(|| NoPass::Refused("unknown key".to_owned()))?;
-        key.check(team, now)?;
-        Ok(Pass { team: team.clone(), key: Some(key.clone()), grant: None })
+        let hash = blake3::hash(presented.as_bytes());
+        let found = self.known.0.read().unwrap_or_else(PoisonError::into_inner).get(&hash).cloned();
+        let (team, key) = match found {
+            Some(found) => found,
+            None => {
+                let found = self.by_digest.get(&Digest::of(presented)).cloned();
+                let found = found.ok_or_else(|| NoPass::Refused("unknown key".to_owned()))?;
+                self.known.0.write().unwrap_or_else(PoisonError::into_inner).insert(hash, found.clone());
+                found
+            }
+        };
+        key.check(&team, now)?;
+        Ok(Pass { team, key: Some(key), grant: None })
     }
 
     /// A token is worth what its key is worth, at every use.
@@ -120,6 +143,12 @@ impl Teams {
     }
 }
 
+impl Team {
+    fn new(name: &str, models: Vec<String>, keys: Vec<Arc<Key>>) -> Self {
+        Self { name: name.into(), models, keys, bucket: OnceLock::new() }
+    }
+}
+
 impl Key {
     fn new(key: &settings::Key) -> Self {
         let mark = blake3::derive_key("reelgate mark of a gateway key in its tokens", key.sha256.as_bytes());
@@ -131,6 +160,7 @@ impl Key {
             models: key.models.clone(),
             routes: key.routes.clone(),
             origins: key.origins.clone(),
+            bucket: OnceLock::new(),
         }
     }
 
@@ -171,7 +201,7 @@ pub struct Pass {
 impl Pass {
     /// What everybody has in mode `open`.
     pub fn open() -> Self {
-        let team = Team { name: OPEN.into(), models: Vec::new(), keys: Vec::new() };
+        let team = Team::new(OPEN, Vec::new(), Vec::new());
         Self { team: Arc::new(team), key: None, grant: None }
     }
 

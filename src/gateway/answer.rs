@@ -1,6 +1,5 @@
 //! What is sent back: bodies, our own errors, and the headers that say how a submission went (`DESIGN.md` §5).
 
-use std::fmt::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -100,8 +99,8 @@ impl Served {
             Self::Hit(ttl) | Self::HitUnasked(ttl) => {
                 let mut text = String::with_capacity(64);
                 let unasked = matches!(self, Self::HitUnasked(_));
-                // Writing into a String cannot fail.
-                _ = write!(text, "reelgate; hit; ttl={}", ttl.as_secs());
+                text.push_str("reelgate; hit; ttl=");
+                text.push_str(&ttl.as_secs().to_string());
                 if unasked {
                     text.push_str("; detail=ledger-unavailable");
                 }

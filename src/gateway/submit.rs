@@ -38,7 +38,7 @@ impl Worker {
     pub(super) async fn submit(
         &self,
         operation: Operation,
-        head: Parts,
+        head: &Parts,
         upload: Upload,
         client: Client,
         rules: &Arc<Rules>,
@@ -46,7 +46,7 @@ impl Worker {
     ) -> Result<Response<Body>, Error> {
         let mut standing = Standing::default();
         let team = client.who().team;
-        let result = self.serve(operation, &head, upload, client, rules, record, &mut standing).await;
+        let result = self.serve(operation, head, upload, client, rules, record, &mut standing).await;
         let mut answer = result.unwrap_or_else(|error| {
             record.refused(&error);
             answer::refusal(&error)

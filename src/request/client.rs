@@ -43,8 +43,10 @@ impl Clients {
         let (team, user) = match &pass.key {
             None => (self.open, address_key.inside(self.open).tagged(self.open)),
             Some(key) => {
-                let (name, team) = (&pass.team.name, self.team(&pass.team.name));
-                (team, self.bucket(b"gateway key", &[name.as_bytes(), key.id.as_bytes()]).tagged(team))
+                let name = &pass.team.name;
+                let team = *pass.team.bucket.get_or_init(|| self.team(name));
+                let of_key = || self.bucket(b"gateway key", &[name.as_bytes(), key.id.as_bytes()]).tagged(team);
+                (team, *key.bucket.get_or_init(of_key))
             }
         };
         let who = Who { user, team, address: address_key };
@@ -97,8 +99,7 @@ fn digest(secret: &[u8; 32], label: &[u8], parts: &[&[u8]]) -> [u8; 16] {
         hasher.update(&part.len().to_le_bytes());
         hasher.update(part);
     }
-    let mut digest = [0; 16];
-    hasher.finalize_xof().fill(&mut digest);
+    let [digest @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *hasher.finalize().as_bytes();
     digest
 }
 

@@ -62,8 +62,13 @@ impl Fingerprint {
 
     /// The first 12 hex digits, as logs show it.
     pub fn short(&self) -> String {
-        let nibbles = self.0.iter().take(6).flat_map(|byte| [byte >> 4, byte & 0x0f]);
-        nibbles.map(|nibble| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 })).collect()
+        let mut text = String::with_capacity(12);
+        for byte in self.0.iter().take(6) {
+            for nibble in [byte >> 4, byte & 0x0f] {
+                text.push(char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }));
+            }
+        }
+        text
     }
 }
 
@@ -158,8 +163,7 @@ impl FingerprintKey {
     pub fn digest(&self, purpose: &str, parts: &[&str]) -> [u8; 16] {
         let mut canonical = self.canonical(purpose.as_bytes(), &[]);
         parts.iter().for_each(|part| canonical.text(part));
-        let mut digest = [0; 16];
-        canonical.hashed().finalize_xof().fill(&mut digest);
+        let [digest @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *canonical.hashed().finalize().as_bytes();
         digest
     }
 

@@ -77,6 +77,7 @@ pub(super) async fn gateway(
         in_flight: InFlight::new(config.server.requests_in_flight),
         fingerprints,
         dedup,
+        reader: Arc::default(),
         pace,
         upstream,
         certificates: identity.map(Certificates::new),

@@ -13,11 +13,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::header::CONNECTION;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -25,24 +22,26 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::drain::{Drain, Phase};
 use super::exchange::{answer, caught};
+use super::http1;
 use super::settings::Settings;
-use super::stream::{Stream, Tcp, WriteTimeout};
+use super::stream::{Stream, WriteTimeout};
 use super::tally::{Closed, Tally};
 use super::tls::{Certificates, HTTP_2};
 use super::{Handler, Peer};
 
 /// How one worker serves its connections.
 pub(super) struct Connections<H> {
-    handler: Rc<H>,
-    http1: http1::Builder,
+    pub(super) handler: Rc<H>,
+    pub(super) http1: hyper::server::conn::http1::Builder,
     /// For connections that carry one request only.
-    http1_once: http1::Builder,
+    pub(super) http1_once: hyper::server::conn::http1::Builder,
     http2: http2::Builder<Spawner>,
     certificates: Option<Arc<Certificates>>,
     handshake_timeout: Duration,
     first_byte_timeout: Duration,
-    first_header_timeout: Duration,
-    write_timeout: Duration,
+    pub(super) first_header_timeout: Duration,
+    pub(super) header_timeout: Duration,
+    pub(super) write_timeout: Duration,
     pub(super) drain: Drain,
     pub(super) tally: Arc<Tally>,
 }
@@ -57,13 +56,14 @@ impl<H: Handler> Connections<H> {
     ) -> Rc<Self> {
         Rc::new(Self {
             handler: Rc::new(handler),
-            http1: http1_builder(settings, true),
-            http1_once: http1_builder(settings, false),
+            http1: http1::builder(true),
+            http1_once: http1::builder(false),
             http2: http2_builder(&tally),
             certificates,
             handshake_timeout: settings.tls.handshake_timeout,
             first_byte_timeout: settings.first_byte_timeout,
-            first_header_timeout: settings.header_timeout.min(FIRST_HEADER_TIMEOUT),
+            first_header_timeout: http1::first_header_timeout(settings),
+            header_timeout: http1::header_timeout(settings),
             write_timeout: settings.write_timeout,
             drain,
             tally,
@@ -126,59 +126,6 @@ impl<H: Handler> Connections<H> {
         sleep(LAST_CALL).await;
     }
 
-    async fn serve_http1<S>(self: Rc<Self>, socket: S, peer: Peer) -> Result<(), Closed>
-    where
-        S: AsyncRead + AsyncWrite + Tcp + Unpin + 'static,
-    {
-        let stream = Stream::new(socket, self.write_timeout);
-        let has_begun = Rc::new(Cell::new(false));
-        let service = service_fn({
-            let (this, has_begun, is_sending) = (Rc::clone(&self), Rc::clone(&has_begun), stream.is_sending());
-            move |request| {
-                has_begun.set(true);
-                let (this, is_sending) = (Rc::clone(&this), Rc::clone(&is_sending));
-                async move {
-                    let answer = this.exchange(request, peer).await?;
-                    // An answer that closes may leave something unread; any other has read the whole request.
-                    is_sending.set(answer.headers().contains_key(CONNECTION));
-                    Ok::<_, Infallible>(answer)
-                }
-            }
-        });
-        // A connection that comes while we close is served once: `Connection: close` stands in its answer.
-        let is_last_call = self.drain.phase() >= Phase::Closing;
-        let builder = if is_last_call { &self.http1_once } else { &self.http1 };
-        let mut connection = builder.serve_connection(TokioIo::new(stream), service);
-        let mut first_header = Some(Box::pin(sleep(self.first_header_timeout)));
-        let mut closing = pin!(self.drain.reached(Phase::Closing));
-        let mut is_winding_down = is_last_call;
-        let ended = poll_fn(|context| {
-            loop {
-                if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
-                    return Poll::Ready(Ok(ended));
-                }
-                if has_begun.get() {
-                    first_header = None;
-                }
-                if first_header.as_mut().is_some_and(|timer| timer.as_mut().poll(context).is_ready()) {
-                    return Poll::Ready(Err(Closed::Header));
-                }
-                if is_winding_down || closing.as_mut().poll(context).is_pending() {
-                    return Poll::Pending;
-                }
-                is_winding_down = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-        })
-        .await?;
-        if ended.as_ref().is_err_and(hyper::Error::is_user) {
-            // Where the end of the connection marks the end of the body (HTTP/1.0), an orderly one would make what was
-            // cut look complete.
-            connection.into_parts().io.into_inner().reset();
-        }
-        Closed::outcome(ended, Closed::Header)
-    }
-
     pub(super) async fn serve_http2<S>(self: Rc<Self>, socket: S, peer: Peer) -> Result<(), Closed>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -191,8 +138,8 @@ impl<H: Handler> Connections<H> {
                 life.begin_request();
                 let (this, life) = (Rc::clone(&this), Rc::clone(&life));
                 async move {
-                    let Ok(answer) = this.exchange(request, peer).await;
-                    Ok::<_, Infallible>(answer.map(|body| Followed { body: Box::pin(body), life }))
+                    let answer = answer(Rc::clone(&this.handler), request, peer, &this.drain, &this.tally).await;
+                    Ok::<_, Infallible>(answer.map(|body| Followed { body, life }))
                 }
             }
         });
@@ -231,10 +178,6 @@ impl<H: Handler> Connections<H> {
         })
         .await
     }
-
-    async fn exchange(self: Rc<Self>, request: Request<Incoming>, peer: Peer) -> Result<Response<H::Body>, Infallible> {
-        Ok(answer(Rc::clone(&self.handler), request, peer, &self.drain, &self.tally).await)
-    }
 }
 
 /// What a client speaks.
@@ -267,20 +210,6 @@ async fn sniff(socket: &TcpStream) -> Result<Protocol, Closed> {
     }
 }
 
-fn http1_builder(settings: &Settings, keep_alive: bool) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout.min(LONGEST_IDLE))
-        .keep_alive(keep_alive)
-        .half_close(false)
-        .max_headers(MAX_HEADERS)
-        .max_header_size(MAX_HEADER_BYTES)
-        .max_buf_size(BUFFER_BYTES)
-        .writev(false);
-    builder
-}
-
 fn http2_builder(tally: &Arc<Tally>) -> http2::Builder<Spawner> {
     let mut builder = http2::Builder::new(Spawner(Arc::clone(tally)));
     builder
@@ -306,7 +235,7 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Spawner {
     fn execute(&self, stream: F) {
         let tally = Arc::clone(&self.0);
         tokio::task::spawn_local(async move {
-            if caught(stream).await.is_err() {
+            if caught(pin!(stream)).await.is_err() {
                 tally.add_panic();
                 tracing::error!("the answer of a request panicked: it was cut off");
             }
@@ -359,16 +288,16 @@ impl Life {
 
 /// An answer's body on HTTP/2, whose frames are signs of life.
 struct Followed<B> {
-    body: Pin<Box<B>>,
+    body: B,
     life: Rc<Life>,
 }
 
-impl<B: Body<Data = Bytes>> Body for Followed<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for Followed<B> {
     type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let frame = self.body.as_mut().poll_frame(context);
+        let frame = Pin::new(&mut self.body).poll_frame(context);
         if frame.is_ready() {
             self.life.progress();
         }
@@ -386,7 +315,7 @@ impl<B: Body<Data = Bytes>> Body for Followed<B> {
 
 impl Closed {
     /// The end of a connection, with our reason for it if it was ours. `timeout` is what hyper's own timer means.
-    fn outcome(ended: hyper::Result<()>, timeout: Self) -> Result<(), Self> {
+    pub(super) fn outcome(ended: hyper::Result<()>, timeout: Self) -> Result<(), Self> {
         let Err(error) = ended else { return Ok(()) };
         if error.is_timeout() {
             return Err(timeout);
@@ -408,18 +337,10 @@ impl Closed {
 
 /// The first bytes of HTTP/2 (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long the first header of a connection may take, where `server.header_timeout` allows more to idle ones.
-const FIRST_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-/// Past this hyper's timer could overflow.
-const LONGEST_IDLE: Duration = Duration::from_secs(86_400);
 /// How long a connection without a first byte is kept when the listener closes.
 const LAST_CALL: Duration = Duration::from_millis(100);
-/// Headers of one request.
-const MAX_HEADERS: usize = 64;
-/// Bytes of a request's header.
-const MAX_HEADER_BYTES: usize = 32 << 10;
 /// The most that hyper buffers in each direction.
-const BUFFER_BYTES: usize = 64 << 10;
+pub(super) const BUFFER_BYTES: usize = 64 << 10;
 /// How long an HTTP/2 connection may make no progress at all.
 pub(super) const MAX_IDLE: Duration = Duration::from_secs(300);
 /// How long an HTTP/2 connection may live.

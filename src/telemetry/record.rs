@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use http_body::Body;
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::Telemetry;
@@ -57,16 +58,16 @@ pub(super) enum Passage {
 
 impl Record {
     /// Begins the record of a request that has just been read. It is boxed, because it moves with the answer.
-    pub fn begin<B>(telemetry: &Arc<Telemetry>, peer: SocketAddr, request: &Request<B>) -> Box<Self> {
-        let route = RouteLabel::of(request.method(), request.uri().path());
+    pub fn begin(telemetry: &Arc<Telemetry>, peer: SocketAddr, head: &Parts) -> Box<Self> {
+        let route = RouteLabel::of(&head.method, head.uri.path());
         telemetry.metrics.requests_in_flight.inc();
         Box::new(Self {
             telemetry: Arc::clone(telemetry),
             begun: Instant::now(),
             client: peer.ip(),
-            method: request.method().clone(),
+            method: head.method.clone(),
             route,
-            request_id: telemetry.request_ids.of(request.headers()),
+            request_id: telemetry.request_ids.of(&head.headers),
             team: None,
             key: None,
             status: None,

@@ -32,9 +32,8 @@ impl RequestIds {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let mut digits = [0_u8; 32];
         let bytes = self.keys.iter().flat_map(|key| key.hash_one(number).to_be_bytes());
-        let nibbles = bytes.flat_map(|byte| [byte >> 4, byte & 0x0f]);
-        for (digit, nibble) in digits.iter_mut().zip(nibbles) {
-            *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+        for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(bytes) {
+            *pair = [byte >> 4, byte & 0x0f].map(|nibble| nibble + if nibble < 10 { b'0' } else { b'a' - 10 });
         }
         HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from(number))
     }

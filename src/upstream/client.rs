@@ -152,7 +152,10 @@ impl Upstream {
         body: B,
     ) -> Option<Request<B>> {
         let mut request = Request::new(body);
-        let path = hyper::http::uri::PathAndQuery::try_from(id.path()).ok()?;
+        let path = match passed.target_of(id) {
+            Some(path) => path,
+            None => hyper::http::uri::PathAndQuery::try_from(id.path()).ok()?,
+        };
         *request.uri_mut() = Uri::from(path);
         *request.headers_mut() = headers::poll(&self.origin, passed, key);
         Some(request)

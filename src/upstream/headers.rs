@@ -2,12 +2,14 @@
 //! (`HARDENING.md` ). Our own fields are set last, so that no `Connection` list can take them.
 
 use bytes::BytesMut;
-use hyper::Version;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
     HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, USER_AGENT, VIA,
 };
+use hyper::http::uri::PathAndQuery;
+use hyper::{Uri, Version};
 
+use crate::request::route::RequestId;
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::mask::KeyPattern;
 use crate::upstream::origin::Origin;
@@ -59,6 +61,8 @@ impl Via {
 pub struct Passed {
     accept: HeaderValue,
     via: HeaderValue,
+    /// The target as it came: where it is the one to ask for, it need not be made again.
+    target: Option<PathAndQuery>,
 }
 
 impl Passed {
@@ -67,7 +71,17 @@ impl Passed {
         let accept = headers.get(ACCEPT).filter(|value| value.len() <= LONGEST_ACCEPT && value.to_str().is_ok());
         let ours = via.of(version);
         let via = if headers.contains_key(VIA) { extended(headers, ours) } else { ours.clone() };
-        Self { accept: accept.cloned().unwrap_or(JSON), via }
+        Self { accept: accept.cloned().unwrap_or(JSON), via, target: None }
+    }
+
+    /// The same of a request that came to this target.
+    pub fn at(self, target: &Uri) -> Self {
+        Self { target: target.path_and_query().cloned(), ..self }
+    }
+
+    /// The target, if it is literally the path of this job.
+    pub(super) fn target_of(&self, id: &RequestId) -> Option<PathAndQuery> {
+        self.target.as_ref().filter(|target| id.is_at(target.as_str())).cloned()
     }
 }
 

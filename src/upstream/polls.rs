@@ -11,7 +11,7 @@ use http_body_util::Empty;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, Response, StatusCode};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::error::{Error, Unreached};
@@ -35,6 +35,8 @@ struct Idle {
 
 struct Connection {
     sender: SendRequest<Empty<Bytes>>,
+    /// Put off for each poll: to put a timer off costs next to nothing, to make one does not.
+    patience: Pin<Box<Sleep>>,
     /// Dropped, it closes the connection.
     _driver: Driver,
 }
@@ -64,10 +66,7 @@ impl Polls {
         passed: &Passed,
     ) -> Result<Response<PolledBody>, PollFailure> {
         let deadline = Instant::now() + self.upstream.poll_timeout;
-        let (response, connection) = match timeout_at(deadline, self.ask(id, passed, &key)).await {
-            Ok(answer) => answer?,
-            Err(_) => return Err(PollFailure::Timeout),
-        };
+        let (response, connection) = self.ask(id, passed, &key, deadline).await?;
         let (mut parts, incoming) = response.into_parts();
         let encoded = headers::is_encoded(&parts.headers);
         match parts.status {
@@ -93,23 +92,33 @@ impl Polls {
         id: &RequestId,
         passed: &Passed,
         key: &UpstreamKey,
+        deadline: Instant,
     ) -> Result<(Response<Incoming>, Connection), PollFailure> {
         let request = || self.upstream.poll_request(id, passed, key, Empty::new()).ok_or(PollFailure::Broken);
         let first = match self.take() {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.connect(deadline).await?,
         };
-        match first.ask(request()?).await {
-            Err(failure) if failure.is_parse() => Err(PollFailure::Broken),
+        match first.ask(request()?, deadline).await {
             Ok(answer) => Ok(answer),
-            Err(_) => self.connect().await?.ask(request()?).await.map_err(|_| PollFailure::Broken),
+            Err(Failure::Silent) => Err(PollFailure::Timeout),
+            Err(Failure::Broken(error)) if error.is_parse() => Err(PollFailure::Broken),
+            Err(Failure::Broken(_)) => {
+                let second = self.connect(deadline).await?.ask(request()?, deadline).await;
+                second.map_err(|failure| match failure {
+                    Failure::Silent => PollFailure::Timeout,
+                    Failure::Broken(_) => PollFailure::Broken,
+                })
+            }
         }
     }
 
-    async fn connect(&self) -> Result<Connection, PollFailure> {
+    async fn connect(&self, deadline: Instant) -> Result<Connection, PollFailure> {
         // Small requests are cheaper copied into one buffer than written from two (`writev`).
-        let (sender, driver) = self.upstream.open(false, None).await.map_err(PollFailure::Unreached)?;
-        Ok(Connection { sender, _driver: driver })
+        let opening = timeout_at(deadline, self.upstream.open(false, None));
+        let opened = opening.await.map_err(|_| PollFailure::Timeout)?;
+        let (sender, driver) = opened.map_err(PollFailure::Unreached)?;
+        Ok(Connection { sender, patience: Box::pin(sleep_until(deadline)), _driver: driver })
     }
 
     /// The connection used last, if it is still good.
@@ -162,11 +171,36 @@ impl Polls {
 }
 
 impl Connection {
-    async fn ask(mut self, request: Request<Empty<Bytes>>) -> Result<(Response<Incoming>, Self), hyper::Error> {
-        // The driver says when the last answer is wholly behind it.
-        self.sender.ready().await?;
-        let response = self.sender.send_request(request).await?;
+    async fn ask(
+        mut self,
+        request: Request<Empty<Bytes>>,
+        deadline: Instant,
+    ) -> Result<(Response<Incoming>, Self), Failure> {
+        self.patience.as_mut().reset(deadline);
+        let response = tokio::select! {
+            biased;
+            response = async {
+                // The driver says when the last answer is wholly behind it.
+                self.sender.ready().await?;
+                self.sender.send_request(request).await
+            } => response?,
+            () = self.patience.as_mut() => return Err(Failure::Silent),
+        };
         Ok((response, self))
+    }
+}
+
+/// Why a connection gave no answer.
+enum Failure {
+    /// None came in time.
+    Silent,
+    /// It broke, or what came is none.
+    Broken(hyper::Error),
+}
+
+impl From<hyper::Error> for Failure {
+    fn from(error: hyper::Error) -> Self {
+        Self::Broken(error)
     }
 }
 

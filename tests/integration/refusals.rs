@@ -261,8 +261,12 @@ async fn lim_414_uri_too_long_and_431_header_too_large() {
     refused(&scene.ask(Method::GET, &path, &[], "").await, 414, "uri_too_long");
     let value = "v".repeat(17 << 10);
     refused(&scene.submit_with("a", &[("x-long", &value)]).await, 431, "header_too_large");
+    let lines = |count: usize| (0..count).map(|n| format!("X-{n}: 1\r\n")).collect::<String>();
+    let many = format!("GET /openapi.json HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{}\r\n", lines(63));
+    let answer = String::from_utf8(scene.raw(many.as_bytes()).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 431 ") && answer.contains("header_too_large"), "{answer}");
     // Where hyper answers itself, the body is empty.
-    let lines: String = (0..80).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let lines = lines(120);
     let answer = scene.raw(format!("GET /openapi.json HTTP/1.1\r\nHost: a\r\n{lines}\r\n").as_bytes()).await;
     let answer = String::from_utf8(answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 431 ") && answer.ends_with("\r\n\r\n"), "{answer}");
