@@ -154,7 +154,7 @@ impl Key {
         let mark = blake3::derive_key("reelgate mark of a gateway key in its tokens", key.sha256.as_bytes());
         Self {
             id: key.id.as_str().into(),
-            mark: mark.iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
+            mark: hex::encode(mark.get(..8).unwrap_or_default()),
             expires: key.expires,
             disabled: key.disabled,
             models: key.models.clone(),

@@ -101,7 +101,7 @@ impl Line {
             Holder::Total => (None, None),
             Holder::Team(team) => (Some(team.to_string()), None),
             Holder::User(team, id) => {
-                let hashed = || id.iter().map(|byte| format!("{byte:02x}")).collect();
+                let hashed = || hex::encode(id);
                 (Some(team.to_string()), Some(tab.name_of(holder).map_or_else(hashed, |name| name.to_string())))
             }
         };

@@ -123,7 +123,7 @@ impl Watch {
 }
 
 /// Short, so that many connections that ask once are not all awake together.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(40);
 /// Long, so that a connection that is never idle costs a look now and then.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 

@@ -16,6 +16,26 @@ pub(super) enum Style {
     Text,
 }
 
+/// The name of a field, with what stands around it put together by the compiler.
+#[derive(Clone, Copy)]
+pub(super) struct Name {
+    pub(super) plain: &'static str,
+    pub(super) json: &'static str,
+    pub(super) text: &'static str,
+}
+
+/// The [`Name`] of a literal.
+macro_rules! name {
+    ($name:literal) => {
+        $crate::telemetry::line::Name {
+            plain: $name,
+            json: concat!(",\"", $name, "\":"),
+            text: concat!(" ", $name, "="),
+        }
+    };
+}
+pub(super) use name;
+
 /// A line that is being written.
 pub(super) struct Line {
     text: String,
@@ -70,8 +90,8 @@ impl Line {
     }
 
     /// Adds a field of a word of ours, which needs no escape.
-    pub(super) fn word(&mut self, name: &'static str, value: &'static str) {
-        self.name(name);
+    pub(super) fn word(&mut self, name: Name, value: &'static str) {
+        self.known(name);
         let quote = if self.style == Style::Json { "\"" } else { "" };
         for part in [quote, value, quote] {
             self.text.push_str(part);
@@ -79,21 +99,21 @@ impl Line {
     }
 
     /// Adds a field of a text that is at hand: most are plain, and cost a copy.
-    pub(super) fn text(&mut self, name: &'static str, value: &str) {
+    pub(super) fn text(&mut self, name: Name, value: &str) {
         if self.style == Style::Json && value.len() <= MAX_VALUE && are_plain(value) {
-            self.name(name);
+            self.known(name);
             self.text.push('"');
             self.text.push_str(value);
             self.text.push('"');
         } else {
-            self.field(name, value);
+            self.field(name.plain, value);
         }
     }
 
     /// Adds a field of an address.
-    pub(super) fn address(&mut self, name: &'static str, address: IpAddr) {
-        let IpAddr::V4(address) = address else { return self.field(name, &address) };
-        self.name(name);
+    pub(super) fn address(&mut self, name: Name, address: IpAddr) {
+        let IpAddr::V4(address) = address else { return self.field(name.plain, &address) };
+        self.known(name);
         let quote = if self.style == Style::Json { "\"" } else { "" };
         self.text.push_str(quote);
         for (place, octet) in address.octets().into_iter().enumerate() {
@@ -106,8 +126,8 @@ impl Line {
     }
 
     /// Adds a field of a number.
-    pub(super) fn number(&mut self, name: &'static str, value: u64) {
-        self.name(name);
+    pub(super) fn number(&mut self, name: Name, value: u64) {
+        self.known(name);
         push_number(&mut self.text, value);
     }
 
@@ -118,9 +138,9 @@ impl Line {
     }
 
     /// Adds a duration, in milliseconds.
-    pub(super) fn milliseconds(&mut self, name: &'static str, duration: Duration) {
+    pub(super) fn milliseconds(&mut self, name: Name, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.name(name);
+        self.known(name);
         push_number(&mut self.text, micros / 1_000);
         self.text.push('.');
         push_thousandths(&mut self.text, micros % 1_000);
@@ -130,6 +150,10 @@ impl Line {
     pub(super) fn finish(mut self) -> String {
         self.text.push_str(if self.style == Style::Json { "}\n" } else { "\n" });
         self.text
+    }
+
+    fn known(&mut self, name: Name) {
+        self.text.push_str(if self.style == Style::Json { name.json } else { name.text });
     }
 
     fn name(&mut self, name: &'static str) {
@@ -305,7 +329,7 @@ mod tests {
         let mut line = Line::begin(style, Level::Warn, message);
         line.field("cause", value);
         line.literal("status", 200);
-        line.milliseconds("duration_ms", Duration::from_micros(1_042));
+        line.milliseconds(name!("duration_ms"), Duration::from_micros(1_042));
         line.finish()
     }
 

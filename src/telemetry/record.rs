@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::Telemetry;
 pub use super::body::Recorded;
 use super::labels::{RouteLabel, Saved, SubmissionOutcome};
+use super::line::name;
 use super::request_ids::X_REQUEST_ID;
 use super::settings::Level;
 use super::submission_count::SubmissionCount;
@@ -197,41 +198,41 @@ impl Record {
             return;
         }
         let mut line = log.line(level, "request");
-        line.text("request_id", self.request_id());
-        line.address("client.address", self.client);
+        line.text(name!("request_id"), self.request_id());
+        line.address(name!("client.address"), self.client);
         if let Some(team) = &self.team {
-            line.text("team", team);
+            line.text(name!("team"), team);
         }
         if let Some(key) = &self.key {
-            line.text("key", key);
+            line.text(name!("key"), key);
         }
-        line.word("route", self.route.name());
-        line.text("method", self.method.as_str());
-        line.number("status", status.as_u16().into());
+        line.word(name!("route"), self.route.name());
+        line.text(name!("method"), self.method.as_str());
+        line.number(name!("status"), status.as_u16().into());
         if let Some(outcome) = self.outcome {
-            line.word("outcome", outcome.name());
+            line.word(name!("outcome"), outcome.name());
         }
         if let Some(fingerprint) = &self.fingerprint {
-            line.text("fingerprint", fingerprint);
+            line.text(name!("fingerprint"), fingerprint);
         }
         if let Some(job) = &self.job {
-            line.text("job", job.as_str());
+            line.text(name!("job"), job.as_str());
         }
         if let Some((reason, amount)) = &self.saved {
             line.literal("saved_usd", amount);
-            line.word("saved_by", reason.name());
+            line.word(name!("saved_by"), reason.name());
         }
-        line.milliseconds("duration_ms", duration);
+        line.milliseconds(name!("duration_ms"), duration);
         if let Some((status, duration)) = self.upstream {
             if let Some(status) = status {
-                line.number("upstream_status", status.as_u16().into());
+                line.number(name!("upstream_status"), status.as_u16().into());
             }
-            line.milliseconds("upstream_ms", duration);
+            line.milliseconds(name!("upstream_ms"), duration);
         }
-        line.number("bytes_in", self.bytes_in);
-        line.number("bytes_out", self.bytes_out);
+        line.number(name!("bytes_in"), self.bytes_in);
+        line.number(name!("bytes_out"), self.bytes_out);
         if let Some(error) = self.error {
-            line.word("error", error);
+            line.word(name!("error"), error);
         }
         if let Some(cause) = &self.cause {
             line.field("cause", cause);

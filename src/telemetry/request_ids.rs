@@ -31,10 +31,9 @@ impl RequestIds {
     fn make(&self) -> HeaderValue {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let mut digits = [0_u8; 32];
-        let bytes = self.keys.iter().flat_map(|key| key.hash_one(number).to_be_bytes());
-        for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(bytes) {
-            *pair = [byte >> 4, byte & 0x0f].map(|nibble| nibble + if nibble < 10 { b'0' } else { b'a' - 10 });
-        }
+        let [high, low] = self.keys.each_ref().map(|key| u128::from(key.hash_one(number)));
+        // The length is right.
+        _ = hex::encode_to_slice((high << 64 | low).to_be_bytes(), &mut digits);
         HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from(number))
     }
 }

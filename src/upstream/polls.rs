@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Error, Unreached};
 use crate::request::route::RequestId;
 use crate::upstream::client::{Driver, Upstream};
-use crate::upstream::headers::{self, Passed};
+use crate::upstream::headers::{self, Passed, PollHeaders};
 use crate::upstream::key::UpstreamKey;
 
 /// One worker's way to ask about jobs.
@@ -25,6 +25,8 @@ pub struct Polls {
     upstream: Arc<Upstream>,
     /// The last one used is on top; the oldest lies at the bottom.
     idle: Mutex<Vec<Idle>>,
+    /// The headers for the key used last.
+    headers: Mutex<Option<(Arc<UpstreamKey>, Arc<PollHeaders>)>>,
 }
 
 /// A connection that waits for its next poll.
@@ -44,7 +46,7 @@ struct Connection {
 impl Polls {
     /// No connection yet.
     pub fn new(upstream: Arc<Upstream>) -> Arc<Self> {
-        Arc::new(Self { upstream, idle: Mutex::default() })
+        Arc::new(Self { upstream, idle: Mutex::default(), headers: Mutex::default() })
     }
 
     /// Asks about a job. The answer's headers are cleaned; its body is to be relayed by [`crate::upstream::relay`].
@@ -91,10 +93,11 @@ impl Polls {
         &self,
         id: &RequestId,
         passed: &Passed,
-        key: &UpstreamKey,
+        key: &Arc<UpstreamKey>,
         deadline: Instant,
     ) -> Result<(Response<Incoming>, Connection), PollFailure> {
-        let request = || self.upstream.poll_request(id, passed, key, Empty::new()).ok_or(PollFailure::Broken);
+        let headers = self.headers(key);
+        let request = || self.upstream.poll_request(id, passed, &headers, Empty::new()).ok_or(PollFailure::Broken);
         let first = match self.take() {
             Some(connection) => connection,
             None => self.connect(deadline).await?,
@@ -110,6 +113,14 @@ impl Polls {
                     Failure::Broken(_) => PollFailure::Broken,
                 })
             }
+        }
+    }
+
+    fn headers(&self, key: &Arc<UpstreamKey>) -> Arc<PollHeaders> {
+        let mut last = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((of, headers)) if Arc::ptr_eq(of, key) => headers.clone(),
+            _ => last.insert((key.clone(), Arc::new(self.upstream.poll_headers(key)))).1.clone(),
         }
     }
 

@@ -443,7 +443,7 @@ fn holder_name(holder: &Holder) -> String {
 
 /// Bytes as hex digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }
 
 /// The bytes of hex digits, if there are exactly so many.
