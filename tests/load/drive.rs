@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
@@ -77,6 +77,22 @@ struct Shared {
 }
 
 impl Drive {
+    /// One of a kind; who asks whom is said by the bench.
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            kind,
+            connections: 64,
+            requests: None,
+            seconds: 1.5,
+            rate: None,
+            key: String::new(),
+            seed: 0,
+            users: 16,
+            tls: None,
+        }
+    }
+
     /// Connects, says `ready`, waits for a line, asks, and tells what it made.
     pub fn run(&self) -> io::Result<()> {
         let open = Opener::new(self.address, self.tls.as_deref())?;
@@ -116,21 +132,14 @@ impl Drive {
         tell(&Made { requests, seconds, failed, first_failure, p50: at(0.5) / 10.0, p99: at(0.99) / 10.0 })
     }
 
-    /// Opens connections, polls once on each, and keeps them until the parent closes our input.
+    /// Opens connections, polls once on each, and keeps them until the parent has had enough.
     fn idle(&self, open: &Opener, requests: &Requests) -> io::Result<()> {
-        let begun = Instant::now();
         let mut wires = Vec::new();
-        let mut made = Made::default();
         for index in 0..self.connections {
             let mut wire = Wire::new(open.open()?);
-            match ask_once(&mut wire, &requests.get(index as u64)) {
-                Ok(()) => made.requests += 1,
-                Err(error) => made = Made { failed: made.failed + 1, first_failure: error.to_string(), ..made },
-            }
+            ask_once(&mut wire, &requests.get(index as u64))?;
             wires.push(wire);
         }
-        made.seconds = begun.elapsed().as_secs_f64();
-        tell(&made)?;
         wait_for_the_word()
     }
 }
@@ -147,7 +156,7 @@ impl Shared {
             let mut due = Instant::now();
             if let Some(rate) = self.rate {
                 let when = begun + Duration::from_secs_f64(turn as f64 / f64::from(rate));
-                turn += self.start_count();
+                turn += self.requests.connections;
                 if when > due {
                     std::thread::sleep(when - due);
                     due = Instant::now();
@@ -178,9 +187,6 @@ impl Shared {
         }
     }
 
-    fn start_count(&self) -> u64 {
-        self.requests.connections
-    }
 }
 
 /// One request and its whole answer, which must be a good one.
@@ -200,6 +206,12 @@ pub fn answer(wire: &mut Wire<impl Stream>, request: &[u8]) -> io::Result<Vec<u8
     Err(io::Error::other(text))
 }
 
+/// One request on a connection of its own; the body of its answer.
+pub fn get(address: SocketAddr, tls: Option<&Path>, path: &str) -> io::Result<Vec<u8>> {
+    let mut wire = Wire::new(Opener::new(address, tls)?.open()?);
+    answer(&mut wire, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+}
+
 /// What opens connections.
 struct Opener {
     address: SocketAddr,
@@ -207,7 +219,7 @@ struct Opener {
 }
 
 impl Opener {
-    fn new(address: SocketAddr, folder: Option<&std::path::Path>) -> io::Result<Self> {
+    fn new(address: SocketAddr, folder: Option<&Path>) -> io::Result<Self> {
         Ok(Self { address, tls: folder.map(certificate::client).transpose()? })
     }
 

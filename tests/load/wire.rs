@@ -6,9 +6,9 @@ use std::net::TcpStream;
 use memchr::memmem;
 
 /// A stream of bytes, with or without TLS.
-pub trait Stream: Read + Write {}
+pub trait Stream: Read + Write + Send {}
 
-impl<S: Read + Write> Stream for S {}
+impl<S: Read + Write + Send> Stream for S {}
 
 /// A connection, and what was read from it beyond the last message.
 pub struct Wire<S> {
