@@ -1,0 +1,173 @@
+//! The gate: what a request costs in ways that hardly move from run to run, each as a ratio to the bare pass-through
+//! of the same run. More than a little above the recorded ratio fails. Nothing here is a time.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use toml::Table;
+
+use super::contestants::{Bench, Launch, Places, Program, Who};
+use super::drive::Drive;
+use super::process::{Folder, Process, is_here};
+use super::requests::Kind;
+
+/// `load gate`.
+#[derive(Args)]
+pub struct Gate {
+    /// Writes what was measured to the file that later runs are compared with.
+    #[arg(long)]
+    record: bool,
+    #[command(flatten)]
+    program: Program,
+}
+
+/// What is counted by a tool that runs the program.
+#[derive(Clone, Copy)]
+enum Counted {
+    Instructions,
+    Syscalls,
+}
+
+/// One figure: the gateway's, and the bare pass-through's.
+struct Figure {
+    name: &'static str,
+    gateway: f64,
+    bare: f64,
+}
+
+impl Gate {
+    /// Measures, compares, and tells. Whether nothing got worse.
+    pub fn run(&self) -> io::Result<bool> {
+        let missing: Vec<_> = ["valgrind", "strace"].into_iter().filter(|tool| !is_here(tool)).collect();
+        if !missing.is_empty() {
+            return Err(io::Error::other(format!("missing: {} (Debian's packages)", missing.join(" and "))));
+        }
+        let folder = Folder::new()?;
+        let bench = Bench::start(folder.path(), &self.program, false, Places::default())?;
+        let mut figures = Vec::new();
+        for (counted, poll, hit) in [
+            (Counted::Instructions, "instructions_poll", "instructions_hit"),
+            (Counted::Syscalls, "syscalls_poll", "syscalls_hit"),
+        ] {
+            let bare = counted.of(&bench, folder.path(), Who::Bare, &[Kind::Polls])?[0];
+            let ours = counted.of(&bench, folder.path(), Who::Gateway, &[Kind::Polls, Kind::Hits])?;
+            figures.push(Figure { name: poll, gateway: ours[0], bare });
+            figures.push(Figure { name: hit, gateway: ours[1], bare });
+        }
+        for (connections, name) in [(1_000, "memory_1000_idle"), (10_000, "memory_10000_idle")] {
+            let of = |who| idle(&bench, who, connections);
+            figures.push(Figure { name, gateway: of(Who::Gateway)?, bare: of(Who::Bare)? });
+        }
+        let file = recorded();
+        if self.record {
+            std::fs::write(&file, record(&figures))?;
+            print!("{}", record(&figures));
+            return Ok(true);
+        }
+        let known: Table = std::fs::read_to_string(&file)?.parse().map_err(io::Error::other)?;
+        let mut fine = true;
+        println!("{:<20} {:>10} {:>10} {:>7} {:>9}", "", "gateway", "bare", "ratio", "recorded");
+        for figure in &figures {
+            let before = known.get(figure.name).and_then(toml::Value::as_float).unwrap_or(0.0);
+            let verdict = match figure.ratio() / before {
+                change if change > 1.0 + TOLERANCE => "  WORSE",
+                change if change < 1.0 - TOLERANCE => "  better: record it",
+                _ => "",
+            };
+            fine &= !verdict.ends_with("WORSE");
+            let Figure { name, gateway, bare } = figure;
+            println!("{name:<20} {gateway:>10.1} {bare:>10.1} {:>7.3} {before:>9.3}{verdict}", figure.ratio());
+        }
+        if !fine {
+            println!("worse than {} says by more than {:.0} %; if that is meant:\n  {AGAIN}", file.display(), TOLERANCE * 100.0);
+        }
+        Ok(fine)
+    }
+}
+
+impl Figure {
+    fn ratio(&self) -> f64 {
+        self.gateway / self.bare
+    }
+}
+
+impl Counted {
+    /// What one request of each kind costs: a run with requests less a run with none but those that prepare it.
+    fn of(self, bench: &Bench, folder: &Path, who: Who, kinds: &[Kind]) -> io::Result<Vec<f64>> {
+        let none = self.total(bench, folder, who, None)?;
+        let requests = self.requests();
+        let cost = |kind: &Kind| Ok((self.total(bench, folder, who, Some(*kind))? - none) / requests as f64);
+        kinds.iter().map(cost).collect()
+    }
+
+    /// What a whole run costs.
+    fn total(self, bench: &Bench, folder: &Path, who: Who, kind: Option<Kind>) -> io::Result<f64> {
+        let file = folder.join("counted.txt");
+        let launch = Launch { wrap: self.wrap(&file), ..Launch::default() };
+        let contestant = bench.launch(who, &launch)?;
+        let drive = Drive { connections: 16, users: 64, ..Drive::new(Kind::Polls) };
+        // Connections to the upstream, hot entries and lazy tables are made by these.
+        bench.drive(&contestant, Drive { requests: Some(WARM), ..drive.clone() })?;
+        bench.drive(&contestant, Drive { kind: Kind::Hits, requests: Some(WARM), ..drive.clone() })?;
+        if let Some(kind) = kind {
+            bench.drive(&contestant, Drive { kind, requests: Some(self.requests()), ..drive })?;
+        }
+        contestant.end()?;
+        let text = std::fs::read_to_string(&file)?;
+        let total = text.lines().find_map(|line| match self {
+            Self::Instructions => line.strip_prefix("summary:")?.trim().parse::<f64>().ok(),
+            Self::Syscalls => line.trim_end().strip_suffix(" total")?.split_whitespace().nth(3)?.parse().ok(),
+        });
+        total.ok_or_else(|| io::Error::other(format!("no total in {text}")))
+    }
+
+    fn wrap(self, file: &Path) -> Vec<String> {
+        let file = file.display();
+        let words: Vec<String> = match self {
+            Self::Instructions => {
+                vec!["valgrind".into(), "--tool=callgrind".into(), "-q".into(), format!("--callgrind-out-file={file}")]
+            }
+            Self::Syscalls => vec!["strace".into(), "-f".into(), "-c".into(), "-o".into(), file.to_string()],
+        };
+        words
+    }
+
+    fn requests(self) -> u64 {
+        match self {
+            Self::Instructions => 2_000,
+            Self::Syscalls => 4_000,
+        }
+    }
+}
+
+/// Memory in KiB with so many connections that have polled once and are silent.
+fn idle(bench: &Bench, who: Who, connections: usize) -> io::Result<f64> {
+    let contestant = bench.launch(who, &Launch::default())?;
+    let clients = bench.driver(&contestant, Drive { connections, ..Drive::new(Kind::Idle) })?;
+    let memory = contestant.process.as_ref().map_or(0, Process::settled_memory);
+    drop(clients);
+    Ok(memory as f64)
+}
+
+fn recorded() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/load/recorded.toml")
+}
+
+fn record(figures: &[Figure]) -> String {
+    let mut text = format!("# What a request of the gateway costs, as a ratio to the bare pass-through. Made by:\n#   {AGAIN}\n");
+    for figure in figures {
+        let Figure { name, gateway, bare } = figure;
+        // Writing to a string cannot fail.
+        _ = writeln!(text, "{name} = {:.3}    # {gateway:.1} to {bare:.1}", figure.ratio());
+    }
+    text
+}
+
+/// How to make the record anew.
+const AGAIN: &str = "cargo test --profile gate --test load -- gate --record";
+/// How much above the record is worse.
+const TOLERANCE: f64 = 0.03;
+/// Requests of each kind before the counted ones.
+const WARM: u64 = 200;

@@ -1,0 +1,78 @@
+//! What the gateway costs, measured in separate processes on this machine. Only ratios of one run mean anything.
+//!
+//! ```sh
+//! cargo test --profile gate --test load -- gate       # what hardly moves, against the record; part of tests/run
+//! cargo test --release --test load -- compare         # CPU, latency and memory beside nginx and the bare pass-through
+//! cargo test --release --test load -- parts           # the pure parts alone
+//! ```
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a measurement that meets something unexpected is meant to stop, and nothing here is shipped"
+)]
+
+mod bare;
+mod certificate;
+mod contestants;
+mod drive;
+mod driver;
+mod gate;
+mod nginx;
+mod process;
+mod requests;
+mod upstream;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "load", about = "What the gateway costs")]
+struct Arguments {
+    #[command(subcommand)]
+    mode: Option<Mode>,
+}
+
+#[derive(Subcommand)]
+enum Mode {
+    /// What hardly moves: instructions, syscalls and memory, against the record.
+    Gate(gate::Gate),
+    /// The floor of the stack, as a process.
+    Bare(bare::Bare),
+    /// A light upstream, as a process.
+    Upstream(upstream::Upstream),
+    /// Clients, as a process.
+    Drive(drive::Drive),
+}
+
+fn main() -> ExitCode {
+    // `cargo test` itself calls with arguments of its own, or none: nothing is measured then.
+    let Ok(arguments) = Arguments::try_parse().map_err(|error| error.print()) else { return ExitCode::from(2) };
+    let outcome = match arguments.mode {
+        Some(Mode::Gate(gate)) => gate.run(),
+        Some(Mode::Bare(bare)) => bare.run().map(|()| true),
+        Some(Mode::Upstream(upstream)) => upstream.run().map(|()| true),
+        Some(Mode::Drive(drive)) => drive.run().map(|()| true),
+        None => Ok(true),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! A process under measurement: where it serves, what it has used, and its end.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A running process, with its children. It is killed with this value.
+pub struct Process {
+    child: Child,
+    output: PathBuf,
+}
+
+impl Process {
+    /// Starts it. What it says goes to a file of this name.
+    pub fn start(command: &mut Command, output: PathBuf) -> io::Result<Self> {
+        let file = File::create(&output)?;
+        let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn();
+        let child = child.map_err(|error| io::Error::other(format!("{command:?}: {error}")))?;
+        Ok(Self { child, output })
+    }
+
+    /// Waits until its output tells where it serves.
+    pub fn serving(&mut self, find: impl Fn(&str) -> Option<SocketAddr>) -> io::Result<SocketAddr> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let output = fs::read_to_string(&self.output)?;
+            if let Some(address) = output.lines().find_map(&find) {
+                return Ok(address);
+            }
+            if self.child.try_wait()?.is_some() || Instant::now() > deadline {
+                return Err(io::Error::other(format!("it does not serve: {output}")));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends it and waits: its tracer, if it has one, writes what it counted.
+    pub fn end(mut self) -> io::Result<()> {
+        let all = self.tree();
+        // A tracer ends by itself when what it traces has ended.
+        let last = all.last().copied().unwrap_or_else(|| self.child.id());
+        signal(if is_tracer(self.child.id()) { last } else { self.child.id() }, Signal::TERM);
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("it does not end"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// CPU seconds of all its threads and children, to the nanosecond.
+    pub fn cpu(&self) -> f64 {
+        let threads = self.tree().into_iter().flat_map(|id| entries(&format!("/proc/{id}/task")));
+        let used = threads.filter_map(|task| {
+            let text = fs::read_to_string(task.join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<f64>().ok()
+        });
+        used.sum::<f64>() / 1e9
+    }
+
+    /// Its memory in KiB; what it shares with others counts as its share of it.
+    pub fn memory(&self) -> u64 {
+        let of = |id| {
+            let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+            line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+        };
+        self.tree().into_iter().filter_map(of).sum()
+    }
+
+    /// Its memory when it no longer shrinks.
+    pub fn settled_memory(&self) -> u64 {
+        let mut least = self.memory();
+        let mut same = 0;
+        for _ in 0..40 {
+            std::thread::sleep(Duration::from_millis(500));
+            let now = self.memory();
+            same = if now + now / 200 < least { 0 } else { same + 1 };
+            least = least.min(now);
+            if same == 8 {
+                break;
+            }
+        }
+        least
+    }
+
+    /// It, its children, and theirs.
+    fn tree(&self) -> Vec<u32> {
+        let mut all = vec![self.child.id()];
+        let mut seen = 0;
+        while let Some(id) = all.get(seen).copied() {
+            seen += 1;
+            for task in entries(&format!("/proc/{id}/task")) {
+                let children = fs::read_to_string(task.join("children")).unwrap_or_default();
+                all.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+            }
+        }
+        all
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        for id in self.tree().into_iter().rev() {
+            signal(id, Signal::KILL);
+        }
+        _ = self.child.wait();
+    }
+}
+
+fn is_tracer(id: u32) -> bool {
+    fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.trim() == "strace")
+}
+
+fn signal(id: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
+        _ = kill_process(pid, signal);
+    }
+}
+
+fn entries(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    entries.flatten().map(|entry| entry.path()).collect()
+}
+
+/// Whether a program can be started.
+pub fn is_here(program: &str) -> bool {
+    let places = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&places).chain([PathBuf::from("/usr/sbin")]).any(|place| place.join(program).is_file())
+}
+
+/// A folder of this run's own, removed with this value.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("reelgate-load-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// How long a process may take to serve or to end, under valgrind too.
+const PATIENCE: Duration = Duration::from_secs(120);
