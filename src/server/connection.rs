@@ -191,7 +191,8 @@ impl<H: Handler> Connections<H> {
                 life.begin_request();
                 let (this, life) = (Rc::clone(&this), Rc::clone(&life));
                 async move {
-                    let Ok(answer) = this.exchange(request, peer).await;
+                    // Boxed, so that what answered a request is given back while its answer waits for a window.
+                    let Ok(answer) = Box::pin(this.exchange(request, peer)).await;
                     Ok::<_, Infallible>(answer.map(|body| Followed { body: Box::pin(body), life }))
                 }
             }

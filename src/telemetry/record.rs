@@ -19,6 +19,7 @@ use super::submission_count::SubmissionCount;
 use crate::bill::money::Amount;
 use crate::error::Error;
 use crate::request::route::RequestId;
+use crate::request::trace::Trace;
 
 /// One request.
 pub struct Record {
@@ -28,6 +29,7 @@ pub struct Record {
     method: Method,
     route: RouteLabel,
     request_id: HeaderValue,
+    trace: Option<Box<Trace>>,
     team: Option<Arc<str>>,
     key: Option<Arc<str>>,
     status: Option<StatusCode>,
@@ -67,6 +69,7 @@ impl Record {
             method: request.method().clone(),
             route,
             request_id: telemetry.request_ids.of(request.headers()),
+            trace: Trace::of(request.headers()).map(Box::new),
             team: None,
             key: None,
             status: None,
@@ -88,6 +91,11 @@ impl Record {
     pub fn request_id(&self) -> &str {
         // Only visible ASCII is ever taken or made.
         self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// The trace that the request belongs to: the client's, or a new one that has the request's id where it can.
+    pub fn trace(&self) -> Trace {
+        self.trace.as_deref().cloned().unwrap_or_else(|| Trace::begin(self.request_id()))
     }
 
     /// What the request is for.
@@ -197,6 +205,9 @@ impl Record {
         }
         let mut line = log.line(level, "request");
         line.text("request_id", self.request_id());
+        if let Some(trace) = &self.trace {
+            line.text("trace_id", trace.id());
+        }
         line.address("client.address", self.client);
         if let Some(team) = &self.team {
             line.text("team", team);

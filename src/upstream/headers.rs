@@ -8,6 +8,7 @@ use hyper::header::{
     HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, USER_AGENT, VIA,
 };
 
+use crate::request::trace::Trace;
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::mask::KeyPattern;
 use crate::upstream::origin::Origin;
@@ -59,6 +60,7 @@ impl Via {
 pub struct Passed {
     accept: HeaderValue,
     via: HeaderValue,
+    trace: Option<Trace>,
 }
 
 impl Passed {
@@ -67,7 +69,12 @@ impl Passed {
         let accept = headers.get(ACCEPT).filter(|value| value.len() <= LONGEST_ACCEPT && value.to_str().is_ok());
         let ours = via.of(version);
         let via = if headers.contains_key(VIA) { extended(headers, ours) } else { ours.clone() };
-        Self { accept: accept.cloned().unwrap_or(JSON), via }
+        Self { accept: accept.cloned().unwrap_or(JSON), via, trace: None }
+    }
+
+    /// The same, as a part of this trace.
+    pub fn within(self, trace: Trace) -> Self {
+        Self { trace: Some(trace), ..self }
     }
 }
 
@@ -108,6 +115,9 @@ fn common(origin: &Origin, passed: &Passed) -> HeaderMap {
     // What is encoded could not be read on the way (M21), nor searched for the key (M32).
     headers.insert(ACCEPT_ENCODING, IDENTITY);
     headers.insert(VIA, passed.via.clone());
+    if let Some(trace) = &passed.trace {
+        trace.write(&mut headers);
+    }
     headers
 }
 
