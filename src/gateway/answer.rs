@@ -136,7 +136,17 @@ pub fn passed(answer: &Answer) -> Response<Body> {
     let headers = passed.headers_mut();
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(NOSNIFF.0, NOSNIFF.1);
+    attribute(&mut passed);
     passed
+}
+
+/// Says of a refusal that passes that it is the upstream's and not ours (RFC 9209).
+pub fn attribute<B>(passed: &mut Response<B>) {
+    let status = passed.status();
+    if status.is_client_error() || status.is_server_error() {
+        let received = HeaderValue::try_from(format!("reelgate; received-status={}", status.as_u16()));
+        passed.headers_mut().extend(received.ok().map(|received| (PROXY_STATUS, received)));
+    }
 }
 
 /// What an answer whose outcome is unknown carries, whoever wrote it (`MONEY.md` M14).

@@ -87,7 +87,7 @@ impl Worker {
                 let mut order = Order {
                     operation,
                     body,
-                    passed: Passed::of(&head.headers, head.version, gateway.upstream.via()),
+                    passed: Passed::of(&head.headers, head.version, gateway.upstream.via()).within(record.trace()),
                     request_id: record.request_id().into(),
                     count: record.count().cloned(),
                 };

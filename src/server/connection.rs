@@ -138,7 +138,9 @@ impl<H: Handler> Connections<H> {
                 life.begin_request();
                 let (this, life) = (Rc::clone(&this), Rc::clone(&life));
                 async move {
-                    let answer = answer(Rc::clone(&this.handler), request, peer, &this.drain, &this.tally).await;
+                    // Boxed, so that what answered a request is given back while its answer waits for a window.
+                    let answering = answer(Rc::clone(&this.handler), request, peer, &this.drain, &this.tally);
+                    let answer = Box::pin(answering).await;
                     Ok::<_, Infallible>(answer.map(|body| Followed { body, life }))
                 }
             }

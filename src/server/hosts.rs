@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use hyper::header::{HOST, TRANSFER_ENCODING};
+use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{Method, Uri, Version};
 
@@ -41,7 +41,7 @@ impl Hosts {
         if head.method == Method::CONNECT {
             return Err(Error::MethodNotAllowed { allow: "GET, HEAD, POST, OPTIONS" });
         }
-        check_sizes(head)?;
+        check_fields(head)?;
         check_coding(head)?;
         let authority = authority(head)?;
         match authority {
@@ -163,16 +163,24 @@ fn bad_host(message: &'static str) -> Error {
     Error::BadRequest { param: "Host", message: message.into() }
 }
 
-/// Bounds on single parts of the head; hyper bounds the whole.
-fn check_sizes(head: &Parts) -> Result<(), Error> {
+/// Bounds on single parts of the head; hyper bounds the whole. HTTP/2 also lets values begin or end with white space,
+/// which another reader would cut off (RFC 9113 §8.2.1).
+fn check_fields(head: &Parts) -> Result<(), Error> {
     let uri = head.uri.path_and_query().map_or(0, |target| target.as_str().len())
         + head.uri.authority().map_or(0, |authority| authority.as_str().len());
     if uri > MAX_URI {
         return Err(Error::UriTooLong);
     }
-    let too_large = head.headers.iter().any(|(name, value)| name.as_str().len() + value.len() > MAX_HEADER);
-    // hyper's own bound is 100, and its table for another number is not free.
-    if too_large || head.headers.len() > MAX_HEADERS { Err(Error::HeaderTooLarge) } else { Ok(()) }
+    // hyper's own bound on their number is 100, and its table for another number is not free.
+    let mut sizes = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    if head.headers.len() > MAX_HEADERS || sizes.any(|size| size > MAX_HEADER) {
+        return Err(Error::HeaderTooLarge);
+    }
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    if head.headers.values().map(HeaderValue::as_bytes).any(|value| is_space(value.first()) || is_space(value.last())) {
+        return Err(Error::BadRequest { param: "header", message: "a value begins or ends with white space".into() });
+    }
+    Ok(())
 }
 
 /// `chunked`, once and alone, is the one transfer coding we read; hyper would also take it behind others.
@@ -206,7 +214,7 @@ mod tests {
     fn head(version: Version, target: &str, hosts: &[&str]) -> Parts {
         let mut request = Request::builder().version(version).uri(target);
         for host in hosts {
-            request = request.header(HOST, hyper::header::HeaderValue::from_bytes(host.as_bytes()).unwrap());
+            request = request.header(HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
         }
         request.body(()).unwrap().into_parts().0
     }

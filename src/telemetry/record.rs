@@ -21,6 +21,7 @@ use super::submission_count::SubmissionCount;
 use crate::bill::money::Amount;
 use crate::error::Error;
 use crate::request::route::RequestId;
+use crate::request::trace::Trace;
 
 /// One request.
 pub struct Record {
@@ -30,6 +31,7 @@ pub struct Record {
     method: Method,
     route: RouteLabel,
     request_id: HeaderValue,
+    trace: Option<Box<Trace>>,
     team: Option<Arc<str>>,
     key: Option<Arc<str>>,
     status: Option<StatusCode>,
@@ -62,13 +64,15 @@ impl Record {
     pub fn begin(telemetry: &Arc<Telemetry>, peer: SocketAddr, head: &Parts) -> Box<Self> {
         let route = RouteLabel::of(&head.method, head.uri.path());
         telemetry.metrics.requests_in_flight.inc();
+        let request_id = telemetry.request_ids.of(&head.headers);
         Box::new(Self {
             telemetry: Arc::clone(telemetry),
             begun: Instant::now(),
             client: peer.ip(),
             method: head.method.clone(),
             route,
-            request_id: telemetry.request_ids.of(&head.headers),
+            trace: Trace::carried(&head.headers, request_id.to_str().unwrap_or_default()).map(Box::new),
+            request_id,
             team: None,
             key: None,
             status: None,
@@ -90,6 +94,11 @@ impl Record {
     pub fn request_id(&self) -> &str {
         // Only visible ASCII is ever taken or made.
         self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// The trace that the request belongs to, if its client named one.
+    pub fn trace(&self) -> Option<Trace> {
+        self.trace.as_deref().cloned()
     }
 
     /// What the request is for.
@@ -199,6 +208,9 @@ impl Record {
         }
         let mut line = log.line(level, "request");
         line.text(name!("request_id"), self.request_id());
+        if let Some(trace) = &self.trace {
+            line.text(name!("trace_id"), trace.id());
+        }
         line.address(name!("client.address"), self.client);
         if let Some(team) = &self.team {
             line.text(name!("team"), team);

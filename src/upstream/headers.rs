@@ -10,6 +10,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Uri, Version};
 
 use crate::request::route::RequestId;
+use crate::request::trace::Trace;
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::mask::KeyPattern;
 use crate::upstream::origin::Origin;
@@ -63,6 +64,7 @@ pub struct Passed {
     via: HeaderValue,
     /// The target as it came: where it is the one to ask for, it need not be made again.
     target: Option<PathAndQuery>,
+    trace: Option<Trace>,
 }
 
 impl Passed {
@@ -71,7 +73,7 @@ impl Passed {
         let accept = headers.get(ACCEPT).filter(|value| value.len() <= LONGEST_ACCEPT && value.to_str().is_ok());
         let ours = via.of(version);
         let via = if headers.contains_key(VIA) { extended(headers, ours) } else { ours.clone() };
-        Self { accept: accept.cloned().unwrap_or(JSON), via, target: None }
+        Self { accept: accept.cloned().unwrap_or(JSON), via, target: None, trace: None }
     }
 
     /// The same of a request that came to this target.
@@ -82,6 +84,11 @@ impl Passed {
     /// The target, if it is literally the path of this job.
     pub(super) fn target_of(&self, id: &RequestId) -> Option<PathAndQuery> {
         self.target.as_ref().filter(|target| id.is_at(target.as_str())).cloned()
+    }
+
+    /// The same, as a part of this trace.
+    pub fn within(self, trace: Option<Trace>) -> Self {
+        Self { trace, ..self }
     }
 }
 
@@ -115,7 +122,7 @@ pub(super) struct PollHeaders(HeaderMap);
 impl PollHeaders {
     /// As a client's are that says nothing of its own.
     pub(super) fn new(origin: &Origin, via: &Via, key: &UpstreamKey) -> Self {
-        let usual = Passed { accept: JSON, via: via.http_1_1.clone(), target: None };
+        let usual = Passed { accept: JSON, via: via.http_1_1.clone(), target: None, trace: None };
         let mut headers = common(origin, &usual);
         headers.insert(AUTHORIZATION, key.authorization().clone());
         Self(headers)
@@ -129,6 +136,9 @@ impl PollHeaders {
                 headers.insert(name, value.clone());
             }
         }
+        if let Some(trace) = &passed.trace {
+            trace.write(&mut headers);
+        }
         headers
     }
 }
@@ -141,6 +151,9 @@ fn common(origin: &Origin, passed: &Passed) -> HeaderMap {
     // What is encoded could not be read on the way (M21), nor searched for the key (M32).
     headers.insert(ACCEPT_ENCODING, IDENTITY);
     headers.insert(VIA, passed.via.clone());
+    if let Some(trace) = &passed.trace {
+        trace.write(&mut headers);
+    }
     headers
 }
 

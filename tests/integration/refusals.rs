@@ -192,7 +192,7 @@ async fn m14_502_and_409_outcome_unknown_warn_and_hold() {
 }
 
 #[tokio::test]
-async fn lim_413_body_too_large_announced_or_not() {
+async fn lim4_413_body_too_large_announced_or_not() {
     let scene = Scene::with(|config, _| config.server.max_body = 2000).await;
     let long = json!({"prompt": "a".repeat(2000)}).to_string();
     let announced = scene.post_text(GENERATIONS, &long, &[]).await;
@@ -207,7 +207,7 @@ async fn lim_413_body_too_large_announced_or_not() {
 }
 
 #[tokio::test]
-async fn t_415_unsupported_media_type_says_what_is_taken() {
+async fn r65_415_unsupported_media_type_says_what_is_taken() {
     let scene = Scene::start().await;
     let cases: [(Headers<'_>, &str); 6] = [
         (&[], "Content-Type"),
@@ -255,7 +255,7 @@ async fn m16_422_idempotency_key_reused_with_another_body() {
 }
 
 #[tokio::test]
-async fn lim_414_uri_too_long_and_431_header_too_large() {
+async fn lim3_414_uri_too_long_and_431_header_too_large() {
     let scene = Scene::start().await;
     let path = format!("/{}", "a".repeat(9 << 10));
     refused(&scene.ask(Method::GET, &path, &[], "").await, 414, "uri_too_long");
@@ -444,7 +444,7 @@ async fn lim9_a_body_that_was_sent_leaves_memory_while_its_clients_wait() {
 }
 
 #[tokio::test]
-async fn t_508_loop_detected_by_our_own_via() {
+async fn r07_508_loop_detected_by_our_own_via() {
     let scene = Scene::start().await;
     scene.submit("first").await.request_id();
     let received = scene.upstream.received();

@@ -62,7 +62,7 @@ async fn h19_a_preface_in_pieces_is_http_2() {
 }
 
 #[tokio::test]
-async fn h19_h21_whoever_says_nothing_whole_is_closed_while_others_are_served() {
+async fn h19_h21_lim2_whoever_says_nothing_whole_is_closed_while_others_are_served() {
     let server = Running::start(settings());
     for (sent, reason, deadline) in [
         ("", Closed::FirstByte, settings().first_byte_timeout),
@@ -84,7 +84,7 @@ async fn h19_h21_whoever_says_nothing_whole_is_closed_while_others_are_served() 
 }
 
 #[tokio::test]
-async fn h24_an_idle_connection_is_closed_after_the_header_timeout() {
+async fn h22_h24_an_idle_connection_is_closed_after_the_header_timeout() {
     let server = Running::start(settings());
     let mut client = server.connect().await;
     client.ask(GET).await;

@@ -120,7 +120,7 @@ async fn lim6_a_connection_carries_so_many_requests_and_loses_none() {
 }
 
 #[tokio::test]
-async fn f40_a_drain_sends_http_2_clients_away_after_what_they_have_in_work() {
+async fn f40_r51_a_drain_sends_http_2_clients_away_after_what_they_have_in_work() {
     let mut server = Running::start(settings());
     let mut sender = http2_client(&server).await;
     let waiting = tokio::spawn(sender.send_request(http2_get("/wait")));

@@ -4,12 +4,14 @@
 mod answer;
 mod door;
 mod folder;
+pub mod frames;
 mod invariants;
 mod line;
 pub mod process;
 pub mod redis;
 mod sink;
 mod tls_front;
+mod wire;
 
 use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -36,6 +38,7 @@ pub use invariants::key_is_absent;
 pub use line::Line;
 pub use sink::Sink;
 pub use tls_front::{Authority, TlsFront};
+pub use wire::answers;
 
 /// Where submissions go.
 pub const GENERATIONS: &str = "/grok/v1/videos/generations";
@@ -266,6 +269,13 @@ pub fn value(text: &str, series: &str) -> f64 {
     let name = format!("reelgate_{series} ");
     let line = text.lines().find_map(|line| line.strip_prefix(&name));
     line.unwrap_or_else(|| panic!("no series {series}")).trim().parse().unwrap()
+}
+
+/// The sum of all series of one metric.
+pub fn sum(text: &str, name: &str) -> f64 {
+    let prefix = format!("reelgate_{name}{{");
+    let values = text.lines().filter_map(|line| line.strip_prefix(&prefix)?.split_once("} "));
+    values.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
 }
 
 /// An upstream key that nobody else has.
