@@ -248,6 +248,8 @@ labels! {
         Adopt = "adopt",
         /// A poll showed a turn in a job's life.
         Turned = "turned",
+        /// A slot of the pace that replicas share.
+        Slot = "slot",
     }
 
     /// `result` of an operation of the ledger.

@@ -80,6 +80,7 @@ const CLOSED: &[(&str, &[&str])] = &[
             "own",
             "adopt",
             "turned",
+            "slot",
         ],
     ),
     ("team", &["open"]),

@@ -8,6 +8,7 @@ mod list;
 mod link;
 mod news;
 pub mod open;
+mod pace;
 mod script;
 mod shared;
 mod statement;
@@ -251,6 +252,14 @@ impl Ledger for RedisLedger {
             self.shared.clone().follow(fingerprint, attempt, flight).await;
             Ok(())
         })
+    }
+
+    fn next_slot(&self, interval: Duration) -> Step<'_, Duration> {
+        Box::pin(self.shared.next_slot(interval))
+    }
+
+    fn pause(&self, wait: Duration) -> Step<'_, ()> {
+        Box::pin(self.shared.pause(wait))
     }
 
     fn now(&self) -> Time {
