@@ -1,6 +1,7 @@
 //! The head of a request, as far as hyper lets it through: whom it is meant for, from which page, to which of our few
 //! paths, with which wishes; and the head of an answer, as it is cleaned.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN};
@@ -8,8 +9,10 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Uri, Version};
 use reelgate::request::route::Route;
 use reelgate::request::submission::{Wishes, check_media};
+use reelgate::server::Peer;
 use reelgate::server::cors::{Caller, Cors};
 use reelgate::server::hosts::{Authority, Hosts};
+use reelgate::server::proxies::Proxies;
 use reelgate::server::settings::{self, Settings};
 use reelgate::upstream::headers::{self, Passed, Via};
 use reelgate::upstream::key::UpstreamKey;
@@ -38,6 +41,9 @@ pub const WORDS: &[&str] = &[
     "set-cookie: a=b\n",
     "x-request-id: sk-sk-s4cr3t\n",
     "[::1]:80",
+    "forwarded: for=\"[2001:db8::1]:80\";proto=https\n",
+    "x-forwarded-for: 192.0.2.1, 10.0.0.1\n",
+    "for=192.0.2.1",
 ];
 
 const APP: &str = "https://app.example";
@@ -62,6 +68,7 @@ pub fn run(input: &[u8]) {
         }
     }
     request(&head);
+    forwarded(&head.headers);
     answer(head.headers);
 }
 
@@ -156,6 +163,29 @@ fn routed(head: &Parts, route: &Route) {
         Route::ClientTokens | Route::Preflight { .. } | Route::OpenApi { .. } => {}
     }
     assert_eq!(head.uri.query(), None);
+}
+
+/// Whatever a client writes before it, the word of our own proxy is the one that counts, or nobody's is.
+fn forwarded(fields: &HeaderMap) {
+    let settings = Settings { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], ..Settings::default() };
+    let proxies = Proxies::new(&settings);
+    let (proxy, stranger) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([192, 0, 2, 9]));
+    let client = |peer: IpAddr, headers: &HeaderMap| {
+        proxies.client(Peer { address: SocketAddr::new(peer, 7) }, headers).address.ip()
+    };
+    assert_eq!(client(stranger, fields), stranger, "a stranger is believed");
+    for (name, real) in [("forwarded", "for=192.0.2.7"), ("x-forwarded-for", "192.0.2.7")] {
+        for written in fields.values().filter_map(|value| value.to_str().ok()) {
+            let (mut one_line, mut two_lines) = (HeaderMap::new(), HeaderMap::new());
+            one_line.insert(name, format!("{written}, {real}").parse().unwrap());
+            two_lines.append(name, written.parse().unwrap());
+            two_lines.append(name, real.parse().unwrap());
+            for headers in [one_line, two_lines] {
+                let found = client(proxy, &headers);
+                assert!(found == IpAddr::from([192, 0, 2, 7]) || found == proxy, "{found} by {headers:?}");
+            }
+        }
+    }
 }
 
 /// The same fields as if the upstream had sent them.
