@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::REAL_CLIENTS;
 use crate::support::process::Served;
-use crate::support::{Browser, Folder, GENERATIONS, REBOUND, SOON, ask, eventually, random_key};
+use crate::support::{Authority, Browser, Folder, GENERATIONS, REBOUND, SOON, ask, eventually, random_key};
 use crate::teams::{MODE, STUDIO, key, team};
 
 /// The program, for pages of one origin.
@@ -128,6 +128,28 @@ async fn r73_an_allowed_page_submits_polls_and_reads_every_header_of_ours() {
     let with_cookies = browser.fetch(&url, with(post(&token, &candle), "credentials", json!("include"))).await;
     assert!(with_cookies["error"].is_string(), "{with_cookies}");
     assert_eq!(served.upstream.posts(), 4);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn r75_a_page_streams_its_body_over_tls_and_http2() {
+    let mut browser = Browser::start().await;
+    let folder = Folder::new();
+    let (certificate, secret) = Authority::new().certificate("localhost", 2100);
+    let files = (folder.write("cert.pem", &certificate), folder.write("key.pem", &secret));
+    let tls = format!("[server.tls]\ncertificate = {:?}\nkey = {:?}\n", files.0, files.1);
+    let served = served(&browser, &folder, &tls).await;
+    let url = format!("https://localhost:{}{GENERATIONS}", served.address.port());
+    browser.go("app.localhost").await;
+    let candle = json!({"prompt": "A candle flickers."});
+    let made = browser.fetch(&url, with(post("", &candle), "stream", json!(true))).await;
+    assert_eq!(made["status"], 200, "{made}");
+    assert_eq!(served.upstream.received()[0].body, candle.to_string().as_bytes());
+    let again = browser.fetch(&url, post("", &candle)).await;
+    assert!(header(&again, "cache-status").contains("hit"), "{again}");
+    browser.go("evil.localhost").await;
+    assert!(browser.fetch(&url, with(post("", &candle), "stream", json!(true))).await["error"].is_string());
+    assert_eq!(served.upstream.posts(), 1);
     served.end().await;
 }
 

@@ -53,8 +53,9 @@ impl Browser {
         let process = Command::new("chromium")
             .args(["--headless", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio"])
             .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-            // Its own sandbox needs more than a container's root may do; only our pages are opened.
-            .arg("--no-sandbox")
+            // Its own sandbox needs more than a container's root may do, and the tests' authorities are nobody's; only our
+            // pages are opened.
+            .args(["--no-sandbox", "--ignore-certificate-errors"])
             .arg(format!("--user-data-dir={}", folder.path("profile").display()))
             .arg(format!("--host-resolver-rules=MAP {REBOUND} 127.0.0.1, MAP *.localhost 127.0.0.1"))
             .arg(format!("http://127.0.0.1:{}/", site.port()))
