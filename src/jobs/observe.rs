@@ -69,12 +69,15 @@ pub fn read(status: StatusCode, body: &[u8]) -> Seen {
 /// What `read` makes of the answer, if the bytes are one whole JSON object.
 fn read_job_with(body: &[u8], read: fn(&Job<'_>) -> Seen) -> Seen {
     let read = |answer: &Loose<'_, Job<'_>>| answer.object().map_or(Seen::Nothing, read);
-    if let Ok(answer) = serde_json::from_slice(body) {
-        return read(&answer);
+    match serde_json::from_slice(body) {
+        Ok(answer) => read(&answer),
+        // Where a field stands twice, clients go by the last, and so does this.
+        Err(error) if error.is_data() => {
+            let Ok(value) = serde_json::from_slice::<Value>(body) else { return Seen::Nothing };
+            Loose::deserialize(&value).map_or(Seen::Nothing, |answer| read(&answer))
+        }
+        Err(_) => Seen::Nothing,
     }
-    // Where a field stands twice, clients go by the last, and so does this.
-    let Ok(value) = serde_json::from_slice::<Value>(body) else { return Seen::Nothing };
-    Loose::deserialize(&value).map_or(Seen::Nothing, |answer| read(&answer))
 }
 
 /// A wrong base URL is answered by a page, with any status: it says nothing about a job.

@@ -45,6 +45,12 @@ pub fn run(input: &[u8]) {
     let Some(status) = line.parse().ok().and_then(|code| StatusCode::from_u16(code).ok()) else { return };
     let seen = read(status, body);
     believable(seen);
+    // As clients read it: of what stands twice the last counts.
+    if let Ok(usual) = serde_json::from_slice::<Value>(body)
+        && usual.is_object()
+    {
+        assert_eq!(read(status, usual.to_string().as_bytes()), seen, "a client reads it otherwise");
+    }
     prefixes(status, body);
     if status.is_success()
         && let Some(flat) = flatten(body)

@@ -84,7 +84,7 @@ fn understood(submission: &Submission, operation: Operation, body: &[u8], valida
     if validation.mode == Mode::Strict {
         assert!(submission.faults.is_empty());
         assert!(usual["prompt"].as_str().is_some_and(|prompt| !prompt.trim().is_empty()), "no prompt");
-        assert!(names_fold_apart(&usual), "two names that parsers blind to case take for one");
+        names_are_plain(&usual, "", validation.schema(operation).params());
         let seconds = usual.get("duration").or(usual.get("seconds"));
         let is_priced = seconds.is_none_or(|seconds| (1.0..=15.0).contains(&seconds.as_f64().unwrap_or(0.0)));
         assert!(operation == Operation::Edits || is_priced, "a length that nobody has a price for");
@@ -135,16 +135,15 @@ fn escaped(text: &str) -> String {
     format!("\"{}\"", units.collect::<String>())
 }
 
-/// Whether no two names of one object are the same to a parser that is blind to case, as Go's is.
-fn names_fold_apart(value: &Value) -> bool {
-    match value {
-        Value::Object(fields) => {
-            let mut names: Vec<String> = fields.keys().map(|name| folded(name)).collect();
-            names.sort();
-            names.windows(2).all(|pair| pair[0] != pair[1]) && fields.values().all(names_fold_apart)
-        }
-        Value::Array(items) => items.iter().all(names_fold_apart),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+/// No name is one that the schema knows but for its letters' case: to parsers that are blind to it, as Go's is, it would
+/// be the known one, and the last of the two would count.
+fn names_are_plain(value: &Value, path: &str, known: &[String]) {
+    let Value::Object(fields) = value else { return };
+    for (name, value) in fields {
+        let own = format!("{path}{name}");
+        let twin = known.iter().find(|known| **known != own && folded(known) == folded(&own));
+        assert!(twin.is_none(), "{own:?} may be read as {twin:?}");
+        names_are_plain(value, &format!("{own}."), known);
     }
 }
 
