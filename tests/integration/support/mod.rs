@@ -2,6 +2,7 @@
 //! assert, and end it, which checks what must hold after every test (`HARDENING.md` §0).
 
 mod answer;
+mod browser;
 mod door;
 mod folder;
 pub mod frames;
@@ -32,6 +33,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 pub use answer::{Answer, code_of};
+pub use browser::{Browser, REBOUND};
 pub use door::Door;
 pub use folder::Folder;
 pub use invariants::key_is_absent;

@@ -16,6 +16,9 @@ mod upkeep;
 mod watch;
 mod work;
 
+#[cfg(test)]
+mod poisoned;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
