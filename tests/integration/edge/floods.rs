@@ -18,6 +18,8 @@ use crate::support::{GENERATIONS, Line, SOON, random_key};
 const GROWTH_KIB: u64 = 24 << 10;
 /// How many frames a flood has, if nobody stops it.
 const FRAMES: usize = 20_000;
+const PROTOCOL_ERROR: u32 = 1;
+const ENHANCE_YOUR_CALM: u32 = 11;
 
 async fn served(environment: &[(&str, &str)]) -> Served {
     let key = random_key();
@@ -147,6 +149,49 @@ async fn r50_answers_that_nobody_takes_stay_small() {
     let grown = resident(&served).saturating_sub(before);
     assert!(grown < GROWTH_KIB / 2, "{grown} KiB more for 1,000 answers");
     drop((good, connections));
+    served.end().await;
+}
+
+#[tokio::test]
+async fn h40_r49_requests_that_are_reset_before_anybody_has_seen_them_end_their_connection() {
+    let served = served(&[]).await;
+    let mut connection = Frames::connect(served.address, &[]).await;
+    let mut flood = Vec::new();
+    for stream in (1..160).step_by(2) {
+        flood.extend(frame(HEADERS, END_HEADERS, stream, &block(&get())));
+        flood.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+    }
+    connection.send(&flood).await;
+    assert_eq!(connection.fate(999).await, Fate::Gone(Some(ENHANCE_YOUR_CALM)));
+    served.end().await;
+}
+
+/// Sends this for one stream after another, until the gateway ends the connection: which it must, before 2,000.
+async fn is_calmed(served: &Served, name: &str, flood: impl Fn(u32) -> Vec<u8>) {
+    let mut connection = Frames::connect(served.address, &[]).await;
+    for stream in (1..4001).step_by(2) {
+        if !connection.send(&flood(stream)).await {
+            break;
+        }
+    }
+    let fate = connection.fate(9999).await;
+    // Its last word may be lost in the reset of a connection that still sends.
+    assert!(matches!(fate, Fate::Gone(None | Some(ENHANCE_YOUR_CALM | PROTOCOL_ERROR))), "{name}: {fate:?}");
+}
+
+#[tokio::test]
+async fn h41_h43_h44_r50_whoever_makes_us_reset_streams_or_sends_nothing_for_ever_is_told_to_calm_down() {
+    let served = served(&[]).await;
+    let (good, malformed) = (block(&get()), block(&[&get()[..], &[("connection", "close")]].concat()));
+    let request =
+        |header: &[u8], stream: u32, then: &[u8]| [&frame(HEADERS, END_HEADERS, stream, header)[..], then].concat();
+    let no_increment = |stream| frame(WINDOW_UPDATE, 0, stream, &[0; 4]);
+    let own_parent = |stream: u32| frame(PRIORITY, 0, stream, &[&stream.to_be_bytes()[..], &[1]].concat());
+    is_calmed(&served, "malformed requests", |stream| request(&malformed, stream, &[])).await;
+    is_calmed(&served, "windows raised by nothing", |stream| request(&good, stream, &no_increment(stream))).await;
+    is_calmed(&served, "streams below themselves", |stream| request(&good, stream, &own_parent(stream))).await;
+    let nothing = |stream| frame(DATA, 0, stream, &[]).repeat(100);
+    is_calmed(&served, "bodies of nothing", |stream| request(&good, stream, &nothing(stream))).await;
     served.end().await;
 }
 

@@ -1,8 +1,17 @@
 //! HTTP/2 as hand-written frames (RFC 9113): what is malformed ends its stream and is never translated into anything,
 //! and every limit that was announced is kept.
 
-use crate::support::frames::{CONTINUATION, DATA, END_STREAM, Fate, Frames, HEADERS, SETTINGS, WINDOW_UPDATE, block};
-use crate::support::{GENERATIONS, Scene, eventually};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use reelgate::simulator::{Fault, Options};
+use rustix::process::Signal;
+
+use crate::support::frames::{
+    CONTINUATION, DATA, END_STREAM, Fate, Frames, GOAWAY, HEADERS, PING, SETTINGS, WINDOW_UPDATE, block,
+};
+use crate::support::process::Served;
+use crate::support::{GENERATIONS, SOON, Scene, eventually, random_key};
 
 const PROTOCOL_ERROR: u32 = 1;
 const REFUSED_STREAM: u32 = 7;
@@ -134,7 +143,14 @@ async fn r10_r13_r16_r47_pseudo_fields_stand_once_in_front_and_mean_one_place() 
     let usual = submission(&[]);
     let twice: Vec<_> = usual.iter().chain([&(":path", "/nothing")]).copied().collect();
     let behind: Vec<_> = usual[1..].iter().chain([&usual[0]]).copied().collect();
-    for fields in [&twice[..], &behind, &usual[1..], &[&usual[..1], &usual[2..]].concat(), &usual[..2]] {
+    for fields in [
+        &twice[..],
+        &behind,
+        &usual[1..],
+        &[&usual[..1], &usual[2..]].concat(),
+        &[&usual[..3], &usual[4..]].concat(),
+        &usual[..2],
+    ] {
         let fate = fate(&scene, fields, BODY).await;
         assert!(matches!(fate, Fate::Reset(PROTOCOL_ERROR) | Fate::Answered(400)), "{fields:?} gave {fate:?}");
     }
@@ -248,4 +264,39 @@ async fn r05_trailers_of_http_2_end_here_too() {
         "{head}"
     );
     scene.end().await;
+}
+
+#[tokio::test]
+async fn f40_r51_a_drain_finishes_the_streams_that_it_has_and_takes_no_more() {
+    let key = random_key();
+    let options = Options { key: Some(key.clone()), ..Options::default() };
+    let no_limit = [("REELGATE_LIMITS__USER__GENERATIONS", "off")];
+    let mut served = Served::start(&key, options, &[], &no_limit).await;
+    served.upstream.always_submission(Some(Fault::Delay(Duration::from_secs(3))));
+    let mut frames = Frames::connect(served.address, &[]).await;
+    for stream in (1..20).step_by(2) {
+        frames.headers(stream, &submission(&[]), false).await;
+        frames.frame(DATA, END_STREAM, stream, format!(r#"{{"prompt":"slow {stream}"}}"#).as_bytes()).await;
+    }
+    assert!(served.upstream.wait_until(|counts| counts.posts == 10, SOON).await);
+    served.program.signal(Signal::TERM);
+    let (mut answered, mut last) = (BTreeSet::new(), u32::MAX);
+    while let Some(frame) = frames.read().await {
+        match frame.kind {
+            PING if frame.flags == 0 => _ = frames.frame(PING, 1, 0, &frame.payload).await,
+            GOAWAY => {
+                assert_eq!(frame.code(), 0, "nothing is wrong");
+                last = u32::from_be_bytes(frame.payload[..4].try_into().unwrap());
+                if last < u32::MAX >> 1 {
+                    frames.headers(99, &submission(&[]), false).await;
+                    frames.frame(DATA, END_STREAM, 99, br#"{"prompt":"too late"}"#).await;
+                }
+            }
+            HEADERS => assert!(answered.insert(frame.stream)),
+            _ => {}
+        }
+    }
+    assert_eq!((answered, last), ((1..20).step_by(2).collect(), 19));
+    assert_eq!(served.program.ended().await.code(), Some(0), "{}", served.program.output());
+    assert_eq!((served.upstream.posts(), served.upstream.counts().accepted), (10, 10));
 }
