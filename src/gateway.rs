@@ -37,6 +37,8 @@ use crate::request::route::Route;
 use crate::server::body::{BodyMemory, Upload};
 use crate::server::cors::Caller;
 use crate::server::in_flight::InFlight;
+use crate::server::proxies::Proxies;
+use crate::server::tls::Certificates;
 use crate::server::{Handler, Peer};
 use crate::telemetry::Telemetry;
 use crate::telemetry::record::{Record, Recorded};
@@ -50,6 +52,8 @@ pub struct Gateway {
     pub rules: ArcSwap<Rules>,
     /// What is seen.
     pub telemetry: Arc<Telemetry>,
+    /// Whose word is taken about where clients are.
+    pub proxies: Proxies,
     /// Who asks.
     pub clients: Clients,
     /// What their browsers show.
@@ -70,6 +74,8 @@ pub struct Gateway {
     pub pace: Arc<Pace>,
     /// The API behind.
     pub upstream: Arc<Upstream>,
+    /// What clients are shown, if they are spoken to by TLS.
+    pub certificates: Option<Arc<Certificates>>,
     /// The time.
     pub clock: Clock,
 }
@@ -160,6 +166,7 @@ impl Handler for Worker {
 
     /// Records, answers, and turns every error into an answer: nothing fails beyond this point.
     async fn handle(self: Rc<Self>, request: Request<Upload>, peer: Peer) -> Response<Self::Body> {
+        let peer = self.gateway.proxies.client(peer, request.headers());
         let mut record = Record::begin(&self.gateway.telemetry, peer.address, &request);
         let is_head = request.method() == Method::HEAD;
         let rules = self.gateway.rules.load_full();

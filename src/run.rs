@@ -25,6 +25,7 @@ use crate::jobs::attempt::Ending;
 use crate::request::schema::Schema;
 use crate::server::drain::Drain;
 use crate::server::tally::Tally;
+use crate::server::tls::Identity;
 use crate::server::{Servers, listen};
 use crate::telemetry::Telemetry;
 use crate::telemetry::admin::{self, Access, Admin, Phase};
@@ -41,14 +42,16 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads and checks the configuration, schemas included.
+    /// Reads and checks the configuration, schemas and certificates included.
     ///
     /// # Errors
     /// All its faults, a line each.
     pub fn load(&self) -> Result<Config, String> {
         let compile = |operation, text: &str| Schema::from_text(operation, text).map(|_| ());
         let environment = self.environment.iter().cloned();
-        Config::load(self.file.as_deref(), environment, &compile).map_err(|faults| faults.to_string())
+        let config = Config::load(self.file.as_deref(), environment, &compile).map_err(|faults| faults.to_string())?;
+        Identity::read(&config.server.tls).map_err(|fault| fault.to_string())?;
+        Ok(config)
     }
 }
 
@@ -112,7 +115,10 @@ impl Running {
         let (drain, tally) = (Drain::new(), Arc::new(Tally::default()));
         let shared = gateway.clone();
         let make = move || Worker::new(shared.clone());
-        let servers = Servers::start(listeners, &config.server, &drain, &tally, make).map_err(StartError::Listen)?;
+        let servers = {
+            let certificates = gateway.certificates.as_ref();
+            Servers::start(listeners, &config.server, &drain, &tally, certificates, make).map_err(StartError::Listen)?
+        };
         build::show(&gateway, tally);
         let running = Self {
             gateway,

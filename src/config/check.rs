@@ -132,6 +132,11 @@ fn server(config: &Config, findings: &mut Findings) {
         NOT_A_VARIABLE,
     );
     findings.require(
+        server.tls.certificate.is_some() == server.tls.key.is_some(),
+        &["server.tls.key", "server.tls.certificate"],
+        "server.tls needs a certificate and its key, or neither",
+    );
+    findings.require(
         server.max_body <= server.body_memory,
         &["server.body_memory", "server.max_body"],
         "less than server.max_body: such a body could never be read",
@@ -140,6 +145,11 @@ fn server(config: &Config, findings: &mut Findings) {
         server.connections_per_address <= server.connections,
         &["server.connections_per_address", "server.connections"],
         "more than server.connections",
+    );
+    findings.require(
+        server.trusted_proxies.iter().all(|network| network.prefix_len() > 0),
+        &["server.trusted_proxies"],
+        "a network of length 0 is everybody: name the proxies' own addresses",
     );
     findings.require(
         server.allowed_hosts.iter().all(|host| names::is_host(host)),

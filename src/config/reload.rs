@@ -90,6 +90,10 @@ keys_until_restart! {
     server.connections;
     server.connections_per_address;
     server.requests_in_flight;
+    server.trusted_proxies;
+    server.tls.certificate;
+    server.tls.key;
+    server.tls.handshake_timeout;
     admin.listen;
     admin.key_env;
     upstream.url;

@@ -3,10 +3,11 @@
 //! is checked: what does not fit is not a value.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 use toml::value::{Datetime, Offset};
 
@@ -232,6 +233,24 @@ impl Value for Vec<String> {
 
     fn show(&self) -> String {
         format!("{self:?}")
+    }
+}
+
+/// Networks; an address alone is a network of its own.
+impl Value for Vec<IpNet> {
+    fn expected() -> Cow<'static, str> {
+        "a list of addresses and networks such as [\"10.0.0.0/8\", \"::1\"]".into()
+    }
+
+    fn read(raw: &Raw<'_>) -> Option<Self> {
+        let network =
+            |text: String| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        raw.list::<String>()?.into_iter().map(|text| network(text).map(|network| network.trunc())).collect()
+    }
+
+    fn show(&self) -> String {
+        let shown: Vec<String> = self.iter().map(ToString::to_string).collect();
+        format!("{shown:?}")
     }
 }
 

@@ -21,7 +21,9 @@ use crate::jobs::dedup::Dedup;
 use crate::request::client::Clients;
 use crate::server::body::BodyMemory;
 use crate::server::in_flight::InFlight;
+use crate::server::proxies::Proxies;
 use crate::server::tally::{Closed, Tally};
+use crate::server::tls::{Certificates, Identity};
 use crate::telemetry::Telemetry;
 use crate::telemetry::admin::AdminKey;
 use crate::telemetry::labels::{CloseReason, Degraded, EntryState};
@@ -39,6 +41,7 @@ pub(super) async fn gateway(
     for schema in [&rules.validation.generations, &rules.validation.edits] {
         telemetry.metrics.fields.know(schema.params().iter().map(String::as_str));
     }
+    let identity = Identity::read(&config.server.tls).map_err(|fault| StartError::Faulty(fault.to_string()))?;
     let bounds = rules::bounds(config);
     let (opened, fingerprints, clock) = ledger::open(config, &bounds, &telemetry.metrics).await?;
     // The same deployment has the same name in `Via`, and two in a row have two.
@@ -65,6 +68,7 @@ pub(super) async fn gateway(
     Ok(Arc::new(Gateway {
         rules: ArcSwap::from_pointee(rules),
         telemetry,
+        proxies: Proxies::new(&config.server),
         clients,
         tokens: Tokens::new(fingerprints.derive(TOKENS).expose_secret()),
         attempts: Attempts::new(config.access.failed_keys, config.limits.tracked, clock.clone()),
@@ -75,6 +79,7 @@ pub(super) async fn gateway(
         dedup,
         pace,
         upstream,
+        certificates: identity.map(Certificates::new),
         clock,
     }))
 }
@@ -98,6 +103,9 @@ pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
             }
         }
         let Some(gateway) = gateway_seen.upgrade() else { return };
+        if let Some(certificates) = &gateway.certificates {
+            metrics.certificate_expires_in(certificates.seconds_left());
+        }
         let (entries, running) = gateway.dedup.ledger().counts();
         for (state, number) in entries {
             if let Some(label) = EntryState::named(state) {

@@ -13,6 +13,7 @@ use crate::config::watch::{Cause, Watch};
 use crate::config::{Config, Reload};
 use crate::gateway::Gateway;
 use crate::gateway::rules::{self, Rules};
+use crate::server::tls::Identity;
 use crate::telemetry::admin::Admin;
 use crate::telemetry::labels::ReloadResult;
 use crate::upstream::key::UpstreamKey;
@@ -61,6 +62,10 @@ impl Reloader {
         let read = move || UpstreamKey::read(&upstream, |name| std::env::var(name).ok());
         let key = spawn_blocking(read).await.map_err(|_| "reading the key failed".to_owned())?;
         let key = key.map_err(|fault| fault.to_string())?;
+        let tls = config.server.tls.clone();
+        let identity = spawn_blocking(move || Identity::read(&tls)).await;
+        let identity = identity.map_err(|_| "reading the certificate failed".to_owned())?;
+        let identity = identity.map_err(|fault| fault.to_string())?;
         let rules = Rules::new(&config)?;
         let gateway = &self.gateway;
         for schema in [&rules.validation.generations, &rules.validation.edits] {
@@ -77,6 +82,9 @@ impl Reloader {
         gateway.dedup.ledger().reload(rules::bounds(&config), rules::bill(&config));
         gateway.telemetry.log.set_level(config.log.level);
         self.admin.set_allowed_hosts(config.server.allowed_hosts.clone());
+        if let (Some(certificates), Some(identity)) = (&gateway.certificates, identity) {
+            certificates.replace(identity);
+        }
         gateway.rules.store(Arc::new(rules));
         gateway.telemetry.metrics.config_changed(&changed);
         gateway.telemetry.metrics.restart_needed(&restart);
@@ -90,7 +98,9 @@ impl Reloader {
     }
 
     async fn files(&self) -> Vec<PathBuf> {
-        let key_file = self.config.lock().await.upstream.key_file.clone();
-        self.source.file.iter().cloned().chain(key_file).collect()
+        let config = self.config.lock().await;
+        let (key_file, tls) = (&config.upstream.key_file, &config.server.tls);
+        let named = [key_file, &tls.certificate, &tls.key].into_iter().flatten();
+        self.source.file.iter().chain(named).cloned().collect()
     }
 }

@@ -20,6 +20,7 @@ use super::listen::BACKLOG;
 use super::seats::Seats;
 use super::settings::Settings;
 use super::tally::{Closed, Tally};
+use super::tls::Certificates;
 use super::{Handler, Peer};
 
 /// What a worker takes to its thread.
@@ -29,6 +30,7 @@ pub(super) struct Worker {
     drain: Drain,
     tally: Arc<Tally>,
     seats: Arc<Seats>,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Worker {
@@ -38,9 +40,10 @@ impl Worker {
         drain: &Drain,
         tally: &Arc<Tally>,
         seats: &Arc<Seats>,
+        certificates: Option<Arc<Certificates>>,
     ) -> Self {
         let (tally, seats) = (Arc::clone(tally), Arc::clone(seats));
-        Self { listener, settings: settings.clone(), drain: drain.clone(), tally, seats }
+        Self { listener, settings: settings.clone(), drain: drain.clone(), tally, seats, certificates }
     }
 
     /// Serves on the calling thread until the drain ends it. Says on `started` whether it listens.
@@ -50,12 +53,12 @@ impl Worker {
             Err(error) => return drop(started.send(Err(error))),
         };
         runtime.block_on(async {
-            let Self { listener, settings, drain, tally, seats } = self;
+            let Self { listener, settings, drain, tally, seats, certificates } = self;
             let listener = match TcpListener::from_std(listener) {
                 Ok(listener) => listener,
                 Err(error) => return drop(started.send(Err(error))),
             };
-            let connections = Connections::new(make(), &settings, drain, tally);
+            let connections = Connections::new(make(), &settings, drain, tally, certificates);
             let door = Rc::new(Door { connections, seats, tracker: TaskTracker::new() });
             // `start` waits for this word; if it is gone, the drain says so too.
             let _ = started.send(Ok(()));

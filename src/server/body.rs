@@ -91,10 +91,12 @@ impl Limits {
         self
     }
 
-    /// When a body of which so much has come must have sent more: the time allowed grows with what came, so a client
-    /// that sends nothing is not waited for as long as one that is slow with much.
-    fn deadline(&self, start: Instant, received: u64) -> Instant {
-        start + self.read_timeout + Duration::from_secs(received / MIN_BYTES_PER_SECOND)
+    /// When the next bytes must have come. Each that came allows for more time, so that a slow body may be long; but never
+    /// for more than `read_timeout` from now, so that what has stalled does not keep its memory for what it sent before.
+    pub(super) fn allow(&self, deadline: Instant, now: Instant, bytes: usize) -> Instant {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let more = Duration::from_micros(bytes.saturating_mul(1_000_000) / MIN_BYTES_PER_SECOND);
+        (deadline + more).min(now + self.read_timeout)
     }
 }
 
@@ -123,13 +125,13 @@ pub async fn read(upload: Upload, limits: &Limits, memory: &BodyMemory) -> Resul
     }
     let mut gathered = Gathered::begin(memory, announced)?;
     let mut upload = upload;
-    let start = Instant::now();
+    let mut deadline = Instant::now() + limits.read_timeout;
     loop {
-        let deadline = limits.deadline(start, gathered.length);
         let frame = timeout_at(deadline, upload.frame()).await.map_err(|_| Error::RequestTimeout)?;
         let Some(frame) = frame.transpose().map_err(|error| broken(&error))? else { break };
         // Trailers are dropped.
         let Ok(data) = frame.into_data() else { continue };
+        deadline = limits.allow(deadline, Instant::now(), data.len());
         gathered.add(data, limits.max_body)?;
         if upload.is_end_stream() {
             break;
@@ -149,8 +151,11 @@ struct Gathered {
 }
 
 impl Gathered {
+    /// What is announced must fit now, but memory is taken for what has come: announcing is cheap, and whoever only
+    /// announces must not keep the others out.
     fn begin(memory: &BodyMemory, announced: Option<u64>) -> Result<Self, Error> {
-        let permit = memory.reserve(announced.unwrap_or(0))?;
+        let mut permit = memory.reserve(announced.unwrap_or(0))?;
+        permit.shrink_to(0);
         Ok(Self { permit, announced, length: 0, single: Bytes::new(), joined: BytesMut::new() })
     }
 
@@ -171,17 +176,24 @@ impl Gathered {
         Ok(())
     }
 
-    /// Room for `length` bytes in all: once for an announced body, else by doubling.
+    /// Room for `length` bytes in all: for an announced body at once, because pages that nothing was written to cost
+    /// nothing; else by doubling.
     fn make_room(&mut self, length: u64, max_body: u64) -> Result<(), Error> {
-        let wanted = match self.announced {
-            Some(announced) => announced.max(length),
-            None if length <= self.permit.bytes => self.permit.bytes,
-            None => length.saturating_mul(2).min(max_body),
+        let (wanted, taken) = match self.announced {
+            Some(announced) => (announced.max(length), length),
+            None if length <= self.permit.bytes => (self.permit.bytes, self.permit.bytes),
+            None => {
+                let doubled = length.saturating_mul(2).min(max_body);
+                (doubled, doubled)
+            }
         };
         let first = std::mem::take(&mut self.single);
         let is_new = !first.is_empty();
-        if is_new || wanted > self.permit.bytes {
-            self.permit.grow_to(wanted)?;
+        let is_more = taken > self.permit.bytes;
+        if is_more {
+            self.permit.grow_to(taken)?;
+        }
+        if is_new || (is_more && self.announced.is_none()) {
             let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
             self.joined.reserve(wanted.saturating_sub(self.joined.len()));
         }
@@ -255,6 +267,14 @@ impl Reservation {
             .map_err(|_| Error::Overloaded { what: "server.body_memory" })?;
         self.bytes += more;
         Ok(())
+    }
+}
+
+impl Reservation {
+    fn shrink_to(&mut self, bytes: u64) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.bound.used.fetch_sub(less, Ordering::Relaxed);
+        self.bytes -= less;
     }
 }
 

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,8 +26,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::drain::{Drain, Phase};
 use super::exchange::{answer, caught};
 use super::settings::Settings;
-use super::stream::{Stream, WriteTimeout};
+use super::stream::{Stream, Tcp, WriteTimeout};
 use super::tally::{Closed, Tally};
+use super::tls::{Certificates, HTTP_2};
 use super::{Handler, Peer};
 
 /// How one worker serves its connections.
@@ -36,6 +38,8 @@ pub(super) struct Connections<H> {
     /// For connections that carry one request only.
     http1_once: http1::Builder,
     http2: http2::Builder<Spawner>,
+    certificates: Option<Arc<Certificates>>,
+    handshake_timeout: Duration,
     first_byte_timeout: Duration,
     first_header_timeout: Duration,
     write_timeout: Duration,
@@ -44,12 +48,20 @@ pub(super) struct Connections<H> {
 }
 
 impl<H: Handler> Connections<H> {
-    pub(super) fn new(handler: H, settings: &Settings, drain: Drain, tally: Arc<Tally>) -> Rc<Self> {
+    pub(super) fn new(
+        handler: H,
+        settings: &Settings,
+        drain: Drain,
+        tally: Arc<Tally>,
+        certificates: Option<Arc<Certificates>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             handler: Rc::new(handler),
             http1: http1_builder(settings, true),
             http1_once: http1_builder(settings, false),
             http2: http2_builder(&tally),
+            certificates,
+            handshake_timeout: settings.tls.handshake_timeout,
             first_byte_timeout: settings.first_byte_timeout,
             first_header_timeout: settings.header_timeout.min(FIRST_HEADER_TIMEOUT),
             write_timeout: settings.write_timeout,
@@ -62,6 +74,10 @@ impl<H: Handler> Connections<H> {
     pub(super) async fn serve(self: Rc<Self>, socket: TcpStream, peer: Peer) -> Result<(), Closed> {
         // Without it an answer in two writes waits for the client's delayed acknowledgement.
         let _ = socket.set_nodelay(true);
+        if let Some(certificates) = self.certificates.clone() {
+            // Boxed, since its state would make the connections larger that need none of it.
+            return Box::pin(self.serve_tls(socket, peer, &certificates)).await;
+        }
         match self.protocol(&socket).await? {
             Protocol::Http1 => self.serve_http1(socket, peer).await,
             // Boxed, since it is rare and its state would make every connection's larger.
@@ -70,21 +86,50 @@ impl<H: Handler> Connections<H> {
         }
     }
 
-    /// Which protocol the client speaks.
-    async fn protocol(&self, socket: &TcpStream) -> Result<Protocol, Closed> {
-        let last_call = async {
-            self.drain.reached(Phase::Closing).await;
-            // A client that connected in the last moment has its first bytes under way.
-            sleep(LAST_CALL).await;
-        };
-        tokio::select! {
+    /// The same, behind TLS.
+    async fn serve_tls(
+        self: Rc<Self>,
+        socket: TcpStream,
+        peer: Peer,
+        certificates: &Certificates,
+    ) -> Result<(), Closed> {
+        let handshake = timeout(self.handshake_timeout, certificates.acceptor().accept(socket));
+        let stream = tokio::select! {
             biased;
-            told = timeout(self.first_byte_timeout, sniff(socket)) => told.unwrap_or(Err(Closed::FirstByte)),
-            () = last_call => Err(Closed::Drain),
+            done = handshake => match done {
+                Ok(Ok(stream)) => stream,
+                // The client left without a word, as load balancers do to see whether somebody listens.
+                Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+                Ok(Err(_)) | Err(_) => return Err(Closed::Tls),
+            },
+            () = self.last_call() => return Err(Closed::Drain),
+        };
+        if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) {
+            self.serve_http2(stream, peer).await
+        } else {
+            self.serve_http1(stream, peer).await
         }
     }
 
-    async fn serve_http1(self: Rc<Self>, socket: TcpStream, peer: Peer) -> Result<(), Closed> {
+    /// Which protocol the client speaks.
+    async fn protocol(&self, socket: &TcpStream) -> Result<Protocol, Closed> {
+        tokio::select! {
+            biased;
+            told = timeout(self.first_byte_timeout, sniff(socket)) => told.unwrap_or(Err(Closed::FirstByte)),
+            () = self.last_call() => Err(Closed::Drain),
+        }
+    }
+
+    /// The listener has closed, and a client that connected in the last moment has had time for its first bytes.
+    async fn last_call(&self) {
+        self.drain.reached(Phase::Closing).await;
+        sleep(LAST_CALL).await;
+    }
+
+    async fn serve_http1<S>(self: Rc<Self>, socket: S, peer: Peer) -> Result<(), Closed>
+    where
+        S: AsyncRead + AsyncWrite + Tcp + Unpin + 'static,
+    {
         let stream = Stream::new(socket, self.write_timeout);
         let has_begun = Rc::new(Cell::new(false));
         let service = service_fn({

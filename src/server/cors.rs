@@ -17,6 +17,8 @@ use crate::error::Error;
 pub struct Cors {
     allowed: Vec<String>,
     ours: Hosts,
+    /// What we speak, and its usual port.
+    scheme: (&'static str, u16),
 }
 
 impl Cors {
@@ -24,7 +26,8 @@ impl Cors {
     pub fn new(settings: &Settings) -> Self {
         let origins = settings.cors.allowed_origins.iter().chain([&settings.cors.public_origin]);
         let allowed = origins.filter(|origin| !origin.is_empty()).map(|origin| serialized(origin)).collect();
-        Self { allowed, ours: Hosts::new(settings) }
+        let scheme = if settings.tls.is_on() { ("https://", 443) } else { ("http://", 80) };
+        Self { allowed, ours: Hosts::new(settings), scheme }
     }
 
     /// Who calls. `authority` is where the request was sent to.
@@ -52,10 +55,11 @@ impl Cors {
 
     /// Whether the page came from the very address that it calls, under a name that can only be ours.
     fn is_our_own(&self, origin: &str, authority: Option<Authority<'_>>) -> bool {
-        // We speak plain HTTP; where TLS ends in front of us, `public_origin` names the origin.
-        let origin = origin.strip_prefix("http://").and_then(Authority::parse);
+        // Where TLS ends in front of us, `public_origin` names the origin.
+        let (scheme, port) = self.scheme;
+        let origin = origin.strip_prefix(scheme).and_then(Authority::parse);
         match (origin, authority) {
-            (Some(origin), Some(authority)) => origin.is_same(authority, 80) && self.ours.are_ours(authority),
+            (Some(origin), Some(authority)) => origin.is_same(authority, port) && self.ours.are_ours(authority),
             _ => false,
         }
     }

@@ -25,10 +25,12 @@ mod exchange;
 pub mod hosts;
 pub mod in_flight;
 pub mod listen;
+pub mod proxies;
 mod seats;
 pub mod settings;
 mod stream;
 pub mod tally;
+pub mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,7 @@ use self::listen::Listeners;
 use self::seats::Seats;
 use self::settings::Settings;
 use self::tally::Tally;
+use self::tls::Certificates;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +83,7 @@ struct Thread {
 }
 
 impl Servers {
-    /// Starts one worker for each socket of `listeners`. `make` is called once in each worker's thread, inside its
+    /// Starts one worker for each socket of `listeners`; with `certificates` it speaks TLS. `make` is called once in each worker's thread, inside its
     /// runtime, and makes what answers there.
     ///
     /// # Errors
@@ -90,13 +93,14 @@ impl Servers {
         settings: &Settings,
         drain: &Drain,
         tally: &Arc<Tally>,
+        certificates: Option<&Arc<Certificates>>,
         make: impl Fn() -> H + Clone + Send + 'static,
     ) -> io::Result<Self> {
         let address = listeners.address();
         let seats = Seats::new(settings, Arc::clone(tally));
         let mut servers = Self { address, drain: drain.clone(), workers: Vec::new() };
         for (number, listener) in listeners.into_sockets().into_iter().enumerate() {
-            let worker = Worker::new(listener, settings, drain, tally, &seats);
+            let worker = Worker::new(listener, settings, drain, tally, &seats, certificates.cloned());
             match servers.spawn(number, worker, make.clone()) {
                 Ok(thread) => servers.workers.push(thread),
                 Err(error) => {

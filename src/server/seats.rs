@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::proxies::Proxies;
 use super::settings::Settings;
 use super::tally::{Closed, Tally};
 
@@ -16,6 +17,8 @@ use super::tally::{Closed, Tally};
 pub(super) struct Seats {
     limit: usize,
     limit_per_address: usize,
+    /// They stand for many, so they have no cap as an address.
+    proxies: Proxies,
     taken: Mutex<Taken>,
     tally: Arc<Tally>,
 }
@@ -39,18 +42,20 @@ impl Seats {
             None => settings.connections,
         };
         let limit_per_address = settings.connections_per_address;
-        Arc::new(Self { limit, limit_per_address, taken: Mutex::default(), tally })
+        let proxies = Proxies::new(settings);
+        Arc::new(Self { limit, limit_per_address, proxies, taken: Mutex::default(), tally })
     }
 
     /// A seat for a connection from `address`, or why there is none.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Seat, Closed> {
+        let limit_per_address = if self.proxies.include(address) { self.limit } else { self.limit_per_address };
         let address = Address::of(address);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.all >= self.limit {
             return Err(Closed::Full);
         }
         let count = taken.by_address.entry(address).or_default();
-        if *count >= self.limit_per_address {
+        if *count >= limit_per_address {
             if *count == 0 {
                 taken.by_address.remove(&address);
             }
@@ -144,6 +149,16 @@ mod tests {
         drop(second);
         let _again = seats.take(ip("192.0.2.1")).unwrap();
         assert_eq!(seats.tally.open(), 4);
+    }
+
+    #[test]
+    fn lim7_a_trusted_proxy_stands_for_many_addresses() {
+        let (trusted_proxies, tally) = (vec!["10.0.0.0/8".parse().unwrap()], Arc::new(Tally::default()));
+        let settings = Settings { connections: 3, connections_per_address: 1, trusted_proxies, ..Settings::default() };
+        let seats = Seats::new(&settings, tally);
+        let _taken = [seats.take(ip("10.0.0.1")).unwrap(), seats.take(ip("10.0.0.1")).unwrap()];
+        let _third = seats.take(ip("192.0.2.1")).unwrap();
+        assert_eq!(seats.take(ip("10.0.0.1")).unwrap_err(), Closed::Full);
     }
 
     #[test]

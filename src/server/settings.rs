@@ -1,7 +1,10 @@
 //! `[server]`, `[server.cors]` and `[admin]`: the two listeners and what they take.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::config::{Section, WAIT, WAIT_OR_NONE};
 
@@ -21,7 +24,7 @@ pub struct Settings {
     /// `header_timeout`: how long a request's header may take; it is also how long an idle connection is kept
     /// (hyper has one timer for both).
     pub header_timeout: Duration,
-    /// `read_timeout`: how long a body may take; a second more for each 64 KiB announced.
+    /// `read_timeout`: how long a body may take; a second more for each 64 KiB that came, but no longer at a standstill.
     pub read_timeout: Duration,
     /// `write_timeout`: how long a client may leave an answer unread without any progress.
     pub write_timeout: Duration,
@@ -33,8 +36,12 @@ pub struct Settings {
     pub requests_in_flight: usize,
     /// `shutdown_grace`: how long paid calls in flight may go on after SIGTERM.
     pub shutdown_grace: Duration,
+    /// `trusted_proxies`: whose `Forwarded` and `X-Forwarded-For` are believed; empty: nobody's.
+    pub trusted_proxies: Vec<IpNet>,
     /// `allowed_hosts`: our own names; with names here, another Host is 421.
     pub allowed_hosts: Vec<String>,
+    /// `[server.tls]`.
+    pub tls: Tls,
     /// `[server.cors]`.
     pub cors: Cors,
 }
@@ -59,9 +66,43 @@ impl Settings {
             ),
             requests_in_flight: section.within("requests_in_flight", &base.requests_in_flight, 1..=1_000_000),
             shutdown_grace: section.within("shutdown_grace", &base.shutdown_grace, WAIT_OR_NONE),
+            trusted_proxies: section.value("trusted_proxies", &base.trusted_proxies),
             allowed_hosts: section.value("allowed_hosts", &base.allowed_hosts),
+            tls: Tls::read(&mut section.section("tls"), &base.tls),
             cors: Cors::read(&mut section.section("cors"), &base.cors),
         }
+    }
+}
+
+/// `[server.tls]`: with both files the public listener speaks TLS, and nothing else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tls {
+    /// `certificate`: a file with our certificate and those that lead to its authority.
+    pub certificate: Option<PathBuf>,
+    /// `key`: a file with its key.
+    pub key: Option<PathBuf>,
+    /// `handshake_timeout`: from accept to the end of the handshake.
+    pub handshake_timeout: Duration,
+}
+
+impl Tls {
+    fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self {
+            certificate: section.value("certificate", &base.certificate),
+            key: section.value("key", &base.key),
+            handshake_timeout: section.within("handshake_timeout", &base.handshake_timeout, WAIT),
+        }
+    }
+
+    /// Whether it is spoken.
+    pub const fn is_on(&self) -> bool {
+        self.certificate.is_some() && self.key.is_some()
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { certificate: None, key: None, handshake_timeout: Duration::from_secs(5) }
     }
 }
 
@@ -98,7 +139,9 @@ impl Default for Settings {
             connections_per_address: 1024,
             requests_in_flight: 16_384,
             shutdown_grace: Duration::from_secs(130),
+            trusted_proxies: Vec::new(),
             allowed_hosts: Vec::new(),
+            tls: Tls::default(),
             cors: Cors::default(),
         }
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
+use tokio_rustls::server::TlsStream;
 
 /// A socket with a write timeout and a gentle end.
 #[derive(Debug)]
@@ -51,11 +52,29 @@ impl<S> Stream<S> {
     }
 }
 
-impl Stream<TcpStream> {
+/// A client's connection as TCP sees it.
+pub(super) trait Tcp {
+    /// The socket.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Tcp for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Tcp for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+impl<S: Tcp> Stream<S> {
     /// Closes the socket by a reset, so that nobody takes its end for the end of an answer.
     pub(super) fn reset(self) {
         // If it fails, the socket has been reset already.
-        let _ = self.socket.set_zero_linger();
+        let _ = self.socket.socket().set_zero_linger();
     }
 }
 

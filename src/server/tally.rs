@@ -12,6 +12,8 @@ pub enum Closed {
     AddressFull,
     /// No protocol could be told from what came within `server.first_byte_timeout`.
     FirstByte,
+    /// There was no TLS handshake, or none within `server.tls.handshake_timeout`.
+    Tls,
     /// No complete request header came in time; an idle connection ends so too.
     Header,
     /// The client did not read for `server.write_timeout`.
@@ -30,10 +32,11 @@ pub enum Closed {
 
 impl Closed {
     /// All reasons.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Full,
         Self::AddressFull,
         Self::FirstByte,
+        Self::Tls,
         Self::Header,
         Self::Write,
         Self::Idle,
@@ -49,6 +52,7 @@ impl Closed {
             Self::Full => "full",
             Self::AddressFull => "address_full",
             Self::FirstByte => "first_byte_timeout",
+            Self::Tls => "tls",
             Self::Header => "header_timeout",
             Self::Write => "write_timeout",
             Self::Idle => "idle",
@@ -70,6 +74,7 @@ pub struct Tally {
     full: AtomicU64,
     address_full: AtomicU64,
     first_byte: AtomicU64,
+    tls: AtomicU64,
     header: AtomicU64,
     write: AtomicU64,
     idle: AtomicU64,
@@ -131,6 +136,7 @@ impl Tally {
             Closed::Full => &self.full,
             Closed::AddressFull => &self.address_full,
             Closed::FirstByte => &self.first_byte,
+            Closed::Tls => &self.tls,
             Closed::Header => &self.header,
             Closed::Write => &self.write,
             Closed::Idle => &self.idle,

@@ -268,6 +268,8 @@ labels! {
         AddressFull = "address_full",
         /// No first byte in time.
         FirstByte = "first_byte_timeout",
+        /// No TLS handshake, or none in time.
+        Tls = "tls",
         /// No complete header in time; also an idle connection.
         Header = "header_timeout",
         /// The client did not read.

@@ -77,6 +77,7 @@ pub struct Metrics {
     /// Panics that were caught.
     pub panics: IntCounter,
     restart_needed: IntGaugeVec,
+    certificate_expiry: IntGaugeVec,
     refreshes: Mutex<Vec<Refresh>>,
     process: Process,
     registry: Registry,
@@ -134,6 +135,11 @@ impl Metrics {
                 "config_restart_needed",
                 "1 for a key whose new value waits for a restart.",
                 &["key"],
+            )?,
+            certificate_expiry: make.gauge_vector(
+                "tls_certificate_expiry_seconds",
+                "Seconds until the listener's certificate expires; less than 0, it has.",
+                &["listener"],
             )?,
             degraded: make.gauges("degraded", "1 while this does not work; hits go on.")?,
             log_lines_dropped: make
@@ -207,6 +213,11 @@ impl Metrics {
         for key in keys {
             self.restart_needed.with_label_values(&[key]).set(1);
         }
+    }
+
+    /// Shows how long the public listener's certificate is still valid. Without TLS there is nothing to show.
+    pub fn certificate_expires_in(&self, seconds: i64) {
+        self.certificate_expiry.with_label_values(&["public"]).set(seconds);
     }
 
     /// Counts what a reload has changed, by the first part of each key.

@@ -95,11 +95,6 @@ impl Record {
         self.route
     }
 
-    /// The client's address, where it is not the peer's.
-    pub const fn client(&mut self, address: IpAddr) {
-        self.client = address;
-    }
-
     /// The team that asks.
     pub fn team(&mut self, team: &Arc<str>) {
         self.team = Some(Arc::clone(team));

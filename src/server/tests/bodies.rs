@@ -119,12 +119,12 @@ async fn f21_r38_a_body_that_ends_early_is_aborted() {
 async fn lim8_bodies_share_a_memory_and_give_it_back() {
     let mut server = Running::start(Settings { read_timeout: BOUND, ..small() });
     let mut first = server.connect().await;
-    first.send(post("/read", "Content-Length: 1000\r\n") + "part").await;
+    first.send(post("/read", "Content-Length: 1000\r\n") + &"x".repeat(999)).await;
     assert_eq!(server.event().await, Event::Began("/read".to_owned()));
-    connections::assert_until(|| server.known.memory.used() == 1000).await;
+    connections::assert_until(|| server.known.memory.used() == 999).await;
 
     let mut second = server.connect().await;
-    second.send(post("/read", "Content-Length: 501\r\nExpect: 100-continue\r\n")).await;
+    second.send(post("/read", "Content-Length: 502\r\nExpect: 100-continue\r\n")).await;
     let refused = second.rest().await;
     assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("server.body_memory"), "{refused}");
 
@@ -132,13 +132,51 @@ async fn lim8_bodies_share_a_memory_and_give_it_back() {
     let chunk = format!("1f4\r\n{}\r\n", "x".repeat(500));
     third.send(post("/read", "Transfer-Encoding: chunked\r\n") + &chunk + "1\r\nx\r\n0\r\n\r\n").await;
     assert!(third.rest().await.starts_with("HTTP/1.1 503 "));
-    assert_eq!(server.known.memory.used(), 1000);
+    assert_eq!(server.known.memory.used(), 999);
 
     let mut fourth = server.connect().await;
     assert!(fourth.ask(post("/read", "Content-Length: 500\r\n") + &"x".repeat(500)).await.ends_with("500 bytes"));
 
     drop(first);
     connections::assert_until(|| server.known.memory.used() == 0).await;
+}
+
+#[tokio::test]
+async fn lim8_t66_a_body_that_is_only_announced_takes_no_memory_from_others() {
+    let mut server = Running::start(Settings { read_timeout: BOUND, ..small() });
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        let mut client = server.connect().await;
+        client.send(post("/read", "Content-Length: 1000\r\n") + "x").await;
+        assert_eq!(server.event().await, Event::Began("/read".to_owned()));
+        waiting.push(client);
+    }
+    connections::assert_until(|| server.known.memory.used() == 20).await;
+    let mut good = server.connect().await;
+    assert!(good.ask(post("/read", "Content-Length: 1000\r\n") + &"x".repeat(1000)).await.ends_with("1000 bytes"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lim4_h23_the_time_for_a_body_follows_what_came_and_never_a_standstill() {
+    let limits = Limits::new(&Settings { read_timeout: Duration::from_secs(30), ..Settings::default() });
+    let start = tokio::time::Instant::now();
+    let (mut now, mut deadline) = (start, start + Duration::from_secs(30));
+    // A burst of 31 MiB buys no more than the next thirty seconds.
+    deadline = limits.allow(deadline, now, 31 << 20);
+    assert_eq!(deadline, now + Duration::from_secs(30));
+    // A byte now and then does not put the end off.
+    for _ in 0..100 {
+        now += Duration::from_millis(290);
+        deadline = limits.allow(deadline, now, 1);
+    }
+    assert!(deadline < start + Duration::from_secs(31), "{:?}", deadline - start);
+    // 64 KiB a second may go on for ever.
+    for second in 1..1000 {
+        now = start + Duration::from_secs(second);
+        let before = deadline;
+        deadline = limits.allow(deadline, now, 64 << 10);
+        assert!(deadline > now && deadline >= before.min(now + Duration::from_secs(30)));
+    }
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ fn serve() -> (DuplexStream, JoinHandle<Result<(), Closed>>) {
         gate: Arc::new(Semaphore::new(0)),
         events: sender,
     };
-    let connections = Connections::new(Trivial(known), &settings, Drain::new(), Arc::new(Tally::default()));
+    let connections = Connections::new(Trivial(known), &settings, Drain::new(), Arc::new(Tally::default()), None);
     let (client, socket) = duplex(64 << 10);
     let peer = Peer { address: "192.0.2.1:600".parse().unwrap() };
     (client, spawn_local(connections.serve_http2(socket, peer)))

@@ -73,7 +73,7 @@ impl Running {
             let known = known.clone();
             move || Trivial(known.clone())
         };
-        let servers = Servers::start(listeners, &settings, &drain, &tally, make).unwrap();
+        let servers = Servers::start(listeners, &settings, &drain, &tally, None, make).unwrap();
         Self { servers, drain, tally, known, events }
     }
 

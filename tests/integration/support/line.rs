@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -28,8 +29,15 @@ enum Sender {
 impl Line {
     /// A connection that speaks HTTP/1.1.
     pub async fn http1(address: SocketAddr) -> Self {
-        let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
-        let (sender, connection) = http1::handshake(stream).await.unwrap();
+        Self::http1_over(address, TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// The same, over a stream to that address.
+    pub async fn http1_over<S>(address: SocketAddr, stream: S) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         // How it ends is told to whoever reads an answer.
         let driver = tokio::spawn(async move { _ = connection.await });
         Self { address, sender: Sender::Http1(sender), driver }
@@ -37,7 +45,15 @@ impl Line {
 
     /// A connection that speaks HTTP/2 by prior knowledge.
     pub async fn http2(address: SocketAddr) -> Self {
-        let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        Self::http2_over(address, TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// The same, over a stream to that address.
+    pub async fn http2_over<S>(address: SocketAddr, stream: S) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = TokioIo::new(stream);
         let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
         let driver = tokio::spawn(async move { _ = connection.await });
         Self { address, sender: Sender::Http2(sender), driver }

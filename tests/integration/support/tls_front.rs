@@ -9,7 +9,7 @@ use rustls::pki_types::PrivateKeyDer;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// Who signs certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -25,6 +25,28 @@ impl Authority {
     /// Its certificate, for those who trust it.
     pub fn pem(&self) -> String {
         self.0.pem()
+    }
+
+    /// A certificate for `name` until the beginning of `year`, signed by it, and its key: both PEM.
+    pub fn certificate(&self, name: &str, year: i32) -> (String, String) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_after = date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// A client's side that trusts it alone and offers these protocols.
+    pub fn connector(&self, protocols: &[&str]) -> TlsConnector {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        TlsConnector::from(Arc::new(config))
     }
 
     /// A server's side with a certificate for `name` until the beginning of `year`, signed by it.
