@@ -10,8 +10,9 @@ use toml::Table;
 
 use super::contestants::{Bench, Launch, Places, Program, Who};
 use super::drive::Drive;
-use super::process::{Folder, Process, is_here};
+use super::process::{Folder, is_here};
 use super::requests::Kind;
+use super::single::held;
 
 /// `load gate`.
 #[derive(Args)]
@@ -64,7 +65,7 @@ impl Gate {
             figures.push(Figure { name: hit, gateway: ours[1], bare });
         }
         for (connections, name) in [(1_000, "memory_1000_idle"), (10_000, "memory_10000_idle")] {
-            let of = |who| idle(&bench, who, connections);
+            let of = |who| held(&bench, who, connections).map(|memory| memory as f64);
             figures.push(Figure { name, gateway: of(Who::Gateway)?, bare: of(Who::Bare)? });
         }
         let file = recorded();
@@ -88,7 +89,11 @@ impl Gate {
             println!("{name:<20} {gateway:>10.1} {bare:>10.1} {:>7.3} {before:>9.3}{verdict}", figure.ratio());
         }
         if !fine {
-            println!("worse than {} says by more than {:.0} %; if that is meant:\n  {AGAIN}", file.display(), TOLERANCE * 100.0);
+            println!(
+                "worse than {} says by more than {:.0} %; if that is meant:\n  {AGAIN}",
+                file.display(),
+                TOLERANCE * 100.0
+            );
         }
         Ok(fine)
     }
@@ -129,7 +134,8 @@ impl Counter<'_> {
         }
         contestant.end()?;
         if let Some(folder) = &self.gate.keep {
-            let name = format!("{:?}-{who:?}-{}.txt", self.counted, kind.map_or("none".into(), |kind| format!("{kind:?}")));
+            let name =
+                format!("{:?}-{who:?}-{}.txt", self.counted, kind.map_or("none".into(), |kind| format!("{kind:?}")));
             std::fs::copy(&file, folder.join(name.to_lowercase()))?;
         }
         let text = std::fs::read_to_string(&file)?;
@@ -166,21 +172,13 @@ impl Counted {
     }
 }
 
-/// Memory in KiB with so many connections that have polled once and are silent.
-fn idle(bench: &Bench, who: Who, connections: usize) -> io::Result<f64> {
-    let contestant = bench.launch(who, &Launch::default())?;
-    let clients = bench.driver(&contestant, Drive { connections, ..Drive::new(Kind::Idle) })?;
-    let memory = contestant.process.as_ref().map_or(0, Process::settled_memory);
-    drop(clients);
-    Ok(memory as f64)
-}
-
 fn recorded() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/load/recorded.toml")
 }
 
 fn record(figures: &[Figure]) -> String {
-    let mut text = format!("# What a request of the gateway costs, as a ratio to the bare pass-through. Made by:\n#   {AGAIN}\n");
+    let mut text =
+        format!("# What a request of the gateway costs, as a ratio to the bare pass-through. Made by:\n#   {AGAIN}\n");
     for figure in figures {
         let Figure { name, gateway, bare } = figure;
         // Writing to a string cannot fail.
