@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Args;
 use serde_json::Value;
@@ -18,13 +18,14 @@ use super::upstream;
 /// A run: its folder, and the upstream that all share.
 pub struct Bench {
     folder: PathBuf,
-    upstream: Process,
+    /// Ends with this value.
+    _upstream: Process,
     upstream_address: SocketAddr,
-    started: AtomicU32,
+    started: AtomicU64,
     /// Whether everybody speaks TLS, with the certificate in the folder.
     tls: bool,
     /// Where processes run.
-    pub places: Places,
+    places: Places,
     /// The gateway.
     program: PathBuf,
 }
@@ -83,7 +84,15 @@ impl Bench {
         }
         let mut upstream = Process::start(&mut command, folder.join("upstream.txt"))?;
         let upstream_address = upstream.serving(said)?;
-        Ok(Self { folder: folder.to_owned(), upstream, upstream_address, started: AtomicU32::new(0), tls, places, program: program.program.clone() })
+        Ok(Self {
+            folder: folder.to_owned(),
+            _upstream: upstream,
+            upstream_address,
+            started: AtomicU64::new(0),
+            tls,
+            places,
+            program: program.program.clone(),
+        })
     }
 
     /// Starts somebody, who then serves.
@@ -162,9 +171,19 @@ impl Bench {
         Ok(serde_json::from_slice(&body)?)
     }
 
-    /// The upstream's own CPU.
-    pub fn upstream_cpu(&self) -> f64 {
-        self.upstream.cpu()
+    /// Numbers of submissions that nobody else uses, a thousand million of them.
+    pub fn fresh_numbers(&self) -> u64 {
+        (self.started.fetch_add(1, Ordering::Relaxed) + 1) * 1_000_000_000
+    }
+
+    /// Where files may be written.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The gateway that is measured.
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 }
 

@@ -126,7 +126,8 @@ impl Drive {
         }
         let seconds = begun.elapsed().as_secs_f64();
         latencies.sort_unstable();
-        let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize).map_or(0.0, |one| f64::from(*one));
+        let at =
+            |share: f64| latencies.get((latencies.len() as f64 * share) as usize).map_or(0.0, |one| f64::from(*one));
         let (failed, first_failure) = shared.failures.lock().unwrap().clone();
         let requests = latencies.len() as u64;
         tell(&Made { requests, seconds, failed, first_failure, p50: at(0.5) / 10.0, p99: at(0.99) / 10.0 })
@@ -186,7 +187,6 @@ impl Shared {
             took.push(u32::try_from(due.elapsed().as_nanos() / 100).unwrap_or(u32::MAX));
         }
     }
-
 }
 
 /// One request and its whole answer, which must be a good one.

@@ -10,8 +10,9 @@ use toml::Table;
 
 use super::contestants::{Bench, Launch, Places, Program, Who};
 use super::drive::Drive;
-use super::process::{Folder, Process, is_here};
+use super::process::{Folder, is_here};
 use super::requests::Kind;
+use super::single::held;
 
 /// `load gate`.
 #[derive(Args)]
@@ -19,12 +20,18 @@ pub struct Gate {
     /// Writes what was measured to the file that later runs are compared with.
     #[arg(long)]
     record: bool,
+    /// How many connections ask. One after the other is the most repeatable; 16 keep the gateway busy.
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    /// Keeps what valgrind wrote, for `callgrind_annotate`, in this folder.
+    #[arg(long)]
+    keep: Option<PathBuf>,
     #[command(flatten)]
     program: Program,
 }
 
 /// What is counted by a tool that runs the program.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Counted {
     Instructions,
     Syscalls,
@@ -51,13 +58,14 @@ impl Gate {
             (Counted::Instructions, "instructions_poll", "instructions_hit"),
             (Counted::Syscalls, "syscalls_poll", "syscalls_hit"),
         ] {
-            let bare = counted.of(&bench, folder.path(), Who::Bare, &[Kind::Polls])?[0];
-            let ours = counted.of(&bench, folder.path(), Who::Gateway, &[Kind::Polls, Kind::Hits])?;
+            let counter = Counter { counted, bench: &bench, folder: folder.path(), gate: self };
+            let bare = counter.costs(Who::Bare, &[Kind::Polls])?[0];
+            let ours = counter.costs(Who::Gateway, &[Kind::Polls, Kind::Hits])?;
             figures.push(Figure { name: poll, gateway: ours[0], bare });
             figures.push(Figure { name: hit, gateway: ours[1], bare });
         }
         for (connections, name) in [(1_000, "memory_1000_idle"), (10_000, "memory_10000_idle")] {
-            let of = |who| idle(&bench, who, connections);
+            let of = |who| held(&bench, who, connections).map(|memory| memory as f64);
             figures.push(Figure { name, gateway: of(Who::Gateway)?, bare: of(Who::Bare)? });
         }
         let file = recorded();
@@ -81,7 +89,11 @@ impl Gate {
             println!("{name:<20} {gateway:>10.1} {bare:>10.1} {:>7.3} {before:>9.3}{verdict}", figure.ratio());
         }
         if !fine {
-            println!("worse than {} says by more than {:.0} %; if that is meant:\n  {AGAIN}", file.display(), TOLERANCE * 100.0);
+            println!(
+                "worse than {} says by more than {:.0} %; if that is meant:\n  {AGAIN}",
+                file.display(),
+                TOLERANCE * 100.0
+            );
         }
         Ok(fine)
     }
@@ -93,47 +105,65 @@ impl Figure {
     }
 }
 
-impl Counted {
+/// What counts: a tool around the program.
+struct Counter<'g> {
+    counted: Counted,
+    bench: &'g Bench,
+    folder: &'g Path,
+    gate: &'g Gate,
+}
+
+impl Counter<'_> {
     /// What one request of each kind costs: a run with requests less a run with none but those that prepare it.
-    fn of(self, bench: &Bench, folder: &Path, who: Who, kinds: &[Kind]) -> io::Result<Vec<f64>> {
-        let none = self.total(bench, folder, who, None)?;
-        let requests = self.requests();
-        let cost = |kind: &Kind| Ok((self.total(bench, folder, who, Some(*kind))? - none) / requests as f64);
+    fn costs(&self, who: Who, kinds: &[Kind]) -> io::Result<Vec<f64>> {
+        let none = self.total(who, None)?;
+        let cost = |kind: &Kind| Ok((self.total(who, Some(*kind))? - none) / self.counted.requests() as f64);
         kinds.iter().map(cost).collect()
     }
 
     /// What a whole run costs.
-    fn total(self, bench: &Bench, folder: &Path, who: Who, kind: Option<Kind>) -> io::Result<f64> {
-        let file = folder.join("counted.txt");
-        let launch = Launch { wrap: self.wrap(&file), ..Launch::default() };
-        let contestant = bench.launch(who, &launch)?;
-        let drive = Drive { connections: 16, users: 64, ..Drive::new(Kind::Polls) };
+    fn total(&self, who: Who, kind: Option<Kind>) -> io::Result<f64> {
+        let file = self.folder.join("counted.txt");
+        let contestant = self.bench.launch(who, &Launch { wrap: self.counted.wrap(&file), ..Launch::default() })?;
+        let drive = Drive { connections: self.gate.connections, users: 64, ..Drive::new(Kind::Polls) };
         // Connections to the upstream, hot entries and lazy tables are made by these.
-        bench.drive(&contestant, Drive { requests: Some(WARM), ..drive.clone() })?;
-        bench.drive(&contestant, Drive { kind: Kind::Hits, requests: Some(WARM), ..drive.clone() })?;
+        self.bench.drive(&contestant, Drive { requests: Some(WARM), ..drive.clone() })?;
+        self.bench.drive(&contestant, Drive { kind: Kind::Hits, requests: Some(WARM), ..drive.clone() })?;
         if let Some(kind) = kind {
-            bench.drive(&contestant, Drive { kind, requests: Some(self.requests()), ..drive })?;
+            self.bench.drive(&contestant, Drive { kind, requests: Some(self.counted.requests()), ..drive })?;
         }
         contestant.end()?;
+        if let Some(folder) = &self.gate.keep {
+            let name =
+                format!("{:?}-{who:?}-{}.txt", self.counted, kind.map_or("none".into(), |kind| format!("{kind:?}")));
+            std::fs::copy(&file, folder.join(name.to_lowercase()))?;
+        }
         let text = std::fs::read_to_string(&file)?;
-        let total = text.lines().find_map(|line| match self {
-            Self::Instructions => line.strip_prefix("summary:")?.trim().parse::<f64>().ok(),
-            Self::Syscalls => line.trim_end().strip_suffix(" total")?.split_whitespace().nth(3)?.parse().ok(),
-        });
+        let total = text.lines().find_map(|line| self.counted.read(line));
         total.ok_or_else(|| io::Error::other(format!("no total in {text}")))
     }
+}
 
-    fn wrap(self, file: &Path) -> Vec<String> {
-        let file = file.display();
-        let words: Vec<String> = match self {
-            Self::Instructions => {
-                vec!["valgrind".into(), "--tool=callgrind".into(), "-q".into(), format!("--callgrind-out-file={file}")]
-            }
-            Self::Syscalls => vec!["strace".into(), "-f".into(), "-c".into(), "-o".into(), file.to_string()],
-        };
-        words
+impl Counted {
+    /// The total, if this line of the tool's file has it.
+    fn read(self, line: &str) -> Option<f64> {
+        match self {
+            Self::Instructions => line.strip_prefix("summary:")?.trim().parse().ok(),
+            Self::Syscalls => line.trim_end().strip_suffix(" total")?.split_whitespace().nth(3)?.parse().ok(),
+        }
     }
 
+    /// The tool, told to write there.
+    fn wrap(self, file: &Path) -> Vec<String> {
+        let file = file.display();
+        let line = match self {
+            Self::Instructions => format!("valgrind --tool=callgrind -q --callgrind-out-file={file}"),
+            Self::Syscalls => format!("strace -f -c -o {file}"),
+        };
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    /// How many requests are counted.
     fn requests(self) -> u64 {
         match self {
             Self::Instructions => 2_000,
@@ -142,21 +172,13 @@ impl Counted {
     }
 }
 
-/// Memory in KiB with so many connections that have polled once and are silent.
-fn idle(bench: &Bench, who: Who, connections: usize) -> io::Result<f64> {
-    let contestant = bench.launch(who, &Launch::default())?;
-    let clients = bench.driver(&contestant, Drive { connections, ..Drive::new(Kind::Idle) })?;
-    let memory = contestant.process.as_ref().map_or(0, Process::settled_memory);
-    drop(clients);
-    Ok(memory as f64)
-}
-
 fn recorded() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/load/recorded.toml")
 }
 
 fn record(figures: &[Figure]) -> String {
-    let mut text = format!("# What a request of the gateway costs, as a ratio to the bare pass-through. Made by:\n#   {AGAIN}\n");
+    let mut text =
+        format!("# What a request of the gateway costs, as a ratio to the bare pass-through. Made by:\n#   {AGAIN}\n");
     for figure in figures {
         let Figure { name, gateway, bare } = figure;
         // Writing to a string cannot fail.

@@ -24,15 +24,20 @@
 
 mod bare;
 mod certificate;
+mod compare;
 mod contestants;
 mod drive;
 mod driver;
 mod gate;
 mod nginx;
 mod process;
+mod race;
 mod requests;
+mod single;
+mod table;
 mod upstream;
 mod wire;
+mod work;
 
 use std::process::ExitCode;
 
@@ -49,6 +54,8 @@ struct Arguments {
 enum Mode {
     /// What hardly moves: instructions, syscalls and memory, against the record.
     Gate(gate::Gate),
+    /// CPU, latency and memory beside nginx and the bare pass-through.
+    Compare(compare::Compare),
     /// The floor of the stack, as a process.
     Bare(bare::Bare),
     /// A light upstream, as a process.
@@ -62,6 +69,7 @@ fn main() -> ExitCode {
     let Ok(arguments) = Arguments::try_parse().map_err(|error| error.print()) else { return ExitCode::from(2) };
     let outcome = match arguments.mode {
         Some(Mode::Gate(gate)) => gate.run(),
+        Some(Mode::Compare(compare)) => compare.run().map(|()| true),
         Some(Mode::Bare(bare)) => bare.run().map(|()| true),
         Some(Mode::Upstream(upstream)) => upstream.run().map(|()| true),
         Some(Mode::Drive(drive)) => drive.run().map(|()| true),

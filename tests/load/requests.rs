@@ -45,7 +45,8 @@ impl Requests {
             Kind::Big => these.template = Some(template(&header, &image())),
             Kind::Hits => {
                 let count = drive.users.max(VARIETY);
-                these.ready = (0..count).map(|number| submission(&header, number % VARIETY, number % drive.users)).collect();
+                these.ready =
+                    (0..count).map(|number| submission(&header, number % VARIETY, number % drive.users)).collect();
             }
             Kind::Polls | Kind::Idle => {
                 for number in 0..VARIETY {

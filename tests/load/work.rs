@@ -1,0 +1,103 @@
+//! What grows with the work, and what must not: CPU of a request and memory with many entries and many users.
+
+use std::io;
+
+use super::compare::{Compare, tell};
+use super::contestants::{Bench, Contestant, Launch, Who};
+use super::drive::Drive;
+use super::process::Process;
+use super::race::{middle, slice};
+use super::requests::Kind;
+use super::table::{Goal, Row};
+
+/// With one, with many, and with a million.
+pub fn grows(compare: &Compare, bench: &Bench) -> io::Result<()> {
+    let entries: &[u64] = if compare.full { &[10_000, 1_000_000] } else { &[10_000] };
+    let users: &[u64] = if compare.full { &[1_000, 1_000_000] } else { &[1_000] };
+    // Jobs that nobody polls would be polled by the gateway itself meanwhile, and these here never end.
+    let environment = vec![
+        ("REELGATE_POLLS__WATCH", "6h".to_owned()),
+        ("REELGATE_DEDUP__MAX_ENTRIES", "2000000".to_owned()),
+        ("REELGATE_LEDGER__MAX_JOBS", "2000000".to_owned()),
+    ];
+    let launch = || Launch { environment: environment.clone(), ..Launch::default() };
+    let few = bench.launch(Who::Gateway, &launch())?;
+    let many = bench.launch(Who::Gateway, &launch())?;
+    let mut made = 0;
+    for count in entries {
+        let before = memory(&many);
+        let more = Drive {
+            connections: 128,
+            requests: Some(count - made),
+            seed: bench.fresh_numbers(),
+            ..Drive::new(Kind::New)
+        };
+        bench.drive(&many, more)?;
+        let each = (memory(&many) - before) * 1024.0 / (count - made) as f64;
+        made = *count;
+        let from = "entry, job, owners, spend: all that is kept".into();
+        tell(Row {
+            what: format!("memory of each of {count} entries"),
+            measured: each,
+            unit: "bytes",
+            goal: None,
+            from,
+        });
+        flat(compare, bench, [&few, &many], &format!("{count} entries"), |kind| compare.drive(kind))?;
+    }
+    many.end()?;
+    for count in users {
+        let many = bench.launch(Who::Gateway, &launch())?;
+        bench.drive(&many, Drive { users: *count, ..compare.drive(Kind::Hits) }).map(drop)?;
+        let before = memory(&many);
+        let all = Drive { users: *count, requests: Some(*count), ..Drive::new(Kind::Hits) };
+        bench.drive(&many, all)?;
+        let goal = (*count == 1_000_000).then_some(Goal { solid: f64::INFINITY, moonshot: 64.0 });
+        let measured = (memory(&many) - before) / 1024.0;
+        tell(Row {
+            what: format!("memory of {count} limited users"),
+            measured,
+            unit: "MiB",
+            goal,
+            from: String::new(),
+        });
+        flat(compare, bench, [&few, &many], &format!("{count} users"), |kind| Drive {
+            users: *count,
+            ..compare.drive(kind)
+        })?;
+    }
+    Ok(())
+}
+
+/// CPU of polls and hits with many, over those with few.
+fn flat(
+    compare: &Compare,
+    bench: &Bench,
+    [few, many]: [&Contestant; 2],
+    what: &str,
+    drive: impl Fn(Kind) -> Drive,
+) -> io::Result<()> {
+    for kind in [Kind::Polls, Kind::Hits] {
+        let (mut with_few, mut with_many) = (Vec::new(), Vec::new());
+        for _ in 0..compare.rounds {
+            with_few.push(slice(bench, few, compare.drive(kind))?.cpu);
+            with_many.push(slice(bench, many, drive(kind))?.cpu);
+        }
+        let (with_few, with_many) = (middle(with_few), middle(with_many));
+        let goal = Some(Goal { solid: 1.15, moonshot: 1.05 });
+        let from = format!("{with_many:.1} us, {with_few:.1} us");
+        tell(Row {
+            what: format!("CPU of {kind:?}, {what}"),
+            measured: with_many / with_few,
+            unit: "x with few",
+            goal,
+            from,
+        });
+    }
+    Ok(())
+}
+
+/// Memory in KiB, when what is written later has been.
+fn memory(contestant: &Contestant) -> f64 {
+    contestant.process.as_ref().map_or(0.0, |process| Process::settled_memory(process) as f64)
+}
