@@ -141,6 +141,12 @@ impl Compare {
         let mut race = Race::start(bench, &with_nginx(who, Nginx::Cache, &launch))?;
         race.run(&self.drive(Kind::Hits), self.rounds)?;
         against(&race, "CPU of a hit (nginx: its cache)", Some(Goal { solid: 0.65, moonshot: 0.5 }));
+        let repeated = race.of("gateway", |slice| slice.cpu);
+        race.racers.truncate(1);
+        race.run(&self.drive(Kind::Varied), self.rounds)?;
+        let measured = race.of("gateway", |slice| slice.cpu) / repeated;
+        let (what, unit) = ("CPU of a hit in a text that is new".into(), "x a text that is known");
+        tell(Row { what, measured, unit, goal: None, from: race.told() });
         Ok(())
     }
 
