@@ -98,7 +98,7 @@ impl Compare {
             Question::Polls => self.polls(bench, 1, ""),
             Question::Workers => self.polls(bench, 2, ""),
             Question::Hits => self.hits(bench),
-            Question::New => self.new(bench),
+            Question::New => self.submissions(bench),
             Question::Big => self.big(bench),
             Question::Latency => self.latency(bench),
             Question::Connections => single::connections(self, bench),
@@ -141,10 +141,16 @@ impl Compare {
         let mut race = Race::start(bench, &with_nginx(who, Nginx::Cache, &launch))?;
         race.run(&self.drive(Kind::Hits), self.rounds)?;
         against(&race, "CPU of a hit (nginx: its cache)", Some(Goal { solid: 0.65, moonshot: 0.5 }));
+        let repeated = race.of("gateway", |slice| slice.cpu);
+        race.racers.truncate(1);
+        race.run(&self.drive(Kind::Varied), self.rounds)?;
+        let measured = race.of("gateway", |slice| slice.cpu) / repeated;
+        let (what, unit) = ("CPU of a hit in a text that is new".into(), "x a text that is known");
+        tell(Row { what, measured, unit, goal: None, from: race.told() });
         Ok(())
     }
 
-    fn new(&self, bench: &Bench) -> io::Result<()> {
+    fn submissions(&self, bench: &Bench) -> io::Result<()> {
         let launch = Launch::default();
         let forgetful = Launch { environment: vec![("REELGATE_LEDGER__KIND", "memory".into())], ..launch.clone() };
         let who = vec![("gateway", Who::Gateway, launch.clone()), ("gateway without a disk", Who::Gateway, forgetful)];

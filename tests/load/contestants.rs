@@ -45,6 +45,12 @@ pub struct Places {
     pub around: Option<u32>,
 }
 
+impl Default for Program {
+    fn default() -> Self {
+        Self { program: env!("CARGO_BIN_EXE_reelgate").into() }
+    }
+}
+
 /// How somebody is started.
 #[derive(Clone, Default)]
 pub struct Launch {

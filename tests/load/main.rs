@@ -1,6 +1,7 @@
 //! What the gateway costs, measured in separate processes on this machine. Only ratios of one run mean anything.
 //!
 //! ```sh
+//! cargo test --test load                              # that all this works; part of `cargo test`
 //! cargo test --profile gate --test load -- gate       # what hardly moves, against the record; part of tests/run
 //! cargo test --release --test load -- compare         # CPU, latency and memory beside nginx and the bare pass-through
 //! cargo test --release --test load -- parts           # the pure parts alone
@@ -30,10 +31,12 @@ mod drive;
 mod driver;
 mod gate;
 mod nginx;
+mod parts;
 mod process;
 mod race;
 mod requests;
 mod single;
+mod smoke;
 mod table;
 mod upstream;
 mod wire;
@@ -41,7 +44,7 @@ mod work;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(name = "load", about = "What the gateway costs")]
@@ -56,6 +59,8 @@ enum Mode {
     Gate(gate::Gate),
     /// CPU, latency and memory beside nginx and the bare pass-through.
     Compare(compare::Compare),
+    /// The pure parts alone.
+    Parts(parts::Parts),
     /// The floor of the stack, as a process.
     Bare(bare::Bare),
     /// A light upstream, as a process.
@@ -65,15 +70,22 @@ enum Mode {
 }
 
 fn main() -> ExitCode {
-    // `cargo test` itself calls with arguments of its own, or none: nothing is measured then.
-    let Ok(arguments) = Arguments::try_parse().map_err(|error| error.print()) else { return ExitCode::from(2) };
-    let outcome = match arguments.mode {
+    // `cargo test` may pass what is meant for other tests: a filter, `--skip`, `--list`.
+    let is_for_others = std::env::args().nth(1).is_some_and(|first| !Arguments::knows(&first));
+    if is_for_others {
+        return ExitCode::SUCCESS;
+    }
+    let outcome = match Arguments::parse().mode {
+        None => smoke::run(),
         Some(Mode::Gate(gate)) => gate.run(),
         Some(Mode::Compare(compare)) => compare.run().map(|()| true),
+        Some(Mode::Parts(parts)) => {
+            parts.run();
+            Ok(true)
+        }
         Some(Mode::Bare(bare)) => bare.run().map(|()| true),
         Some(Mode::Upstream(upstream)) => upstream.run().map(|()| true),
         Some(Mode::Drive(drive)) => drive.run().map(|()| true),
-        None => Ok(true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -82,5 +94,12 @@ fn main() -> ExitCode {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+impl Arguments {
+    fn knows(first: &str) -> bool {
+        let command = Self::command();
+        ["help", "--help", "-h"].contains(&first) || command.get_subcommands().any(|mode| mode.get_name() == first)
     }
 }

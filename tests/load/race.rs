@@ -89,7 +89,7 @@ impl<'b> Race<'b> {
 /// One slice.
 pub fn slice(bench: &Bench, contestant: &Contestant, drive: Drive) -> io::Result<Slice> {
     let drive = match drive.kind {
-        Kind::New | Kind::Big => Drive { seed: bench.fresh_numbers(), ..drive },
+        Kind::New | Kind::Big | Kind::Varied => Drive { seed: bench.fresh_numbers(), ..drive },
         Kind::Polls | Kind::Hits | Kind::Idle => drive,
     };
     let clients = bench.driver(contestant, drive)?;

@@ -151,7 +151,7 @@ const HEADERS: &str = "Content-Type: application/json\r\nDate: Sat, 01 Jan 2028 
     Vary: accept-encoding\r\nCF-RAY: 8f1d2c3b4a596877-FRA\r\nCache-Control: no-store\r\n";
 
 /// A poll's answer.
-const POLL: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Sat, 01 Jan 2028 00:00:00 GMT\r\n\
+pub const POLL: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Sat, 01 Jan 2028 00:00:00 GMT\r\n\
     Server: fixed\r\nx-request-id: 0d5b1c2e-7a41-4c57-9a5e-0b8f3c6d2e10\r\nx-ratelimit-limit-requests: 600\r\n\
     x-ratelimit-remaining-requests: 599\r\nStrict-Transport-Security: max-age=31536000\r\n\
     Vary: accept-encoding\r\nCF-RAY: 8f1d2c3b4a596877-FRA\r\nCache-Control: no-store\r\nContent-Length: 288\r\n\r\n\

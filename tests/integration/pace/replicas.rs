@@ -38,7 +38,7 @@ impl Fleet {
         let mut arrivals: Vec<_> = posts
             .map(|post| {
                 let body = String::from_utf8_lossy(&post.body).into_owned();
-                (post.at.into_std().saturating_duration_since(begun), body)
+                (post.at.saturating_duration_since(begun), body)
             })
             .collect();
         arrivals.sort_unstable();
