@@ -1,33 +1,20 @@
 //! One connection: which protocol it speaks, by looking at its first bytes without taking them, and then hyper with
 //! every limit and deadline set. No state of a connection is without an end.
 
-use std::cell::Cell;
-use std::convert::Infallible;
-use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::drain::{Drain, Phase};
-use super::exchange::{answer, caught};
-use super::http1;
 use super::settings::Settings;
-use super::stream::{Stream, WriteTimeout};
+use super::stream::WriteTimeout;
 use super::tally::{Closed, Tally};
 use super::tls::{Certificates, HTTP_2};
-use super::{Handler, Peer};
+use super::{Handler, Peer, http1, http2};
 
 /// How one worker serves its connections.
 pub(super) struct Connections<H> {
@@ -35,7 +22,8 @@ pub(super) struct Connections<H> {
     pub(super) http1: hyper::server::conn::http1::Builder,
     /// For connections that carry one request only.
     pub(super) http1_once: hyper::server::conn::http1::Builder,
-    http2: http2::Builder<Spawner>,
+    pub(super) http2: hyper::server::conn::http2::Builder<http2::Spawner>,
+    pub(super) life: http2::Bounds,
     certificates: Option<Arc<Certificates>>,
     handshake_timeout: Duration,
     first_byte_timeout: Duration,
@@ -56,9 +44,10 @@ impl<H: Handler> Connections<H> {
     ) -> Rc<Self> {
         Rc::new(Self {
             handler: Rc::new(handler),
-            http1: http1::builder(true),
-            http1_once: http1::builder(false),
-            http2: http2_builder(&tally),
+            http1: http1::builder(settings, true),
+            http1_once: http1::builder(settings, false),
+            http2: http2::builder(&settings.http2, &tally),
+            life: http2::Bounds::new(&settings.http2),
             certificates,
             handshake_timeout: settings.tls.handshake_timeout,
             first_byte_timeout: settings.first_byte_timeout,
@@ -125,61 +114,6 @@ impl<H: Handler> Connections<H> {
         self.drain.reached(Phase::Closing).await;
         sleep(LAST_CALL).await;
     }
-
-    pub(super) async fn serve_http2<S>(self: Rc<Self>, socket: S, peer: Peer) -> Result<(), Closed>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        let io = TokioIo::new(Stream::new(socket, self.write_timeout));
-        let life = Rc::new(Life::begin(peer));
-        let service = service_fn({
-            let (this, life) = (Rc::clone(&self), Rc::clone(&life));
-            move |request| {
-                life.begin_request();
-                let (this, life) = (Rc::clone(&this), Rc::clone(&life));
-                async move {
-                    // Boxed, so that what answered a request is given back while its answer waits for a window.
-                    let answering = answer(Rc::clone(&this.handler), request, peer, &this.drain, &this.tally);
-                    let answer = Box::pin(answering).await;
-                    Ok::<_, Infallible>(answer.map(|body| Followed { body, life }))
-                }
-            }
-        });
-        let mut connection = pin!(self.http2.serve_connection(io, service));
-        // GOAWAY loses nothing, so it comes when the drain begins; a connection that is younger waits for its end.
-        let last_phase = if self.drain.is_draining() { Phase::Closing } else { Phase::Draining };
-        let mut closing = pin!(self.drain.reached(last_phase));
-        let mut timer = Box::pin(sleep_until(life.looked_at_next()));
-        let mut over: Option<Closed> = None;
-        poll_fn(|context| {
-            loop {
-                if let Poll::Ready(ended) = connection.as_mut().poll(context) {
-                    let ended = Closed::outcome(ended, Closed::Idle);
-                    return Poll::Ready(over.map_or(ended, Err));
-                }
-                let is_due = timer.as_mut().poll(context).is_ready();
-                if let (Some(reason), true) = (over, is_due) {
-                    return Poll::Ready(Err(reason));
-                }
-                if over.is_none() {
-                    over = life.over(is_due);
-                    if over.is_none() && closing.as_mut().poll(context).is_ready() {
-                        over = Some(Closed::Drain);
-                    }
-                    if over.is_some() {
-                        connection.as_mut().graceful_shutdown();
-                        timer.as_mut().reset(Instant::now() + WIND_DOWN);
-                        continue;
-                    }
-                }
-                if !is_due {
-                    return Poll::Pending;
-                }
-                timer.as_mut().reset(life.looked_at_next());
-            }
-        })
-        .await
-    }
 }
 
 /// What a client speaks.
@@ -212,109 +146,6 @@ async fn sniff(socket: &TcpStream) -> Result<Protocol, Closed> {
     }
 }
 
-fn http2_builder(tally: &Arc<Tally>) -> http2::Builder<Spawner> {
-    let mut builder = http2::Builder::new(Spawner(Arc::clone(tally)));
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(100)
-        .initial_stream_window_size(256 << 10)
-        .initial_connection_window_size(1 << 20)
-        .max_header_list_size(16 << 10)
-        .header_table_size(4 << 10)
-        .max_local_error_reset_streams(256)
-        .max_pending_accept_reset_streams(20)
-        .max_send_buf_size(BUFFER_BYTES)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(10));
-    builder
-}
-
-/// Runs the streams of an HTTP/2 connection on the thread of the connection.
-#[derive(Clone)]
-struct Spawner(Arc<Tally>);
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for Spawner {
-    fn execute(&self, stream: F) {
-        let tally = Arc::clone(&self.0);
-        tokio::task::spawn_local(async move {
-            if caught(pin!(stream)).await.is_err() {
-                tally.add_panic();
-                tracing::error!("the answer of a request panicked: it was cut off");
-            }
-        });
-    }
-}
-
-/// How long an HTTP/2 connection lives: no connection for ever, none without any progress.
-struct Life {
-    aged_at: Instant,
-    progress_at: Cell<Instant>,
-    requests: Cell<u32>,
-}
-
-impl Life {
-    fn begin(peer: Peer) -> Self {
-        let now = Instant::now();
-        // Connections that began together do not all end together.
-        let spread = Duration::from_secs(u64::from(peer.address.port() % 600));
-        Self { aged_at: now + MAX_AGE - spread, progress_at: Cell::new(now), requests: Cell::new(0) }
-    }
-
-    fn begin_request(&self) {
-        self.requests.set(self.requests.get().saturating_add(1));
-        self.progress();
-    }
-
-    fn progress(&self) {
-        self.progress_at.set(Instant::now());
-    }
-
-    /// When time alone may end this connection.
-    fn looked_at_next(&self) -> Instant {
-        self.aged_at.min(self.progress_at.get() + MAX_IDLE)
-    }
-
-    /// Why this connection should end; the clock is asked only if a timer says so.
-    fn over(&self, is_due: bool) -> Option<Closed> {
-        if self.requests.get() >= MAX_REQUESTS {
-            return Some(Closed::Age);
-        }
-        let now = is_due.then(Instant::now)?;
-        match () {
-            () if now >= self.aged_at => Some(Closed::Age),
-            () if now >= self.progress_at.get() + MAX_IDLE => Some(Closed::Idle),
-            () => None,
-        }
-    }
-}
-
-/// An answer's body on HTTP/2, whose frames are signs of life.
-struct Followed<B> {
-    body: B,
-    life: Rc<Life>,
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for Followed<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if frame.is_ready() {
-            self.life.progress();
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 impl Closed {
     /// The end of a connection, with our reason for it if it was ours. `timeout` is what hyper's own timer means.
     pub(super) fn outcome(ended: hyper::Result<()>, timeout: Self) -> Result<(), Self> {
@@ -343,11 +174,3 @@ const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LAST_CALL: Duration = Duration::from_millis(100);
 /// The most that hyper buffers in each direction.
 pub(super) const BUFFER_BYTES: usize = 64 << 10;
-/// How long an HTTP/2 connection may make no progress at all.
-pub(super) const MAX_IDLE: Duration = Duration::from_secs(300);
-/// How long an HTTP/2 connection may live.
-pub(super) const MAX_AGE: Duration = Duration::from_secs(3600);
-/// How many requests an HTTP/2 connection may carry.
-pub(super) const MAX_REQUESTS: u32 = 10_000;
-/// How long the streams of an HTTP/2 connection that has been told to go may still take.
-pub(super) const WIND_DOWN: Duration = Duration::from_secs(120);

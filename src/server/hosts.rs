@@ -7,7 +7,7 @@ use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{Method, Uri, Version};
 
-use super::settings::Settings;
+use super::settings::{Headers, Settings};
 use crate::error::Error;
 
 /// The names under which we are called.
@@ -15,12 +15,13 @@ use crate::error::Error;
 pub struct Hosts {
     /// Lower case, without port. Empty: every well-formed Host is served.
     allowed: Vec<String>,
+    bounds: Headers,
 }
 
 impl Hosts {
     /// The names of the configuration.
     pub fn new(settings: &Settings) -> Self {
-        Self::allowing(&settings.allowed_hosts)
+        Self { bounds: settings.headers, ..Self::allowing(&settings.allowed_hosts) }
     }
 
     pub(super) fn allowing(names: &[String]) -> Self {
@@ -28,7 +29,7 @@ impl Hosts {
             let name = name.trim().to_ascii_lowercase();
             Authority::parse(&name).map_or(name.clone(), |authority| authority.host.to_owned())
         };
-        Self { allowed: names.iter().map(bare).collect() }
+        Self { allowed: names.iter().map(bare).collect(), bounds: Headers::default() }
     }
 
     /// Checks the head of a request and gives the authority it was sent to; none where HTTP/1.0 named none.
@@ -41,7 +42,7 @@ impl Hosts {
         if head.method == Method::CONNECT {
             return Err(Error::MethodNotAllowed { allow: "GET, HEAD, POST, OPTIONS" });
         }
-        check_fields(head)?;
+        check_fields(head, &self.bounds)?;
         check_coding(head)?;
         let authority = authority(head)?;
         match authority {
@@ -165,15 +166,15 @@ fn bad_host(message: &'static str) -> Error {
 
 /// Bounds on single parts of the head; hyper bounds the whole. HTTP/2 also lets values begin or end with white space,
 /// which another reader would cut off (RFC 9113 §8.2.1).
-fn check_fields(head: &Parts) -> Result<(), Error> {
+fn check_fields(head: &Parts, bounds: &Headers) -> Result<(), Error> {
+    let within = |length: usize, bound: u64| u64::try_from(length).is_ok_and(|length| length <= bound);
     let uri = head.uri.path_and_query().map_or(0, |target| target.as_str().len())
         + head.uri.authority().map_or(0, |authority| authority.as_str().len());
-    if uri > MAX_URI {
+    if !within(uri, bounds.target) {
         return Err(Error::UriTooLong);
     }
-    // hyper's own bound on their number is 100, and its table for another number is not free.
     let mut sizes = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
-    if head.headers.len() > MAX_HEADERS || sizes.any(|size| size > MAX_HEADER) {
+    if head.headers.len() > bounds.count || !sizes.all(|size| within(size, bounds.field)) {
         return Err(Error::HeaderTooLarge);
     }
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
@@ -198,13 +199,6 @@ fn check_coding(head: &Parts) -> Result<(), Error> {
 
 /// The longest name of a host (RFC 1035 §2.3.4).
 const MAX_NAME: usize = 253;
-/// The longest target.
-const MAX_URI: usize = 8 << 10;
-/// Headers of one request.
-const MAX_HEADERS: usize = 64;
-/// The longest single header.
-const MAX_HEADER: usize = 16 << 10;
-
 #[cfg(test)]
 mod tests {
     use hyper::Request;
@@ -348,12 +342,12 @@ mod tests {
     #[test]
     fn lim3_single_parts_of_a_head_are_bounded() {
         let target = |length: usize| format!("/{}", "a".repeat(length - 1));
-        assert!(open().check(&head(Version::HTTP_11, &target(MAX_URI), &["a"])).is_ok());
-        assert_eq!(open().check(&head(Version::HTTP_11, &target(MAX_URI + 1), &["a"])), Err(Error::UriTooLong));
+        assert!(open().check(&head(Version::HTTP_11, &target(8 << 10), &["a"])).is_ok());
+        assert_eq!(open().check(&head(Version::HTTP_11, &target((8 << 10) + 1), &["a"])), Err(Error::UriTooLong));
         let mut request = head(Version::HTTP_11, "/x", &["a"]);
-        request.headers.insert("x", "a".repeat(MAX_HEADER).parse().unwrap());
+        request.headers.insert("x", "a".repeat(16 << 10).parse().unwrap());
         assert_eq!(open().check(&request), Err(Error::HeaderTooLarge));
-        for (count, fits) in [(MAX_HEADERS, true), (MAX_HEADERS + 1, false)] {
+        for (count, fits) in [(64, true), (65, false)] {
             let mut request = head(Version::HTTP_11, "/x", &["a"]);
             (1..count).for_each(|_| _ = request.headers.append("x", "y".parse().unwrap()));
             assert_eq!(open().check(&request).is_ok(), fits, "{count} headers");

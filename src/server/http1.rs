@@ -131,13 +131,14 @@ impl<H: Handler> Connections<H> {
 
 /// The builder of HTTP/1 connections. Its own timer for headers is off: it would be made anew for each request, and
 /// [`Watch`] sees the same from outside.
-pub(super) fn builder(keep_alive: bool) -> http1::Builder {
+pub(super) fn builder(settings: &Settings, keep_alive: bool) -> http1::Builder {
+    let max_header_size = usize::try_from(settings.headers.bytes).unwrap_or(usize::MAX);
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
         .keep_alive(keep_alive)
         .half_close(false)
-        .max_header_size(MAX_HEADER_BYTES)
+        .max_header_size(max_header_size)
         .max_buf_size(super::connection::BUFFER_BYTES)
         .writev(false);
     builder
@@ -195,5 +196,3 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Worked<B> {
 const FIRST_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// More than anybody keeps a connection, and little enough to be added to any moment.
 const LONGEST_IDLE: Duration = Duration::from_secs(86_400);
-/// Bytes of a request's header.
-const MAX_HEADER_BYTES: usize = 32 << 10;

@@ -23,6 +23,7 @@ pub mod cors;
 pub mod drain;
 mod exchange;
 mod http1;
+mod http2;
 pub mod hosts;
 pub mod in_flight;
 pub mod listen;
