@@ -272,8 +272,8 @@ mod tests {
         let tokens = Tokens::new(&[7; 32]);
         let (one, other) = (teams(vec![key("a", "one")]), teams(vec![key("a", "another under the same id")]));
         let pass = identify(&one, "one", 0).unwrap();
-        let grant = token::Grant::of(&pass, "alice".to_owned(), Vec::new(), Vec::new()).unwrap();
-        let token = tokens.sign(&grant, Time::from_millis(0), Time::from_millis(60_000)).unwrap();
+        let grant = token::Grant::of(&pass, "alice".to_owned(), Vec::new(), Vec::new(), Time::from_millis(60_000));
+        let token = tokens.sign(&grant.unwrap(), Time::from_millis(0)).unwrap();
         assert_eq!(identify(&one, &token, 59_999).unwrap().user(), Some("alice"));
         for (teams, now, why) in [
             (&one, 60_000, "expired"),

@@ -1,9 +1,10 @@
 //! One pace for all replicas over one Redis (`MONEY.md` M27): no more is sent than by one, and each has its share.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reelgate::simulator::{Fault, Options, Simulator};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::support::redis::{RedisServer, Replica};
 use crate::support::{Answer, eventually, random_key, together};
@@ -37,7 +38,7 @@ impl Fleet {
         let mut arrivals: Vec<_> = posts
             .map(|post| {
                 let body = String::from_utf8_lossy(&post.body).into_owned();
-                (post.at.into_std().saturating_duration_since(begun), body)
+                (post.at.saturating_duration_since(begun), body)
             })
             .collect();
         arrivals.sort_unstable();
