@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::access::teams::{OPEN, Pass};
+use crate::admission::settings::Rates;
 
 /// Tells clients apart; one for the whole process.
 pub struct Clients {
@@ -49,7 +50,12 @@ impl Clients {
                 (team, *key.bucket.get_or_init(of_key))
             }
         };
-        let who = Who { user, team, address: address_key };
+        let limited = pass.grant.as_deref().and_then(|grant| grant.limited);
+        let token = limited.map(|limited| Counted {
+            key: self.bucket(b"token", &[pass.team.name.as_bytes(), &limited.id]),
+            rates: limited.limits.rates,
+        });
+        let who = Who { user, team, address: address_key, token };
         let fixed = pass.user().map(str::to_owned);
         let client = Client { team: pass.team.name.clone(), pass, address, user: None, who };
         self.named(client, fixed)
@@ -133,6 +139,17 @@ pub struct Who {
     pub team: BucketKey,
     /// The address's group.
     pub address: BucketKey,
+    /// The client token, if it has limits of its own.
+    pub token: Option<Counted>,
+}
+
+/// A client token with limits of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Under what it is counted.
+    pub key: BucketKey,
+    /// How often it may be used.
+    pub rates: Rates,
 }
 
 /// What is remembered of a caller that was refused (`MONEY.md` M13, M14).

@@ -1,5 +1,6 @@
 //! Teams: who may call, with what, and what one team has nothing of another's (`HARDENING.md` T-30 to T-43).
 
+mod allowances;
 mod budgets;
 mod deployment;
 mod keys;

@@ -10,6 +10,7 @@ use crate::admission::settings::{Rate, Rates};
 
 mod model;
 mod teams;
+mod tokens;
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -62,7 +63,7 @@ fn bucket_key(name: u64) -> BucketKey {
 
 /// A user of one team at one address.
 fn who(user: u64) -> Who {
-    Who { user: bucket_key(user), team: bucket_key(u64::MAX), address: bucket_key(u64::MAX - 1) }
+    Who { user: bucket_key(user), team: bucket_key(u64::MAX), address: bucket_key(u64::MAX - 1), token: None }
 }
 
 fn level(standing: &Standing, name: &str) -> Option<(u32, u32)> {

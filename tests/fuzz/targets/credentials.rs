@@ -22,10 +22,11 @@ static SIGNED: LazyLock<Vec<String>> = LazyLock::new(|| {
         user: user.to_owned(),
         models: models.iter().map(|&model| model.to_owned()).collect(),
         routes: routes.to_vec(),
+        until: Time::from_millis(4_000_000_000_000),
+        limited: None,
     };
     let grants = [grant("alice", &[], &[]), grant("Zoë", &["m"], &[Gate::Poll])];
-    let until = Time::from_millis(4_000_000_000_000);
-    grants.iter().map(|grant| TOKENS.sign(grant, Time::from_millis(0), until).unwrap()).collect()
+    grants.iter().map(|grant| TOKENS.sign(grant, Time::from_millis(0)).unwrap()).collect()
 });
 
 pub fn run(input: &[u8]) {

@@ -138,7 +138,7 @@ impl Ledger for RedisLedger {
                     self.shared.limits.give_back(taken);
                 }
                 (Ok(()), None) => {}
-                (Err(_), back) => self.shared.pending.push(Late::Free(fingerprint, attempt, back)),
+                (Err(_), back) => self.shared.pending.push(Late::Free(fingerprint, attempt, back.map(Box::new))),
             }
             written
         })
