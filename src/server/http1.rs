@@ -115,7 +115,8 @@ impl<H: Handler> Connections<H> {
             Err(reason) => Stay::Over(Err(reason)),
             Ok(None) => {
                 let parts = connection.into_parts();
-                Stay::Idle(parts.io.into_inner().with_unread(parts.read_buf))
+                // Copied, because what is nearly nothing would keep hyper's whole buffer.
+                Stay::Idle(parts.io.into_inner().with_unread(Bytes::copy_from_slice(&parts.read_buf)))
             }
             Ok(Some(ended)) => {
                 if ended.as_ref().is_err_and(hyper::Error::is_user) {

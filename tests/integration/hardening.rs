@@ -6,9 +6,12 @@ use std::fs;
 use std::path::Path;
 
 /// The ids that each section of the page must have, by what they begin with, once the section is there.
-const IDS: [(&str, &[std::ops::RangeInclusive<u32>]); 3] = [
+const IDS: [(&str, &[std::ops::RangeInclusive<u32>]); 6] = [
     ("H", &[1..=29, 40..=50]),
     ("LIM", &[1..=15]),
+    ("INV", &[1..=10]),
+    ("T", &[1..=11, 30..=39, 40..=48, 60..=69, 70..=80]),
+    ("F", &[1..=19, 20..=25, 30..=30, 33..=33, 40..=46, 50..=58, 60..=67, 70..=71]),
     ("R", &[1..=9, 10..=18, 20..=24, 30..=40, 45..=52, 55..=66, 70..=78]),
 ];
 /// What an id may begin with, in the names of tests and on the page.

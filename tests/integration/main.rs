@@ -31,6 +31,7 @@ mod validation;
 mod browsers;
 mod limits;
 mod teams;
+mod threats;
 mod bill;
 mod pace;
 mod watch;

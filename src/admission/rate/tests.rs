@@ -199,7 +199,7 @@ fn a_give_back_reaches_every_limit_that_counted() {
 }
 
 #[test]
-fn t6_a_changed_quota_keeps_what_was_used() {
+fn a_changed_quota_keeps_what_was_used() {
     for (count, wait) in [(10, 6), (5, 12), (1, 60)] {
         let bench = Bench::new(&generations(rate(10, MINUTE)));
         bench.pass(60 * MINUTE);
@@ -210,7 +210,7 @@ fn t6_a_changed_quota_keeps_what_was_used() {
 }
 
 #[test]
-fn t6_a_shorter_window_locks_nobody_out_for_the_longer_one() {
+fn a_shorter_window_locks_nobody_out_for_the_longer_one() {
     let bench = Bench::new(&generations(rate(10, DAY)));
     let taken = bench.generation(1).unwrap();
     assert_eq!(bench.drain(1), 9);
@@ -226,7 +226,7 @@ fn t6_a_shorter_window_locks_nobody_out_for_the_longer_one() {
 }
 
 #[test]
-fn t6_a_reload_keeps_how_many_were_used_whatever_each_owes() {
+fn a_reload_keeps_how_many_were_used_whatever_each_owes() {
     for (before, after, left) in [
         (rate(6, MINUTE), rate(60, MINUTE), 54),
         (rate(6, MINUTE), rate(600, DAY), 594),
