@@ -92,7 +92,8 @@ fn understood(submission: &Submission, operation: Operation, body: &[u8], valida
     if let Some(user) = &submission.user {
         assert!((1..=1_000).contains(&user.len()) && !user.chars().any(char::is_control), "{user:?}");
     }
-    assert!(PRICES.of(operation, &usual).amount().ticks() > 0, "it would cost nothing");
+    let price = PRICES.of(operation, &usual);
+    assert!(price.amount().ticks() > 0 && price.millis >= 1_000, "it would cost nothing: {price:?}");
 
     let name = fingerprint(operation, &usual);
     let rewritten = rewritten(&usual);
