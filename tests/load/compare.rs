@@ -98,7 +98,7 @@ impl Compare {
             Question::Polls => self.polls(bench, 1, ""),
             Question::Workers => self.polls(bench, 2, ""),
             Question::Hits => self.hits(bench),
-            Question::New => self.new(bench),
+            Question::New => self.submissions(bench),
             Question::Big => self.big(bench),
             Question::Latency => self.latency(bench),
             Question::Connections => single::connections(self, bench),
@@ -150,7 +150,7 @@ impl Compare {
         Ok(())
     }
 
-    fn new(&self, bench: &Bench) -> io::Result<()> {
+    fn submissions(&self, bench: &Bench) -> io::Result<()> {
         let launch = Launch::default();
         let forgetful = Launch { environment: vec![("REELGATE_LEDGER__KIND", "memory".into())], ..launch.clone() };
         let who = vec![("gateway", Who::Gateway, launch.clone()), ("gateway without a disk", Who::Gateway, forgetful)];
