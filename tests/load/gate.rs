@@ -10,7 +10,8 @@ use toml::Table;
 
 use super::contestants::{Bench, Launch, Places, Program, Who};
 use super::drive::Drive;
-use super::process::{Folder, is_here};
+use super::process::{Folder, Memory, is_here};
+use super::race::middle;
 use super::requests::Kind;
 use super::single::held;
 
@@ -42,6 +43,7 @@ struct Figure {
     name: &'static str,
     gateway: f64,
     bare: f64,
+    ratio: f64,
 }
 
 impl Gate {
@@ -51,6 +53,35 @@ impl Gate {
         if !missing.is_empty() {
             return Err(io::Error::other(format!("missing: {} (Debian's packages)", missing.join(" and "))));
         }
+        if self.record {
+            let mut figures = self.measure()?;
+            let others = [self.measure()?, self.measure()?];
+            for (index, figure) in figures.iter_mut().enumerate() {
+                figure.ratio = middle(others.iter().map(|other| other[index].ratio).chain([figure.ratio]).collect());
+            }
+            std::fs::write(recorded(), record(&figures))?;
+            print!("{}", record(&figures));
+            return Ok(true);
+        }
+        let known: Table = std::fs::read_to_string(recorded())?.parse().map_err(io::Error::other)?;
+        let before = |name: &str| known.get(name).and_then(toml::Value::as_float).unwrap_or(0.0);
+        let mut least = self.measure()?;
+        // A busy machine only adds: what is worse once and not again was not the gateway.
+        for _ in 1..TRIES {
+            if !least.iter().any(|figure| figure.ratio > before(figure.name) * (1.0 + TOLERANCE)) {
+                break;
+            }
+            println!("worse than recorded: measuring once more");
+            for (figure, again) in least.iter_mut().zip(self.measure()?) {
+                if again.ratio < figure.ratio {
+                    *figure = again;
+                }
+            }
+        }
+        Ok(judge(&least, before))
+    }
+
+    fn measure(&self) -> io::Result<Vec<Figure>> {
         let folder = Folder::new()?;
         let bench = Bench::start(folder.path(), &self.program, false, Places::default())?;
         let mut figures = Vec::new();
@@ -61,47 +92,44 @@ impl Gate {
             let counter = Counter { counted, bench: &bench, folder: folder.path(), gate: self };
             let bare = counter.costs(Who::Bare, &[Kind::Polls])?[0];
             let ours = counter.costs(Who::Gateway, &[Kind::Polls, Kind::Hits])?;
-            figures.push(Figure { name: poll, gateway: ours[0], bare });
-            figures.push(Figure { name: hit, gateway: ours[1], bare });
+            figures.push(Figure::new(poll, ours[0], bare));
+            figures.push(Figure::new(hit, ours[1], bare));
         }
         for (connections, name) in [(1_000, "memory_1000_idle"), (10_000, "memory_10000_idle")] {
-            let of = |who| held(&bench, who, connections).map(|memory| memory as f64);
-            figures.push(Figure { name, gateway: of(Who::Gateway)?, bare: of(Who::Bare)? });
+            // Of the program's own text, which others may share, a build more or less is in memory.
+            let of = |who| held(&bench, who, connections, Memory::Anonymous).map(|memory| memory as f64);
+            figures.push(Figure::new(name, of(Who::Gateway)?, of(Who::Bare)?));
         }
-        let file = recorded();
-        if self.record {
-            std::fs::write(&file, record(&figures))?;
-            print!("{}", record(&figures));
-            return Ok(true);
-        }
-        let known: Table = std::fs::read_to_string(&file)?.parse().map_err(io::Error::other)?;
-        let mut fine = true;
-        println!("{:<20} {:>10} {:>10} {:>7} {:>9}", "", "gateway", "bare", "ratio", "recorded");
-        for figure in &figures {
-            let before = known.get(figure.name).and_then(toml::Value::as_float).unwrap_or(0.0);
-            let verdict = match figure.ratio() / before {
-                change if change > 1.0 + TOLERANCE => "  WORSE",
-                change if change < 1.0 - TOLERANCE => "  better: record it",
-                _ => "",
-            };
-            fine &= !verdict.ends_with("WORSE");
-            let Figure { name, gateway, bare } = figure;
-            println!("{name:<20} {gateway:>10.1} {bare:>10.1} {:>7.3} {before:>9.3}{verdict}", figure.ratio());
-        }
-        if !fine {
-            println!(
-                "worse than {} says by more than {:.0} %; if that is meant:\n  {AGAIN}",
-                file.display(),
-                TOLERANCE * 100.0
-            );
-        }
-        Ok(fine)
+        Ok(figures)
     }
 }
 
+/// Tells each figure beside the record. Whether none is worse.
+fn judge(figures: &[Figure], before: impl Fn(&str) -> f64) -> bool {
+    let mut fine = true;
+    println!("{:<20} {:>10} {:>10} {:>7} {:>9}", "", "gateway", "bare", "ratio", "recorded");
+    for Figure { name, gateway, bare, ratio } in figures {
+        let before = before(name);
+        let verdict = match ratio / before {
+            change if change > 1.0 + TOLERANCE => "  WORSE",
+            change if change < 1.0 - TOLERANCE => "  better: record it",
+            _ => "",
+        };
+        fine &= !verdict.ends_with("WORSE");
+        println!("{name:<20} {gateway:>10.1} {bare:>10.1} {ratio:>7.3} {before:>9.3}{verdict}");
+    }
+    if !fine {
+        println!(
+            "worse than tests/load/recorded.toml says by more than {:.0} %; if it is meant:\n  {AGAIN}",
+            TOLERANCE * 100.0
+        );
+    }
+    fine
+}
+
 impl Figure {
-    fn ratio(&self) -> f64 {
-        self.gateway / self.bare
+    fn new(name: &'static str, gateway: f64, bare: f64) -> Self {
+        Self { name, gateway, bare, ratio: gateway / bare }
     }
 }
 
@@ -180,9 +208,9 @@ fn record(figures: &[Figure]) -> String {
     let mut text =
         format!("# What a request of the gateway costs, as a ratio to the bare pass-through. Made by:\n#   {AGAIN}\n");
     for figure in figures {
-        let Figure { name, gateway, bare } = figure;
+        let Figure { name, gateway, bare, ratio } = figure;
         // Writing to a string cannot fail.
-        _ = writeln!(text, "{name} = {:.3}    # {gateway:.1} to {bare:.1}", figure.ratio());
+        _ = writeln!(text, "{name} = {ratio:.3}    # {gateway:.1} to {bare:.1}");
     }
     text
 }
@@ -191,5 +219,7 @@ fn record(figures: &[Figure]) -> String {
 const AGAIN: &str = "cargo test --profile gate --test load -- gate --record";
 /// How much above the record is worse.
 const TOLERANCE: f64 = 0.03;
+/// How often a figure may be measured until it is as good as recorded.
+const TRIES: usize = 3;
 /// Requests of each kind before the counted ones.
 const WARM: u64 = 200;

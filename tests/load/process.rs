@@ -15,6 +15,15 @@ pub struct Process {
     output: PathBuf,
 }
 
+/// Which memory counts.
+#[derive(Clone, Copy)]
+pub enum Memory {
+    /// All of it, the program's text too.
+    All,
+    /// What is no file's.
+    Anonymous,
+}
+
 impl Process {
     /// Starts it. What it says goes to a file of this name.
     pub fn start(command: &mut Command, output: PathBuf) -> io::Result<Self> {
@@ -66,22 +75,26 @@ impl Process {
     }
 
     /// Its memory in KiB; what it shares with others counts as its share of it.
-    pub fn memory(&self) -> u64 {
+    pub fn memory(&self, kind: Memory) -> u64 {
+        let field = match kind {
+            Memory::All => "Pss:",
+            Memory::Anonymous => "Pss_Anon:",
+        };
         let of = |id| {
             let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
-            let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix(field))?;
             line.trim().trim_end_matches(" kB").parse::<u64>().ok()
         };
         self.tree().into_iter().filter_map(of).sum()
     }
 
     /// Its memory when it no longer shrinks.
-    pub fn settled_memory(&self) -> u64 {
-        let mut least = self.memory();
+    pub fn settled_memory(&self, kind: Memory) -> u64 {
+        let mut least = self.memory(kind);
         let mut same = 0;
         for _ in 0..40 {
             std::thread::sleep(Duration::from_millis(500));
-            let now = self.memory();
+            let now = self.memory(kind);
             same = if now + now / 200 < least { 0 } else { same + 1 };
             least = least.min(now);
             if same == 8 {

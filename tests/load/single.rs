@@ -9,7 +9,7 @@ use super::compare::{Compare, tell};
 use super::contestants::{Bench, Launch, Who};
 use super::drive::{self, Drive};
 use super::nginx::Nginx;
-use super::process::{Process, is_here};
+use super::process::{Memory, is_here};
 use super::race::{Race, middle, slice};
 use super::requests::Kind;
 use super::table::{Goal, Row};
@@ -39,7 +39,7 @@ pub fn connections(compare: &Compare, bench: &Bench) -> io::Result<()> {
 
 /// Memory of ten thousand connections that have polled once and are silent.
 pub fn idle(bench: &Bench) -> io::Result<()> {
-    let of = |who| held(bench, who, 10_000).map(|kibibytes| kibibytes as f64 / 1024.0);
+    let of = |who| held(bench, who, 10_000, Memory::All).map(|kibibytes| kibibytes as f64 / 1024.0);
     let gateway = of(Who::Gateway)?;
     let mut from = format!("bare {:.0} MiB", of(Who::Bare)?);
     if is_here("nginx") {
@@ -51,10 +51,10 @@ pub fn idle(bench: &Bench) -> io::Result<()> {
 }
 
 /// Memory in KiB with so many idle connections.
-pub fn held(bench: &Bench, who: Who, connections: usize) -> io::Result<u64> {
+pub fn held(bench: &Bench, who: Who, connections: usize, kind: Memory) -> io::Result<u64> {
     let contestant = bench.launch(who, &Launch::default())?;
     let clients = bench.driver(&contestant, Drive { connections, ..Drive::new(Kind::Idle) })?;
-    let memory = contestant.process.as_ref().map_or(0, Process::settled_memory);
+    let memory = contestant.process.as_ref().map_or(0, |process| process.settled_memory(kind));
     drop(clients);
     Ok(memory)
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use super::contestants::{Bench, Launch, Places, Program, Who};
 use super::drive::Drive;
-use super::process::{Folder, Process};
+use super::process::{Folder, Memory};
 use super::requests::Kind;
 
 /// Drives a little of everything.
@@ -32,7 +32,8 @@ pub fn run() -> io::Result<bool> {
                 return Err(io::Error::other(message));
             }
         }
-        if contestant.process.as_ref().is_none_or(|process| Process::memory(process) == 0 || contestant.cpu() == 0.0) {
+        if contestant.process.as_ref().is_none_or(|process| process.memory(Memory::All) == 0 || contestant.cpu() == 0.0)
+        {
             return Err(io::Error::other(format!("{who:?}: neither memory nor CPU was used")));
         }
         contestant.end()?;

@@ -5,7 +5,7 @@ use std::io;
 use super::compare::{Compare, tell};
 use super::contestants::{Bench, Contestant, Launch, Who};
 use super::drive::Drive;
-use super::process::Process;
+use super::process::Memory;
 use super::race::{middle, slice};
 use super::requests::Kind;
 use super::table::{Goal, Row};
@@ -91,5 +91,5 @@ fn flat(compare: &Compare, bench: &Bench, [few, many]: [&Contestant; 2], what: &
 
 /// Memory in KiB, when what is written later has been.
 fn memory(contestant: &Contestant) -> f64 {
-    contestant.process.as_ref().map_or(0.0, |process| Process::settled_memory(process) as f64)
+    contestant.process.as_ref().map_or(0.0, |process| process.settled_memory(Memory::All) as f64)
 }
