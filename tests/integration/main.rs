@@ -46,6 +46,7 @@ mod redis;
 mod seen;
 mod description;
 mod dependencies;
+mod faults;
 mod hardening;
 mod examples;
 mod promtool;

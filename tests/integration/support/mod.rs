@@ -4,6 +4,7 @@
 mod answer;
 mod browser;
 mod door;
+mod fault_proxy;
 mod folder;
 pub mod frames;
 mod invariants;
@@ -35,6 +36,7 @@ use tokio::net::TcpStream;
 pub use answer::{Answer, code_of};
 pub use browser::{Browser, REBOUND};
 pub use door::Door;
+pub use fault_proxy::{Failure, Fault, FaultProxy, Towards};
 pub use folder::Folder;
 pub use invariants::key_is_absent;
 pub use line::Line;

@@ -36,6 +36,9 @@ const META: Table = TableDefinition::new("meta");
 pub(super) const FILE: &str = "ledger.redb";
 /// The file whose lock is the process's that has the ledger, also while the ledger itself is closed after a failure.
 pub(super) const LOCK: &str = "ledger.lock";
+/// The bytes of pages that are kept in memory. What is asked for is in the book; only the writer reads them, and by
+/// itself redb would keep a GiB.
+const CACHE: usize = 32 << 20;
 /// The version of the tables.
 const FORMAT: u32 = 1;
 
@@ -361,7 +364,7 @@ fn write_first(database: &Database) -> Result<(), redb::Error> {
 
 fn database(path: &Path) -> Result<Database, StoreError> {
     let path = path.to_path_buf();
-    match guarded(&path, || Database::create(&path))? {
+    match guarded(&path, || Database::builder().set_cache_size(CACHE).create(&path))? {
         Ok(database) => Ok(database),
         Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::InUse(path)),
         Err(redb::DatabaseError::Storage(redb::StorageError::Io(error)))
