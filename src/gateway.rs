@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::gateway::answer::Body;
 use crate::gateway::rules::Rules;
 use crate::jobs::dedup::Dedup;
+use crate::jobs::observe::Reader;
 use crate::request::client::Clients;
 use crate::request::fingerprint::FingerprintKey;
 use crate::request::route::Route;
@@ -70,6 +71,8 @@ pub struct Gateway {
     pub fingerprints: FingerprintKey,
     /// One job for identical prompts.
     pub dedup: Arc<Dedup>,
+    /// What answers about jobs tell.
+    pub reader: Arc<Reader>,
     /// How fast the API behind takes submissions.
     pub pace: Arc<Pace>,
     /// The API behind.
@@ -103,9 +106,15 @@ impl Worker {
     }
 
     /// What is asked, checked in the order in which it could hurt (`HARDENING.md` §7).
-    async fn answer(&self, request: Request<Upload>, peer: Peer, rules: &Arc<Rules>, record: &mut Record) -> Answered {
-        let (head, upload) = request.into_parts();
-        let caller = match self.caller(&head, rules) {
+    async fn answer(
+        &self,
+        head: &Parts,
+        upload: Upload,
+        peer: Peer,
+        rules: &Arc<Rules>,
+        record: &mut Record,
+    ) -> Answered {
+        let caller = match self.caller(head, rules) {
             Ok(caller) => caller,
             Err(error) => return (Caller::default(), Err(error)),
         };
@@ -128,7 +137,7 @@ impl Worker {
     /// For what.
     async fn route(
         &self,
-        head: Parts,
+        head: &Parts,
         upload: Upload,
         peer: Peer,
         caller: &Caller,
@@ -138,19 +147,20 @@ impl Worker {
         let _guard = self.gateway.in_flight.enter().ok_or(Error::Overloaded { what: "server.requests_in_flight" })?;
         match Route::find(&head.method, head.uri.path(), head.uri.query())? {
             Route::Submit(operation) => {
-                let pass = self.identify(operation.into(), &head, peer, rules, record)?;
+                let pass = self.identify(operation.into(), head, peer, rules, record)?;
                 let client = self.gateway.clients.identify(peer.address.ip(), pass);
                 Box::pin(self.submit(operation, head, upload, client, rules, record)).await
             }
             Route::Poll { id, head: header_only } => {
-                let pass = self.identify(Gate::Poll, &head, peer, rules, record)?;
-                let passed = Passed::of(&head.headers, head.version, self.gateway.upstream.via());
+                let pass = self.identify(Gate::Poll, head, peer, rules, record)?;
+                let passed = Passed::of(&head.headers, head.version, self.gateway.upstream.via()).at(&head.uri);
+                let passed = passed.within(record.trace());
                 self.poll(&id, header_only, &passed, &pass, rules, record).await
             }
             Route::ClientTokens => {
-                let pass = self.identify(Gate::ClientTokens, &head, peer, rules, record)?;
+                let pass = self.identify(Gate::ClientTokens, head, peer, rules, record)?;
                 let client = self.gateway.clients.identify(peer.address.ip(), pass);
-                Box::pin(self.client_token(&head, upload, &client, rules)).await
+                Box::pin(self.client_token(head, upload, &client, rules)).await
             }
             Route::Preflight { allow } => Ok(caller.options(&head.headers, allow)?.map(|()| Body::Empty)),
             Route::OpenApi { .. } => Ok(answer::document(rules.openapi.clone())),
@@ -166,17 +176,17 @@ impl Handler for Worker {
 
     /// Records, answers, and turns every error into an answer: nothing fails beyond this point.
     async fn handle(self: Rc<Self>, request: Request<Upload>, peer: Peer) -> Response<Self::Body> {
-        let peer = self.gateway.proxies.client(peer, request.headers());
-        let mut record = Record::begin(&self.gateway.telemetry, peer.address, &request);
-        let is_head = request.method() == Method::HEAD;
+        let (head, upload) = request.into_parts();
+        let peer = self.gateway.proxies.client(peer, &head.headers);
+        let mut record = Record::begin(&self.gateway.telemetry, peer.address, &head);
         let rules = self.gateway.rules.load_full();
-        let (caller, result) = self.answer(request, peer, &rules, &mut record).await;
+        let (caller, result) = self.answer(&head, upload, peer, &rules, &mut record).await;
         let mut answer = result.unwrap_or_else(|error| {
             record.refused(&error);
             answer::refusal(&error)
         });
         caller.grant(answer.headers_mut());
-        if is_head {
+        if head.method == Method::HEAD {
             answer::behead(&mut answer);
         }
         record.follow(answer)

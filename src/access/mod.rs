@@ -1,5 +1,6 @@
 //! Who calls, and may they: gateway keys, the teams behind them, and the short-lived tokens for browsers.
 
+pub mod allowance;
 pub mod bearer;
 pub mod format;
 pub mod teams;

@@ -5,6 +5,7 @@
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
+use super::allowance::{Allowance, Claim};
 use super::settings::Gate;
 use super::teams::Pass;
 use crate::clock::Time;
@@ -31,11 +32,24 @@ pub struct Grant {
     pub models: Vec<String>,
     /// What it may be used for; empty: what the key may, but never making tokens.
     pub routes: Vec<Gate>,
+    /// When it ends.
+    pub until: Time,
+    /// What it may use up by itself, if that is limited.
+    pub limited: Option<Limited>,
+}
+
+/// A token with limits of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// What is counted under: no two tokens have the same.
+    pub id: [u8; 16],
+    /// The limits.
+    pub limits: Allowance,
 }
 
 impl Grant {
     /// What a token of this caller says of `user`; `None` if the caller has no gateway key.
-    pub fn of(pass: &Pass, user: String, models: Vec<String>, routes: Vec<Gate>) -> Option<Self> {
+    pub fn of(pass: &Pass, user: String, models: Vec<String>, routes: Vec<Gate>, until: Time) -> Option<Self> {
         let key = pass.key.as_ref()?;
         Some(Self {
             team: pass.team.name.to_string(),
@@ -44,7 +58,15 @@ impl Grant {
             user,
             models,
             routes,
+            until,
+            limited: None,
         })
+    }
+
+    /// The same, with limits of its own.
+    pub fn limited(mut self, id: [u8; 16], limits: Allowance) -> Self {
+        self.limited = (!limits.is_empty()).then_some(Limited { id, limits });
+        self
     }
 }
 
@@ -64,6 +86,11 @@ struct Claims {
     models: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     routes: Vec<String>,
+    /// What the limits are counted under, as hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jti: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limits: Option<Claim>,
 }
 
 impl Tokens {
@@ -78,20 +105,22 @@ impl Tokens {
         Self { signing: EncodingKey::from_secret(key), reading: DecodingKey::from_secret(key), validation }
     }
 
-    /// A token that says so from `now` until `until`; `None` if it cannot be signed.
-    pub fn sign(&self, grant: &Grant, now: Time, until: Time) -> Option<String> {
+    /// A token that says so from `now` on; `None` if it cannot be signed.
+    pub fn sign(&self, grant: &Grant, now: Time) -> Option<String> {
         let grant = grant.clone();
         let claims = Claims {
             iss: ISSUER.to_owned(),
             aud: AUDIENCE.to_owned(),
             sub: grant.user,
             iat: now.as_millis() / 1_000,
-            exp: until.as_millis().div_ceil(1_000),
+            exp: grant.until.as_millis().div_ceil(1_000),
             team: grant.team,
             key: grant.key,
             mark: grant.mark,
             models: grant.models,
             routes: grant.routes.iter().map(|route| route.name().to_owned()).collect(),
+            jti: grant.limited.map(|limited| u128::from_be_bytes(limited.id)).map(|id| format!("{id:032x}")),
+            limits: grant.limited.and_then(|limited| limited.limits.claim()),
         };
         let token = jsonwebtoken::encode(&Header::new(ALGORITHM), &claims, &self.signing).ok()?;
         Some([PREFIX, &token].concat())
@@ -110,8 +139,18 @@ impl Tokens {
         let routes: Option<Vec<Gate>> = claims.routes.iter().map(|route| Gate::named(route)).collect();
         // Another version's: what it was narrowed to is not known here.
         let routes = routes.ok_or("token for an unknown route")?;
+        let limited = match &claims.limits {
+            None => None,
+            Some(limits) => {
+                let id = claims.jti.as_deref().and_then(|id| u128::from_str_radix(id, 16).ok());
+                let limited = id.zip(Allowance::of(limits));
+                let (id, limits) = limited.ok_or("token with unknown limits")?;
+                Some(Limited { id: id.to_be_bytes(), limits })
+            }
+        };
+        let until = Time::from_millis(claims.exp.saturating_mul(1_000));
         let Claims { team, key, mark, sub: user, models, .. } = claims;
-        Ok(Grant { team, key, mark, user, models, routes })
+        Ok(Grant { team, key, mark, user, models, routes, until, limited })
     }
 }
 
@@ -137,6 +176,8 @@ mod tests {
             user: "alice".to_owned(),
             models: vec!["m".to_owned()],
             routes: vec![Gate::Poll],
+            until: at(20),
+            limited: None,
         }
     }
 
@@ -160,11 +201,35 @@ mod tests {
     #[test]
     fn a_token_says_what_it_was_told_until_it_expires() {
         let tokens = Tokens::new(&[7; 32]);
-        let token = tokens.sign(&grant(), at(10), at(20)).unwrap();
+        let token = tokens.sign(&grant(), at(10)).unwrap();
         let token = token.strip_prefix(PREFIX).unwrap();
         assert_eq!(tokens.read(token, at(19)), Ok(grant()));
         assert_eq!(tokens.read(token, at(20)), Err("expired token"));
         assert!(Tokens::new(&[8; 32]).read(token, at(19)).is_err(), "another gateway's");
+    }
+
+    #[test]
+    fn a_token_brings_its_own_limits_and_what_is_not_known_of_them_is_no_token() {
+        let tokens = Tokens::new(&[7; 32]);
+        let limits = Allowance::read(&json!({"generations": "5/hour", "budget_usd": 0.25})).unwrap();
+        for id in [[0; 16], [0xa5; 16]] {
+            let grant = grant().limited(id, limits);
+            let token = tokens.sign(&grant, at(10)).unwrap();
+            assert_eq!(tokens.read(token.strip_prefix(PREFIX).unwrap(), at(19)), Ok(grant));
+        }
+        assert_eq!(grant().limited([1; 16], Allowance::default()), grant());
+        let header = json!({"alg": "HS256", "typ": "JWT"});
+        for (jti, limits) in [
+            (Value::Null, json!({"generations": "5/hour"})),
+            (json!("zz"), json!({"generations": "5/hour"})),
+            (json!("1"), json!({"generations": "now and then"})),
+            (json!("1"), json!({"later": 1})),
+        ] {
+            let mut claims = claims();
+            claims["jti"] = jti;
+            claims["limits"] = limits;
+            assert!(tokens.read(&forged(&header, &claims, &[7; 32]), at(1)).is_err(), "{claims}");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::quota::{Level, Limit};
-use super::settings;
+use super::quota::{Level, Limit, Scope};
+use super::settings::{self, Rate, Rates};
 
 /// How the limits stand that one request was counted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,19 +59,39 @@ impl Policies {
     pub(super) fn of(limits: &settings::Limits) -> Self {
         let mut text = Vec::new();
         for limit in Limit::ALL {
-            let Some(rate) = limit.rate(limits) else { continue };
-            push_name(&mut text, limit);
-            text.extend_from_slice(format!(";q={};w={}", rate.count, rate.per.as_secs()).as_bytes());
+            push_policy(&mut text, limit, limit.rate(limits));
         }
         Self(value(text))
     }
 
-    /// Adds both headers to an answer; neither where no limit was asked.
-    pub fn write(&self, standing: &Standing, headers: &mut HeaderMap) {
-        if let (Some(policies), Some(standing)) = (&self.0, standing.value()) {
-            headers.insert(POLICY, policies.clone());
+    /// Adds both headers to an answer; neither where no limit was asked. A client token has its `own` limits besides.
+    pub fn write(&self, own: Option<&Rates>, standing: &Standing, headers: &mut HeaderMap) {
+        let policies = match own {
+            None => self.0.clone(),
+            Some(own) => {
+                let mut text = Vec::new();
+                for limit in Limit::ALL.into_iter().filter(|limit| limit.scope == Scope::Token) {
+                    push_policy(&mut text, limit, own.of(limit.kind));
+                }
+                if let Some(policies) = &self.0 {
+                    let between: &[u8] = if text.is_empty() { b"" } else { b", " };
+                    text.extend_from_slice(between);
+                    text.extend_from_slice(policies.as_bytes());
+                }
+                value(text)
+            }
+        };
+        if let (Some(policies), Some(standing)) = (policies, standing.value()) {
+            headers.insert(POLICY, policies);
             headers.insert(STATE, standing);
         }
+    }
+}
+
+fn push_policy(text: &mut Vec<u8>, limit: Limit, rate: Option<Rate>) {
+    if let Some(rate) = rate {
+        push_name(text, limit);
+        text.extend_from_slice(format!(";q={};w={}", rate.count, rate.per.as_secs()).as_bytes());
     }
 }
 
@@ -114,15 +134,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::admission::quota::{Kind, Scope};
-    use crate::admission::settings::{Limits, Rate, Rates};
+    use crate::admission::quota::Kind;
+    use crate::admission::settings::Limits;
 
     const USER: Limit = Limit { scope: Scope::User, kind: Kind::Requests };
     const TOTAL: Limit = Limit { scope: Scope::Total, kind: Kind::Generations };
 
     fn written(limits: &Limits, standing: &Standing) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        Policies::of(limits).write(standing, &mut headers);
+        Policies::of(limits).write(None, standing, &mut headers);
         headers
     }
 

@@ -17,6 +17,8 @@ use super::settings::{self, Rate};
 /// Whom a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
+    /// One client token, by the limits that it brings along.
+    Token,
     /// One `user` inside its team.
     User,
     /// One team.
@@ -29,11 +31,12 @@ pub enum Scope {
 
 impl Scope {
     /// Every scope, in the order in which their buckets are locked.
-    pub const ALL: [Self; 4] = [Self::User, Self::Team, Self::Address, Self::Total];
+    pub const ALL: [Self; 5] = [Self::Token, Self::User, Self::Team, Self::Address, Self::Total];
 
     /// The metric label `limit`.
     pub const fn label(self) -> &'static str {
         match self {
+            Self::Token => "token",
             Self::User => "user",
             Self::Team => "team",
             Self::Address => "address",
@@ -72,7 +75,9 @@ pub struct Limit {
 
 impl Limit {
     /// Every limit, in the order of the headers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
+        Self { scope: Scope::Token, kind: Kind::Requests },
+        Self { scope: Scope::Token, kind: Kind::Generations },
         Self { scope: Scope::User, kind: Kind::Requests },
         Self { scope: Scope::User, kind: Kind::Generations },
         Self { scope: Scope::Team, kind: Kind::Requests },
@@ -86,6 +91,8 @@ impl Limit {
     /// Its name in the configuration, in errors and in headers: `user.generations`.
     pub const fn name(self) -> &'static str {
         match (self.scope, self.kind) {
+            (Scope::Token, Kind::Requests) => "token.requests",
+            (Scope::Token, Kind::Generations) => "token.generations",
             (Scope::User, Kind::Requests) => "user.requests",
             (Scope::User, Kind::Generations) => "user.generations",
             (Scope::Team, Kind::Requests) => "team.requests",
@@ -97,18 +104,16 @@ impl Limit {
         }
     }
 
-    /// Its rate; `None` where it is off.
+    /// Its rate; `None` where it is off, and for a token, which brings its own.
     pub fn rate(self, limits: &settings::Limits) -> Option<Rate> {
         let rates = match self.scope {
+            Scope::Token => return None,
             Scope::User => &limits.user,
             Scope::Team => &limits.team,
             Scope::Address => &limits.address,
             Scope::Total => &limits.total,
         };
-        match self.kind {
-            Kind::Requests => rates.requests,
-            Kind::Generations => rates.generations,
-        }
+        rates.of(self.kind)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The limits of `user`, team, address and all together, on requests and on generations (`MONEY.md` M24). A decision
+//! The limits of client token, `user`, team, address and all together, on requests and on generations (`MONEY.md` M24). A decision
 //! locks every bucket it asks, in one order, and takes from all of them or from none; a request then owns what it
 //! took, and a generation that was certainly not sent can be given back.
 
@@ -22,6 +22,7 @@ use crate::request::client::{BucketKey, Who};
 /// All limits of this process.
 pub struct Limits {
     quotas: ArcSwap<AllQuotas>,
+    tokens: Buckets,
     users: Buckets,
     teams: Buckets,
     addresses: Buckets,
@@ -34,6 +35,7 @@ impl Limits {
     pub fn new(limits: &settings::Limits, clock: Clock) -> Self {
         Self {
             quotas: ArcSwap::from_pointee(AllQuotas::of(limits, &[])),
+            tokens: Buckets::new(limits.tracked),
             users: Buckets::new(limits.tracked),
             teams: Buckets::new(limits.tracked),
             addresses: Buckets::new(limits.tracked),
@@ -47,12 +49,13 @@ impl Limits {
     /// the new window. Walks through all buckets, a shard at a time; a decision that falls between the swap and its
     /// bucket's turn is judged by the new quota over the old debt.
     pub fn reload(&self, limits: &settings::Limits, teams: &[(BucketKey, settings::Limits)]) {
-        for buckets in [&self.users, &self.teams, &self.addresses] {
+        for buckets in [&self.tokens, &self.users, &self.teams, &self.addresses] {
             buckets.track(limits.tracked);
         }
         let quotas = Arc::new(AllQuotas::of(limits, teams));
         let old = self.quotas.swap(Arc::clone(&quotas));
-        for limit in Limit::ALL {
+        // What a token brings along never changes.
+        for limit in Limit::ALL.into_iter().filter(|limit| limit.scope != Scope::Token) {
             let change = |old: &Quotas, new: &Quotas| new.get(limit).map(|new| (old.get(limit).unwrap_or(new), new));
             let common = change(&old.common, &quotas.common);
             let own = old.teams.keys().chain(quotas.teams.keys());
@@ -75,15 +78,15 @@ impl Limits {
         self.take(who, Kind::Requests, &[Scope::Address]).map(|(_, standing)| standing)
     }
 
-    /// Takes a request of user, team and total. It stays taken, whatever follows.
+    /// Takes a request of token, user, team and total. It stays taken, whatever follows.
     ///
     /// # Errors
     /// If one of them may not; then nothing is taken from any.
     pub fn requests(&self, who: &Who) -> Result<Standing, Refusal> {
-        self.take(who, Kind::Requests, &[Scope::User, Scope::Team, Scope::Total]).map(|(_, standing)| standing)
+        self.take(who, Kind::Requests, &SHARED).map(|(_, standing)| standing)
     }
 
-    /// Takes a generation of user, team, address and total.
+    /// Takes a generation of token, user, team, address and total.
     ///
     /// # Errors
     /// If one of them may not; then nothing is taken from any.
@@ -99,16 +102,15 @@ impl Limits {
         self.take(who, Kind::Generations, &[Scope::Address])
     }
 
-    /// The buckets of a kind that are shared by all replicas: those of user, team and total.
+    /// The buckets of a kind that are shared by all replicas: those of token, user, team and total.
     pub fn shared(&self, who: &Who, kind: Kind) -> Vec<RemoteBucket> {
         let quotas = self.quotas.load();
         let quotas = quotas.of_team(who.team);
-        let scopes = [Scope::User, Scope::Team, Scope::Total];
         let bucket = |scope| {
             let limit = Limit { scope, kind };
-            quotas.get(limit).map(|quota| RemoteBucket { limit, key: key(who, scope), quota })
+            quotas.of(who, limit).map(|quota| RemoteBucket { limit, key: key(who, scope), quota })
         };
-        scopes.into_iter().filter_map(bucket).collect()
+        SHARED.into_iter().filter_map(bucket).collect()
     }
 
     /// Gives a generation back that was certainly not sent; not to a bucket that has been full since, or a late
@@ -133,9 +135,10 @@ impl Limits {
         }
     }
 
-    /// Adds `RateLimit-Policy` and `RateLimit` to an answer for a client of this team.
-    pub fn write_headers(&self, team: BucketKey, standing: &Standing, headers: &mut HeaderMap) {
-        self.quotas.load().of_team(team).policies.write(standing, headers);
+    /// Adds `RateLimit-Policy` and `RateLimit` to an answer for this client.
+    pub fn write_headers(&self, who: &Who, standing: &Standing, headers: &mut HeaderMap) {
+        let own = who.token.map(|token| token.rates);
+        self.quotas.load().of_team(who.team).policies.write(own.as_ref(), standing, headers);
     }
 
     /// How many buckets of a scope are in memory.
@@ -146,7 +149,7 @@ impl Limits {
     fn take(&self, who: &Who, kind: Kind, scopes: &[Scope]) -> Result<(Taken, Standing), Refusal> {
         let quotas = self.quotas.load();
         let quotas = quotas.of_team(who.team);
-        if scopes.iter().all(|&scope| quotas.get(Limit { scope, kind }).is_none()) {
+        if scopes.iter().all(|&scope| quotas.of(who, Limit { scope, kind }).is_none()) {
             return Ok((Taken::default(), Standing::default()));
         }
         let now = self.now();
@@ -154,7 +157,7 @@ impl Limits {
         let mut refused: Option<(Limit, Nanos)> = None;
         for (place, scope) in held.iter_mut().zip(Scope::ALL) {
             let limit = Limit { scope, kind };
-            let Some(quota) = quotas.get(limit).filter(|_| scopes.contains(&scope)) else { continue };
+            let Some(quota) = quotas.of(who, limit).filter(|_| scopes.contains(&scope)) else { continue };
             let bucket = self.buckets(scope).hold(key(who, scope), kind, &quota, now);
             if let Err(wait) = quota.take(&bucket, now) {
                 // The longest wait is the true one: only after it does the request pass every limit.
@@ -175,13 +178,15 @@ impl Limits {
         match refused {
             None => Ok((taken, standing)),
             Some((limit, wait)) => {
-                Err(Refusal { limit, retry_after: Duration::from_millis(whole_millis(wait)), standing })
+                let retry_after = Duration::from_millis(whole_millis(wait));
+                Err(Refusal { limit, retry_after, standing: Box::new(standing) })
             }
         }
     }
 
     fn buckets(&self, scope: Scope) -> &Buckets {
         match scope {
+            Scope::Token => &self.tokens,
             Scope::User => &self.users,
             Scope::Team => &self.teams,
             Scope::Address => &self.addresses,
@@ -198,6 +203,7 @@ impl Limits {
 
 fn key(who: &Who, scope: Scope) -> BucketKey {
     match scope {
+        Scope::Token => who.token.map(|token| token.key).unwrap_or_default(),
         Scope::User => who.user,
         Scope::Team => who.team,
         Scope::Address => who.address,
@@ -213,7 +219,7 @@ pub struct Refusal {
     /// When the same request would pass, if nobody else came in between.
     pub retry_after: Duration,
     /// How the limits stand.
-    pub standing: Standing,
+    pub standing: Box<Standing>,
 }
 
 impl Refusal {
@@ -222,7 +228,7 @@ impl Refusal {
         for (_, level) in earlier.levels().filter(|(_, level)| level.remaining == 0) {
             self.retry_after = self.retry_after.max(Duration::from_secs(level.seconds.into()));
         }
-        self.standing = earlier.then(self.standing);
+        *self.standing = earlier.then(*self.standing);
         self
     }
 }
@@ -253,8 +259,8 @@ struct AllQuotas {
 
 impl AllQuotas {
     fn of(limits: &settings::Limits, teams: &[(BucketKey, settings::Limits)]) -> Self {
-        let teams = teams.iter().map(|(team, limits)| (*team, Quotas::of(limits))).collect();
-        Self { common: Quotas::of(limits), teams }
+        let teams = teams.iter().map(|(team, limits)| (*team, Quotas::new(limits))).collect();
+        Self { common: Quotas::new(limits), teams }
     }
 
     fn of_team(&self, team: BucketKey) -> &Quotas {
@@ -278,7 +284,7 @@ struct Meters {
 }
 
 impl Quotas {
-    fn of(limits: &settings::Limits) -> Self {
+    fn new(limits: &settings::Limits) -> Self {
         let meters = |scope| {
             let quota = |kind| Limit { scope, kind }.rate(limits).map(Quota::of);
             Meters { requests: quota(Kind::Requests), generations: quota(Kind::Generations) }
@@ -292,8 +298,17 @@ impl Quotas {
         }
     }
 
+    /// The quota that a limit has for this client.
+    fn of(&self, who: &Who, limit: Limit) -> Option<Quota> {
+        match limit.scope {
+            Scope::Token => who.token?.rates.of(limit.kind).map(Quota::of),
+            _ => self.get(limit),
+        }
+    }
+
     fn get(&self, limit: Limit) -> Option<Quota> {
         let meters = match limit.scope {
+            Scope::Token => return None,
             Scope::User => &self.user,
             Scope::Team => &self.team,
             Scope::Address => &self.address,
@@ -305,6 +320,9 @@ impl Quotas {
         }
     }
 }
+
+/// Whose buckets replicas share.
+const SHARED: [Scope; 4] = [Scope::Token, Scope::User, Scope::Team, Scope::Total];
 
 /// Far enough from the end of 64 bits that governor's sums cannot overflow.
 const LATEST_NANOS: u64 = u64::MAX / 2;

@@ -61,7 +61,7 @@ pub fn refusal(buckets: &[RemoteBucket], until: &[u64], refused: &[bool], now: u
     });
     let (limit, wait) = waits.max_by_key(|(_, wait)| *wait)?;
     let retry_after = Duration::from_millis(whole_millis(nanos(wait)).max(1));
-    Some(Refusal { limit, retry_after, standing: standing(buckets, until, now) })
+    Some(Refusal { limit, retry_after, standing: Box::new(standing(buckets, until, now)) })
 }
 
 fn nanos(micros: u64) -> Nanos {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::quota::Kind;
 use crate::config::Section;
 
 /// How many, in how long: `"6/minute"`. The count is also the burst.
@@ -23,6 +24,14 @@ pub struct Rates {
 }
 
 impl Rates {
+    /// One of them.
+    pub const fn of(&self, kind: Kind) -> Option<Rate> {
+        match kind {
+            Kind::Requests => self.requests,
+            Kind::Generations => self.generations,
+        }
+    }
+
     fn read(mut section: Section<'_, '_>, base: &Self) -> Self {
         Self {
             requests: section.value("requests", &base.requests),
@@ -42,7 +51,7 @@ pub struct Limits {
     pub address: Rates,
     /// `[limits.total]`: everybody together, the wallet's fuse.
     pub total: Rates,
-    /// `limits.tracked`: how many users and how many addresses have a bucket of their own at a time; beyond it,
+    /// `limits.tracked`: how many users, addresses and tokens have a bucket of their own at a time; beyond it,
     /// newcomers share one.
     pub tracked: usize,
 }

@@ -21,7 +21,12 @@ pub enum Holder {
     Team(Arc<str>),
     /// A user of a team.
     User(Arc<str>, UserId),
+    /// A client token with a budget of its own.
+    Token(TokenId),
 }
+
+/// A client token, as a keyed hash.
+pub type TokenId = [u8; 16];
 
 impl Holder {
     /// The word of its limit in the configuration.
@@ -30,6 +35,7 @@ impl Holder {
             Self::Total => "total",
             Self::Team(_) => "team",
             Self::User(..) => "user",
+            Self::Token(_) => "token",
         }
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::account::{AccountKey, Holder, Period, Sums, UserId};
+use super::account::{AccountKey, Holder, Period, Sums, TokenId, UserId};
+use super::charge::Purse;
+use super::money::Amount;
 use super::price::Price;
 use super::tab::{Charge, Open, Standing};
 use crate::clock::Time;
@@ -18,8 +20,32 @@ pub struct TabForm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<Arc<str>>,
     price: Price,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    purse: Option<PurseForm>,
     at: u64,
     standing: StandingForm,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct PurseForm {
+    id: TokenId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    usd: Option<Amount>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seconds: Option<u32>,
+    until: u64,
+}
+
+impl PurseForm {
+    const fn of(purse: Purse) -> Self {
+        let Purse { id, usd, seconds, until } = purse;
+        Self { id, usd, seconds, until: until.as_millis() }
+    }
+
+    const fn purse(self) -> Purse {
+        let Self { id, usd, seconds, until } = self;
+        Purse { id, usd, seconds, until: Time::from_millis(until) }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,6 +65,7 @@ impl TabForm {
             user: charge.user,
             name: charge.name.clone(),
             price: charge.price,
+            purse: charge.purse.map(PurseForm::of),
             at: charge.at.as_millis(),
             standing: match open.standing {
                 Standing::Reserved => StandingForm::Reserved,
@@ -56,7 +83,9 @@ impl TabForm {
             StandingForm::AtRisk(until) => Standing::AtRisk(Time::from_millis(until)),
         };
         let at = Time::from_millis(self.at);
-        Open { charge: Charge { team: self.team, user: self.user, name: self.name, price: self.price, at }, standing }
+        let Self { team, user, name, price, .. } = self;
+        let purse = self.purse.map(PurseForm::purse);
+        Open { charge: Charge { team, user, name, price, purse, at }, standing }
     }
 }
 
@@ -105,6 +134,10 @@ pub fn account_key(key: &AccountKey) -> Vec<u8> {
             bytes.extend_from_slice(user);
             bytes.extend_from_slice(team.as_bytes());
         }
+        Holder::Token(id) => {
+            bytes.push(b'k');
+            bytes.extend_from_slice(id);
+        }
     }
     bytes
 }
@@ -124,6 +157,7 @@ pub fn parse_account_key(bytes: &[u8]) -> Option<AccountKey> {
     let holder = match kind {
         b'*' if rest.is_empty() => Holder::Total,
         b't' => Holder::Team(team(rest)?),
+        b'k' => Holder::Token(rest.try_into().ok()?),
         b'u' => {
             let (user, rest) = rest.split_at_checked(16)?;
             Holder::User(team(rest)?, user.try_into().ok()?)
@@ -139,7 +173,9 @@ mod tests {
 
     #[test]
     fn the_key_of_an_account_comes_back_and_nothing_else_is_one() {
-        for holder in [Holder::Total, Holder::Team("a".into()), Holder::User("a".into(), [7; 16])] {
+        for holder in
+            [Holder::Total, Holder::Team("a".into()), Holder::User("a".into(), [7; 16]), Holder::Token([9; 16])]
+        {
             for period in [Period::Day(20_000), Period::Month(682)] {
                 let key = AccountKey { period, holder: holder.clone() };
                 assert_eq!(parse_account_key(&account_key(&key)), Some(key));
@@ -153,7 +189,9 @@ mod tests {
 
     #[test]
     fn a_tab_comes_back_as_it_was() {
-        let charge = Charge { team: "a".into(), user: [3; 16], name: Some("alice".into()), ..Charge::default() };
+        let purse = Purse { id: [4; 16], usd: Some(Amount::from_ticks(5)), seconds: None, until: Time::from_millis(6) };
+        let name = Some("alice".into());
+        let charge = Charge { team: "a".into(), user: [3; 16], name, purse: Some(purse), ..Charge::default() };
         for standing in [Standing::Reserved, Standing::Created, Standing::AtRisk(Time::from_millis(5))] {
             let open = Open { charge: charge.clone(), standing };
             let json = serde_json::to_string(&TabForm::of(&open)).unwrap();

@@ -2,6 +2,7 @@
 //! settled (`MONEY.md` M29). Pure: time and settings are arguments.
 
 pub mod account;
+pub mod charge;
 pub mod form;
 pub mod money;
 pub mod price;

@@ -60,15 +60,28 @@ impl Amount {
 impl fmt::Display for Amount {
     /// Dollars with as many decimals as it has, at least two: `0.40`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = format!("{:0>DECIMALS$}", self.0 % TICKS_A_DOLLAR);
-        let part = part.trim_end_matches('0');
-        write!(f, "{}.{part:0<2}", self.0 / TICKS_A_DOLLAR)
+        // Every hit's log line has one, so it goes without the machinery of `format!`.
+        let mut digits = [b'0'; MOST_DIGITS];
+        let mut rest = self.0;
+        for digit in digits.iter_mut().rev() {
+            *digit += u8::try_from(rest % 10).unwrap_or_default();
+            rest /= 10;
+        }
+        let text = std::str::from_utf8(&digits).unwrap_or_default();
+        let (whole, part) = text.split_at_checked(MOST_DIGITS - DECIMALS).unwrap_or_default();
+        let whole = whole.trim_start_matches('0');
+        let part = part.get(part.trim_end_matches('0').len().max(2)..).and_then(|zeros| part.strip_suffix(zeros));
+        f.write_str(if whole.is_empty() { "0" } else { whole })?;
+        f.write_str(".")?;
+        f.write_str(part.unwrap_or_default())
     }
 }
 
 /// `UPSTREAM.md` §3.1.
 pub const TICKS_A_DOLLAR: u64 = 10_000_000_000;
 const DECIMALS: usize = 10;
+/// The decimal digits of the largest amount, in ticks.
+const MOST_DIGITS: usize = 20;
 
 #[cfg(test)]
 mod tests {
@@ -82,6 +95,8 @@ mod tests {
             ("0.0000000001", 1, "0.0000000001"),
             ("0.4", 4_000_000_000, "0.40"),
             ("3.125", 31_250_000_000, "3.125"),
+            ("1844674407.3709551615", u64::MAX, "1844674407.3709551615"),
+            ("0", 0, "0.00"),
         ] {
             let amount = Amount::parse(text).unwrap();
             assert_eq!((amount.ticks(), amount.to_string()), (ticks, shown.to_owned()));

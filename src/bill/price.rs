@@ -53,8 +53,9 @@ impl Prices {
     /// What a body will cost. What it does not say is priced as the upstream's defaults, what the table does not know
     /// as the dearest that it does: a budget must not be passed by what nobody has priced.
     pub fn of(&self, operation: Operation, body: &Value) -> Price {
-        let text = |name: &str| body.get(name).and_then(Value::as_str);
-        let model = text("model").unwrap_or(DEFAULT_MODEL);
+        // What is said, but not as a text, is no more known than an unknown name.
+        let text = |name: &str, usual| body.get(name).map_or(usual, |value| value.as_str().unwrap_or_default());
+        let model = text("model", DEFAULT_MODEL);
         let row = self.table.rows.get(model);
         if row.is_none() {
             self.tell_of(model);
@@ -62,7 +63,7 @@ impl Prices {
         let images = [body.get("image").map(|_| 1), count(body.get("images")), count(body.get("reference_images"))];
         let images = images.into_iter().flatten().fold(0, usize::saturating_add);
         let rows: Vec<&Row> = row.map_or_else(|| self.table.rows.values().collect(), |row| vec![row]);
-        let resolution = text("resolution").unwrap_or(DEFAULT_RESOLUTION);
+        let resolution = text("resolution", DEFAULT_RESOLUTION);
         // Of a known model an unknown resolution is its dearest; of an unknown model even a known one is the dearest.
         let exact = row.and_then(|row| row.second.get(resolution)).copied();
         let dearest = || rows.iter().flat_map(|row| row.second.values()).max().copied().unwrap_or_default();
@@ -93,19 +94,24 @@ fn count(images: Option<&Value>) -> Option<usize> {
     images.and_then(Value::as_array).map(Vec::len)
 }
 
-/// The length that is paid for: `seconds` is another name of `duration`.
+/// The length that is paid for: `seconds` is another name of `duration`. Where validation lets it pass, one that the
+/// upstream cannot mean is priced as if it were not said, and of two the longer counts.
 fn millis(operation: Operation, body: &Value) -> u64 {
-    let seconds = body.get("duration").or_else(|| body.get("seconds"));
-    let number = seconds.and_then(|seconds| match seconds {
+    if operation == Operation::Edits {
+        return EDIT_MILLIS;
+    }
+    let said = ["duration", "seconds"].into_iter().filter_map(|name| body.get(name));
+    said.map(|seconds| length(seconds).unwrap_or(DEFAULT_MILLIS)).max().unwrap_or(DEFAULT_MILLIS)
+}
+
+/// A length of at least a second, in milliseconds.
+fn length(seconds: &Value) -> Option<u64> {
+    let number = match seconds {
         Value::String(text) => text.trim().parse().ok(),
         other => other.as_f64(),
-    });
-    let length = number.filter(|seconds| *seconds > 0.0).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    match (length, operation) {
-        (Some(length), Operation::Generations) => u64::try_from(length.as_millis()).unwrap_or(u64::MAX),
-        (None, Operation::Generations) => DEFAULT_MILLIS,
-        (_, Operation::Edits) => EDIT_MILLIS,
-    }
+    };
+    let length = Duration::try_from_secs_f64(number.filter(|seconds| *seconds >= 1.0)?).ok()?;
+    Some(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// What the upstream makes of a body that names none.
@@ -136,6 +142,14 @@ mod tests {
             (json!({"prompt": "p"}), "0.40"),
             (json!({"prompt": "p", "duration": 15, "resolution": "720p"}), "1.05"),
             (json!({"prompt": "p", "seconds": 1}), "0.05"),
+            (json!({"duration": "15"}), "0.75"),
+            // Only where validation is off: what the upstream cannot mean, and two that it may choose from.
+            (json!({"duration": 1, "model": ["grok-imagine-video"]}), "0.25"),
+            (json!({"duration": 1, "resolution": 1080}), "0.07"),
+            (json!({"duration": "5e-4"}), "0.40"),
+            (json!({"duration": -3}), "0.40"),
+            (json!({"duration": null, "seconds": 15}), "0.75"),
+            (json!({"duration": 1, "seconds": 15}), "0.75"),
             (json!({"prompt": "p", "duration": 1, "image": {"url": "https://a"}}), "0.052"),
             (json!({"model": "grok-imagine-video-1.5", "duration": 15, "resolution": "1080p"}), "3.75"),
             (json!({"duration": 1, "reference_images": [{}, {}, {}]}), "0.056"),

@@ -72,6 +72,8 @@ impl Page {
                 Holder::Total => total = *sums,
                 Holder::Team(_) => teams.push((holder, sums)),
                 Holder::User(..) => users.push((holder, sums)),
+                // What it spends is its user's.
+                Holder::Token(_) => {}
             }
         }
         let dearest = |one: &(&Holder, &Sums), other: &(&Holder, &Sums)| {
@@ -98,10 +100,10 @@ impl Page {
 impl Line {
     fn of(tab: &Tab, period: Period, holder: &Holder, sums: &Sums) -> Self {
         let (team, user) = match holder {
-            Holder::Total => (None, None),
+            Holder::Total | Holder::Token(_) => (None, None),
             Holder::Team(team) => (Some(team.to_string()), None),
             Holder::User(team, id) => {
-                let hashed = || id.iter().map(|byte| format!("{byte:02x}")).collect();
+                let hashed = || hex::encode(id);
                 (Some(team.to_string()), Some(tab.name_of(holder).map_or_else(hashed, |name| name.to_string())))
             }
         };
@@ -158,7 +160,7 @@ mod tests {
                 Price { second: Amount::parse("0.1").unwrap(), millis: 1000 * u64::from(number), ..Price::default() };
             let name = (number == 5).then(|| "alice".into());
             let attempt = AttemptId::from_bytes([number; 16]);
-            tab.reserve(attempt, Charge { team: "a".into(), user: [number; 16], name, price, at: now });
+            tab.reserve(attempt, Charge { team: "a".into(), user: [number; 16], name, price, purse: None, at: now });
         }
         tab.settle(AttemptId::from_bytes([4; 16]), Verdict::Done { cost: None, length: None });
         let statement = Statement::of(&tab, now, 2);

@@ -7,25 +7,11 @@ use std::time::Duration;
 
 use super::account::{AccountKey, Holder, Period, Sums, UserId};
 use super::money::Amount;
-use super::price::Price;
 use super::terms::{Exhausted, Left, Terms};
 use crate::clock::Time;
 use crate::jobs::entry::AttemptId;
 
-/// What one attempt may cost, and whom.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Charge {
-    /// The team.
-    pub team: Arc<str>,
-    /// The user, within the team.
-    pub user: UserId,
-    /// The user's name, where it may be kept.
-    pub name: Option<Arc<str>>,
-    /// The price.
-    pub price: Price,
-    /// When it was reserved: it counts in that day and month, whenever it is settled.
-    pub at: Time,
-}
+pub use super::charge::{Charge, accounts, holders};
 
 /// How far an open tab has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +84,8 @@ pub struct Tab {
     running: HashMap<Holder, i64>,
     /// Accounts of users, by period: bounded by `budgets.tracked`.
     users: HashMap<Period, usize>,
+    /// Accounts of tokens, likewise.
+    tokens: HashMap<Period, usize>,
     totals: HashMap<Arc<str>, Totals>,
     terms: Arc<Terms>,
     /// What is to be written down.
@@ -137,8 +125,8 @@ impl Tab {
     /// # Errors
     /// The first that is full.
     pub fn fits(&self, charge: &Charge) -> Result<(), Exhausted> {
-        let user = self.account_of(charge);
-        for holder in holders(&charge.team, user) {
+        let charge = &self.filed(charge.clone());
+        for holder in holders(&charge.team, charge.user) {
             let running = self.running.get(&holder).copied().unwrap_or_default();
             self.terms.running(&holder, running)?;
             for period in Period::of(charge.at) {
@@ -147,25 +135,26 @@ impl Tab {
                 self.terms.fits(&key, &sums, charge)?;
             }
         }
+        if let Some(key) = charge.purse.map(|purse| purse.account()) {
+            let sums = self.accounts.get(&key).copied().unwrap_or_default();
+            self.terms.fits(&key, &sums, charge)?;
+        }
         Ok(())
     }
 
     /// What is left of every budget that a charge would count in.
     pub fn left(&self, charge: &Charge) -> Vec<Left> {
-        let mut left = Vec::new();
-        for holder in holders(&charge.team, self.account_of(charge)) {
-            for period in Period::of(charge.at) {
-                let key = AccountKey { period, holder: holder.clone() };
-                let sums = self.accounts.get(&key).copied().unwrap_or_default();
-                left.extend(self.terms.left(&key, &sums));
-            }
-        }
-        left
+        let charge = &self.filed(charge.clone());
+        let left = |key| {
+            let sums = self.accounts.get(&key).copied().unwrap_or_default();
+            self.terms.left(&key, &sums, charge)
+        };
+        accounts(charge).flat_map(left).collect()
     }
 
     /// Reserves what an attempt may cost.
-    pub fn reserve(&mut self, attempt: AttemptId, mut charge: Charge) {
-        charge.user = self.account_of(&charge);
+    pub fn reserve(&mut self, attempt: AttemptId, charge: Charge) {
+        let charge = self.filed(charge);
         self.hold(&charge, 1);
         self.open.insert(attempt, Open { charge, standing: Standing::Reserved });
     }
@@ -260,7 +249,7 @@ impl Tab {
     pub fn name_of(&self, holder: &Holder) -> Option<Arc<str>> {
         match holder {
             Holder::User(team, user) => self.names.get(&(team.clone(), *user)).cloned(),
-            Holder::Total | Holder::Team(_) => None,
+            Holder::Total | Holder::Team(_) | Holder::Token(_) => None,
         }
     }
 
@@ -339,14 +328,21 @@ impl Tab {
         self.post(key, &sums);
     }
 
-    /// Under which user's account a charge counts: one of its own, while there is room.
-    fn account_of(&self, charge: &Charge) -> UserId {
-        let has_room = |period: &Period| {
-            let holder = Holder::User(charge.team.clone(), charge.user);
-            let tracked = self.users.get(period).copied().unwrap_or_default();
-            tracked < self.terms.tracked || self.accounts.contains_key(&AccountKey { period: *period, holder })
+    /// The charge, as it counts: of a user and a token with an account of their own, while there is room.
+    fn filed(&self, mut charge: Charge) -> Charge {
+        let has_room = |tracked: &HashMap<Period, usize>, key: &AccountKey| {
+            let tracked = tracked.get(&key.period).copied().unwrap_or_default();
+            tracked < self.terms.tracked || self.accounts.contains_key(key)
         };
-        if Period::of(charge.at).iter().all(has_room) { charge.user } else { OTHERS }
+        let user = Holder::User(charge.team.clone(), charge.user);
+        let of_user = Period::of(charge.at).map(|period| AccountKey { period, holder: user.clone() });
+        if !of_user.iter().all(|key| has_room(&self.users, key)) {
+            charge.user = OTHERS;
+        }
+        if let Some(purse) = charge.purse.as_mut().filter(|purse| !has_room(&self.tokens, &purse.account())) {
+            purse.id = OTHERS;
+        }
+        charge
     }
 
     fn give_up(&mut self, attempt: AttemptId) {
@@ -408,11 +404,7 @@ impl Tab {
             Sums { spent: ticks(cost), spent_millis: millis(video), jobs: 1, lost: ticks(lost), ..Sums::default() };
         self.post_all(charge, &change);
         if let Some(changed) = &mut self.changed {
-            for holder in holders(&charge.team, charge.user) {
-                changed
-                    .accounts
-                    .extend(Period::of(charge.at).map(|period| AccountKey { period, holder: holder.clone() }));
-            }
+            changed.accounts.extend(accounts(charge));
         }
     }
 
@@ -420,25 +412,25 @@ impl Tab {
         if let Some(name) = &charge.name {
             self.names.entry((charge.team.clone(), charge.user)).or_insert_with(|| name.clone());
         }
-        for holder in holders(&charge.team, charge.user) {
-            for period in Period::of(charge.at) {
-                self.post(AccountKey { period, holder: holder.clone() }, change);
-            }
+        for key in accounts(charge) {
+            self.post(key, change);
         }
     }
 
     fn post(&mut self, key: AccountKey, change: &Sums) {
         let (period, is_user) = (key.period, matches!(key.holder, Holder::User(..)));
+        let is_token = matches!(key.holder, Holder::Token(_));
         let known = self.accounts.len();
         self.accounts.entry(key).or_default().add(change);
-        let users = self.users.entry(period).or_default();
-        if is_user && self.accounts.len() > known {
-            *users += 1;
-        }
+        let is_new = self.accounts.len() > known;
+        *self.users.entry(period).or_default() += usize::from(is_user && is_new);
+        *self.tokens.entry(period).or_default() += usize::from(is_token && is_new);
     }
 
     fn forget(&mut self, now: Time) {
-        self.users.retain(|period, _| !period.is_over(now));
+        for tracked in [&mut self.users, &mut self.tokens] {
+            tracked.retain(|period, _| !period.is_over(now));
+        }
         let changed = &mut self.changed;
         self.accounts.retain(|key, _| {
             let keeps = !key.period.is_over(now);
@@ -463,11 +455,6 @@ impl Tab {
     }
 }
 
-/// All whose accounts a charge of this user counts in.
-pub fn holders(team: &Arc<str>, user: UserId) -> [Holder; 3] {
-    [Holder::User(team.clone(), user), Holder::Team(team.clone()), Holder::Total]
-}
-
 fn ticks(amount: Amount) -> i64 {
     i64::try_from(amount.ticks()).unwrap_or(i64::MAX)
 }
@@ -476,7 +463,7 @@ fn millis(millis: u64) -> i64 {
     i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
-/// The account of all users who have none of their own.
+/// The account of all users, and that of all tokens, that have none of their own.
 const OTHERS: UserId = [0; 16];
 /// A job whose end nobody saw is settled then: its record goes at the same time.
 const LONGEST_JOB: Duration = Duration::from_secs(7 * 24 * 3600);

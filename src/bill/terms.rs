@@ -64,6 +64,8 @@ impl Terms {
         match holder {
             Holder::Total => self.total,
             Holder::Team(team) => self.teams.get(team).map_or(self.team, |(_, own)| *own),
+            // What a token may spend comes with each charge.
+            Holder::Token(_) => Bound::default(),
             Holder::User(team, _) => self.teams.get(team).map_or(self.user, |(user, _)| *user),
         }
     }
@@ -86,16 +88,13 @@ impl Terms {
     /// # Errors
     /// [`Exhausted`].
     pub fn fits(&self, key: &AccountKey, sums: &Sums, charge: &Charge) -> Result<(), Exhausted> {
-        let budget = self.bound(&key.holder).budget;
-        let (money, seconds, [money_name, seconds_name]) = named(&budget, key.period);
-        let retry_after = key.period.next().begins().since(charge.at);
-        let exhausted = |name| Exhausted { limit: limit(&key.holder, name), retry_after, kind: What::Budget };
-        if money.is_some_and(|most| sums.used().plus(charge.price.amount()) > most) {
-            return Err(exhausted(money_name));
+        let caps = self.caps(key, charge);
+        if caps.money.is_some_and(|most| sums.used().plus(charge.price.amount()) > most) {
+            return Err(caps.exhausted(Unit::Money));
         }
         let used = sums.used_millis().saturating_add(charge.price.millis);
-        if seconds.is_some_and(|most| used > u64::from(most) * 1000) {
-            return Err(exhausted(seconds_name));
+        if caps.seconds.is_some_and(|most| used > u64::from(most) * 1000) {
+            return Err(caps.exhausted(Unit::Seconds));
         }
         Ok(())
     }
@@ -107,30 +106,34 @@ impl Terms {
         key: &AccountKey,
         charge: &Charge,
     ) -> impl Iterator<Item = (u64, [&'static str; 2], u64, Exhausted)> + use<> {
-        let budget = self.bound(&key.holder).budget;
-        let (money, seconds, [money_name, seconds_name]) = named(&budget, key.period);
-        let retry_after = key.period.next().begins().since(charge.at);
-        let exhausted = |name| Exhausted { limit: limit(&key.holder, name), retry_after, kind: What::Budget };
-        let (by_money, by_seconds) = (exhausted(money_name), exhausted(seconds_name));
+        let caps = self.caps(key, charge);
         let (amount, millis) = (charge.price.amount().ticks(), charge.price.millis);
-        let money = money.map(|most| (most.ticks(), ["spent", "reserved"], amount, by_money));
-        let seconds =
-            seconds.map(|most| (u64::from(most) * 1000, ["spent_millis", "reserved_millis"], millis, by_seconds));
+        let money = caps.money.map(|most| (most.ticks(), ["spent", "reserved"], amount, caps.exhausted(Unit::Money)));
+        let fields = ["spent_millis", "reserved_millis"];
+        let seconds = caps.seconds.map(|most| (u64::from(most) * 1000, fields, millis, caps.exhausted(Unit::Seconds)));
         money.into_iter().chain(seconds)
     }
 
-    /// What an account still holds, if it is bounded: dollars and seconds of video.
-    pub fn left(&self, key: &AccountKey, sums: &Sums) -> impl Iterator<Item = Left> + use<> {
-        let budget = self.bound(&key.holder).budget;
-        let (money, seconds, [money_name, seconds_name]) = named(&budget, key.period);
+    /// What an account that a charge counts in still holds, if it is bounded: dollars and seconds of video.
+    pub fn left(&self, key: &AccountKey, sums: &Sums, charge: &Charge) -> impl Iterator<Item = Left> + use<> {
+        let Caps { money, seconds, names: [money_name, seconds_name], .. } = self.caps(key, charge);
         let used_seconds = u32::try_from(sums.used_millis().div_ceil(1000)).unwrap_or(u32::MAX);
-        let money =
-            money.map(|most| Left { limit: limit(&key.holder, money_name), left: most.minus(sums.used()).dollars() });
-        let seconds = seconds.map(|most| Left {
-            limit: limit(&key.holder, seconds_name),
-            left: most.saturating_sub(used_seconds).into(),
-        });
-        money.into_iter().chain(seconds)
+        let money = money.map(|most| Left { limit: money_name, left: most.minus(sums.used()).dollars() });
+        let left_seconds = |most: u32| Left { limit: seconds_name, left: most.saturating_sub(used_seconds).into() };
+        money.into_iter().chain(seconds.map(left_seconds))
+    }
+
+    fn caps(&self, key: &AccountKey, charge: &Charge) -> Caps {
+        if let (Holder::Token(_), Some(purse)) = (&key.holder, charge.purse) {
+            let names = ["token.budget_usd", "token.budget_seconds"];
+            // With this token never, and with another at once.
+            let retry_after = purse.until.since(charge.at);
+            return Caps { money: purse.usd, seconds: purse.seconds, names, retry_after };
+        }
+        let budget = self.bound(&key.holder).budget;
+        let (money, seconds, names) = named(&budget, key.period);
+        let names = names.map(|name| limit(&key.holder, name));
+        Caps { money, seconds, names, retry_after: key.period.next().begins().since(charge.at) }
     }
 
     /// What of a reserved amount stays spent.
@@ -139,6 +142,31 @@ impl Terms {
             Ending::Return => Amount::ZERO,
             Ending::Keep => amount,
         }
+    }
+}
+
+/// What an account may hold, and what is said when it is full.
+struct Caps {
+    money: Option<Amount>,
+    seconds: Option<u32>,
+    names: [&'static str; 2],
+    retry_after: Duration,
+}
+
+/// What a budget counts.
+enum Unit {
+    Money,
+    Seconds,
+}
+
+impl Caps {
+    fn exhausted(&self, of: Unit) -> Exhausted {
+        let [money, seconds] = self.names;
+        let limit = match of {
+            Unit::Money => money,
+            Unit::Seconds => seconds,
+        };
+        Exhausted { limit, retry_after: self.retry_after, kind: What::Budget }
     }
 }
 
@@ -193,7 +221,7 @@ fn limit(holder: &Holder, what: &str) -> &'static str {
     let place = |[user, team, total]: [&'static str; 3]| match holder {
         Holder::User(..) => user,
         Holder::Team(_) => team,
-        Holder::Total => total,
+        Holder::Total | Holder::Token(_) => total,
     };
     match what {
         "per_day" => place(["user.per_day", "team.per_day", "total.per_day"]),

@@ -42,7 +42,7 @@ pub(super) fn run(arguments: DemoArguments) -> Result<(), Failure> {
         // A key of its own: COMETAPI_KEY is not read, so nothing real can be spent or told.
         let mut secret = [0; 20];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| failed(&"the system gives no randomness"))?;
-        let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret = hex::encode(secret);
         let key = UpstreamKey::parse(&secret).map_err(|flaw| failed(&flaw))?;
         let simulator = Simulator::start(Options {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),

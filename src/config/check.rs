@@ -83,6 +83,13 @@ pub(super) fn warnings(config: &Config) -> Vec<Finding> {
         &["ledger.kind"],
         "\"memory\" forgets at a restart: prompts already paid for are bought again",
     );
+    // Redis keeps its records by their time alone.
+    findings.require(
+        config.ledger.kind == Kind::Redis || config.ledger.max_jobs >= dedup.max_entries,
+        &["ledger.max_jobs", "dedup.max_entries", "ledger.kind"],
+        "fewer than dedup.max_entries: the records of the oldest jobs make room while their ids are still given out, \
+         and then nobody is known to own them",
+    );
     findings.require(
         config.access.mode == Mode::Keys || config.teams.is_empty(),
         &["access.mode"],
@@ -462,5 +469,9 @@ mod tests {
         assert_eq!(keys("[dedup]\ndelivery_window = \"25h\""), ["dedup.delivery_window"]);
         let plain = "[upstream]\nurl = \"http://api.example\"\nallow_http = true";
         assert_eq!(keys(plain), ["upstream.allow_http"]);
+        assert_eq!(keys("[ledger]\nmax_jobs = 999999"), ["ledger.max_jobs"]);
+        assert!(keys("[ledger]\nmax_jobs = 10\n[dedup]\nmax_entries = 10").is_empty());
+        let redis = "[ledger]\nkind = \"redis\"\nmax_jobs = 10\n[dedup]\nkey_env = \"REELGATE_KEY\"";
+        assert!(keys(redis).is_empty());
     }
 }

@@ -91,6 +91,16 @@ keys_until_restart! {
     server.connections_per_address;
     server.requests_in_flight;
     server.trusted_proxies;
+    server.headers.bytes;
+    server.http2.streams;
+    server.http2.stream_window;
+    server.http2.connection_window;
+    server.http2.header_list;
+    server.http2.ping_interval;
+    server.http2.ping_timeout;
+    server.http2.idle_timeout;
+    server.http2.max_age;
+    server.http2.max_requests;
     server.tls.certificate;
     server.tls.key;
     server.tls.handshake_timeout;

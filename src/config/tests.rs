@@ -140,7 +140,7 @@ fn a_section_that_is_no_table_and_a_table_that_is_no_section_are_refused() {
 }
 
 #[test]
-fn t14_a_secret_in_the_wrong_place_is_never_repeated() {
+fn a_secret_in_the_wrong_place_is_never_repeated() {
     let secret = "sk-Zm9vYmFyYmF6cXV4";
     for text in [
         format!("[upstream]\nkey = \"{secret}\""),

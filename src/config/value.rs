@@ -148,7 +148,7 @@ macro_rules! whole_numbers {
     )+};
 }
 
-whole_numbers!(u16, u64, usize);
+whole_numbers!(u16, u32, u64, usize);
 
 impl Value for bool {
     fn expected() -> Cow<'static, str> {

@@ -1,6 +1,5 @@
 //! What is sent back: bodies, our own errors, and the headers that say how a submission went (`DESIGN.md` §5).
 
-use std::fmt::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -100,8 +99,8 @@ impl Served {
             Self::Hit(ttl) | Self::HitUnasked(ttl) => {
                 let mut text = String::with_capacity(64);
                 let unasked = matches!(self, Self::HitUnasked(_));
-                // Writing into a String cannot fail.
-                _ = write!(text, "reelgate; hit; ttl={}", ttl.as_secs());
+                text.push_str("reelgate; hit; ttl=");
+                text.push_str(&ttl.as_secs().to_string());
                 if unasked {
                     text.push_str("; detail=ledger-unavailable");
                 }
@@ -137,7 +136,17 @@ pub fn passed(answer: &Answer) -> Response<Body> {
     let headers = passed.headers_mut();
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(NOSNIFF.0, NOSNIFF.1);
+    attribute(&mut passed);
     passed
+}
+
+/// Says of a refusal that passes that it is the upstream's and not ours (RFC 9209).
+pub fn attribute<B>(passed: &mut Response<B>) {
+    let status = passed.status();
+    if status.is_client_error() || status.is_server_error() {
+        let received = HeaderValue::try_from(format!("reelgate; received-status={}", status.as_u16()));
+        passed.headers_mut().extend(received.ok().map(|received| (PROXY_STATUS, received)));
+    }
 }
 
 /// What an answer whose outcome is unknown carries, whoever wrote it (`MONEY.md` M14).

@@ -14,7 +14,7 @@ use crate::bill::price::Prices;
 use crate::clock::Clock;
 use crate::jobs::entry::Turn;
 use crate::jobs::ledger::Ledger;
-use crate::jobs::observe::{self, Facts, Seen};
+use crate::jobs::observe::{Facts, Reader, Seen};
 use crate::jobs::records::{End, Job, Life};
 use crate::request::route::RequestId;
 use crate::telemetry::labels::{Degraded, UpstreamOperation, UpstreamOutcome};
@@ -92,6 +92,7 @@ pub(super) struct Observer {
     metrics: Arc<Metrics>,
     clock: Clock,
     prices: Arc<Prices>,
+    reader: Arc<Reader>,
 }
 
 impl Observer {
@@ -104,13 +105,14 @@ impl Observer {
             metrics: gateway.telemetry.metrics.clone(),
             clock: gateway.clock.clone(),
             prices: rules.prices.clone(),
+            reader: gateway.reader.clone(),
         }
     }
 }
 
 impl Witness for Observer {
     fn saw(&mut self, status: StatusCode, so_far: &[u8], _complete: bool) -> Option<Before> {
-        let (turn, life, facts) = match observe::read(status, so_far) {
+        let (turn, life, facts) = match self.reader.read(&self.job, status, so_far) {
             Seen::Nothing | Seen::KeyRefused => return None,
             Seen::Unfinished => {
                 self.job.note_unfinished(self.clock.now());

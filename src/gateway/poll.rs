@@ -9,7 +9,7 @@ use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::Worker;
-use super::answer::Body;
+use super::answer::{self, Body};
 use super::observer::{Asking, Observer};
 use super::rules::Rules;
 use crate::access::teams::Pass;
@@ -65,6 +65,7 @@ impl Worker {
             self.adopt(Job::adopted(id.clone(), owner.clone(), &key, self.gateway.clock.now()), &owner).await?;
         }
         answer.headers_mut().insert(NOSNIFF.0, NOSNIFF.1);
+        answer::attribute(&mut answer);
         Ok(answer)
     }
 

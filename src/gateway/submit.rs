@@ -12,8 +12,10 @@ use super::Worker;
 use super::answer::{self, Body, Served};
 use super::rules::Rules;
 use super::understand::Understood;
+use crate::access::allowance::Allowance;
 use crate::admission::headers::Standing;
 use crate::admission::rate::Refusal;
+use crate::bill::charge::Purse;
 use crate::bill::tab::Charge;
 use crate::clock::Time;
 use crate::error::{Doubt, Error};
@@ -38,20 +40,20 @@ impl Worker {
     pub(super) async fn submit(
         &self,
         operation: Operation,
-        head: Parts,
+        head: &Parts,
         upload: Upload,
         client: Client,
         rules: &Arc<Rules>,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
         let mut standing = Standing::default();
-        let team = client.who().team;
-        let result = self.serve(operation, &head, upload, client, rules, record, &mut standing).await;
+        let who = *client.who();
+        let result = self.serve(operation, head, upload, client, rules, record, &mut standing).await;
         let mut answer = result.unwrap_or_else(|error| {
             record.refused(&error);
             answer::refusal(&error)
         });
-        self.gateway.limits.write_headers(team, &standing, answer.headers_mut());
+        self.gateway.limits.write_headers(&who, &standing, answer.headers_mut());
         Ok(answer)
     }
 
@@ -87,7 +89,7 @@ impl Worker {
                 let mut order = Order {
                     operation,
                     body,
-                    passed: Passed::of(&head.headers, head.version, gateway.upstream.via()),
+                    passed: Passed::of(&head.headers, head.version, gateway.upstream.via()).within(record.trace()),
                     request_id: record.request_id().into(),
                     count: record.count().cloned(),
                 };
@@ -213,6 +215,7 @@ impl Worker {
             user: client.who().user.to_bytes(),
             name: client.user.as_deref().filter(|_| rules.names_users).map(Arc::from),
             price: understood.price,
+            purse: purse(client),
             at: gateway.dedup.ledger().now(),
         };
         Ok(Request { ask, who: *client.who(), charge, charged: false, closed: None })
@@ -288,6 +291,14 @@ impl Worker {
     }
 }
 
+/// The budget of the client's token, if it has one.
+fn purse(client: &Client) -> Option<Purse> {
+    let (grant, counted) = client.pass.grant.as_deref().zip(client.who().token)?;
+    let Allowance { budget_usd: usd, budget_seconds: seconds, .. } = grant.limited?.limits;
+    let purse = Purse { id: counted.key.to_bytes(), usd, seconds, until: grant.until };
+    (usd.is_some() || seconds.is_some()).then_some(purse)
+}
+
 /// The attempts that a submission has waited for in vain.
 #[derive(Default)]
 struct Vain {
@@ -340,7 +351,7 @@ const fn unknown(doubt: Doubt) -> Error {
 /// The refusal by a limit, behind what was taken before it.
 pub(super) fn limited(refusal: &Refusal, standing: &mut Standing) -> Error {
     let refusal = refusal.clone().after(standing);
-    *standing = refusal.standing;
+    *standing = *refusal.standing;
     Error::from(&refusal)
 }
 

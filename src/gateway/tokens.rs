@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use super::Worker;
 use super::answer::{self, Body};
 use super::rules::Rules;
+use super::submit::random;
+use crate::access::allowance::Allowance;
 use crate::access::settings::Gate;
 use crate::access::token::Grant;
 use crate::error::{Error, Fault};
@@ -44,8 +46,9 @@ impl Worker {
         }
         let now = gateway.clock.now();
         let until = now + wish.lifetime;
-        let grant = Grant::of(&client.pass, wish.user, wish.models, wish.routes).ok_or(Error::Internal)?;
-        let token = gateway.tokens.sign(&grant, now, until).ok_or(Error::Internal)?;
+        let grant = Grant::of(&client.pass, wish.user, wish.models, wish.routes, until).ok_or(Error::Internal)?;
+        let grant = grant.limited(random()?, wish.limits);
+        let token = gateway.tokens.sign(&grant, now).ok_or(Error::Internal)?;
         let told = json!({
             "token": token,
             "token_type": "Bearer",
@@ -64,6 +67,7 @@ struct Wish {
     lifetime: Duration,
     models: Vec<String>,
     routes: Vec<Gate>,
+    limits: Allowance,
 }
 
 impl Wish {
@@ -116,7 +120,12 @@ impl Wish {
                 None => faults.push(fault("routes", "enum", "must name \"generations\", \"edits\" or \"poll\"")),
             }
         }
-        let wish = Self { user, lifetime: Duration::from_secs(lifetime), models, routes };
+        let limits = fields.get("limits").map_or_else(|| Ok(Allowance::default()), Allowance::read);
+        let limits = limits.unwrap_or_else(|of_limits| {
+            faults.extend(of_limits);
+            Allowance::default()
+        });
+        let wish = Self { user, lifetime: Duration::from_secs(lifetime), models, routes, limits };
         if faults.is_empty() { Ok(wish) } else { Err(faults) }
     }
 }
@@ -126,7 +135,7 @@ fn fault(param: &str, code: &'static str, message: &str) -> Fault {
 }
 
 /// What a body may say.
-const FIELDS: [&str; 4] = ["user", "expires_in", "models", "routes"];
+const FIELDS: [&str; 5] = ["user", "expires_in", "models", "routes", "limits"];
 /// In bytes.
 const LONGEST_BODY: u64 = 16 << 10;
 /// In seconds.
@@ -143,7 +152,13 @@ mod tests {
     #[test]
     fn a_wish_names_a_user_and_may_narrow() {
         let wish = Wish::read(&json!({"user": "Zoe\u{308}"}), HOUR).unwrap();
-        let plain = Wish { user: "Zo\u{eb}".into(), lifetime: HOUR / 4, models: Vec::new(), routes: Vec::new() };
+        let plain = Wish {
+            user: "Zo\u{eb}".into(),
+            lifetime: HOUR / 4,
+            models: Vec::new(),
+            routes: Vec::new(),
+            limits: Allowance::default(),
+        };
         assert_eq!(wish, plain);
         assert_eq!(Wish::read(&json!({"user": "a"}), HOUR / 60).unwrap().lifetime, HOUR / 60);
         let all = json!({"user": "a", "expires_in": 3600, "models": ["m"], "routes": ["poll", "edits"]});
@@ -162,6 +177,8 @@ mod tests {
         assert_eq!(faults(json!({"user": "a\u{200b}"})), ["user"]);
         let bad = json!({"user": 3, "expires_in": 3601, "models": [], "routes": ["client_tokens"], "limit": 3});
         assert_eq!(faults(bad), ["limit", "user", "expires_in", "models", "routes"]);
+        let bad = json!({"user": "a", "limits": {"generations": "off", "later": 1}});
+        assert_eq!(faults(bad), ["limits.generations", "limits.later"]);
         for seconds in [json!(0), json!(-1), json!(1.5), json!("900"), json!(null)] {
             assert_eq!(faults(json!({"user": "a", "expires_in": seconds})), ["expires_in"]);
         }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::admission::pace::{Pace, TooLong};
+use crate::admission::pace::{NoSlot, Pace};
 use crate::admission::rate::Taken;
 use crate::bill::account::UserId;
 use crate::clock::Clock;
@@ -167,7 +167,10 @@ impl Attempt {
     /// A slot of the upstream's pace, and then a connection for this call alone.
     async fn connect(&self) -> Result<PaidConnection, NotSent> {
         let slot = self.parts.pace.slot(&self.team, self.user).await;
-        slot.map_err(|TooLong { retry_after }| NotSent::Paced(retry_after))?;
+        slot.map_err(|none| match none {
+            NoSlot::TooLong { retry_after } => NotSent::Paced(retry_after),
+            NoSlot::Unavailable => NotSent::Ledger,
+        })?;
         self.parts.upstream.connect().await.map_err(NotSent::Unreached)
     }
 

@@ -121,7 +121,7 @@ impl Dedup {
             Verdict::KeyReused => Err(Error::IdempotencyKeyReused),
             Verdict::Limited(refusal) => {
                 let refusal = refusal.after(standing);
-                *standing = refusal.standing;
+                *standing = *refusal.standing;
                 Err(Error::from(&refusal))
             }
             Verdict::Exhausted(exhausted) => Err(Error::from(exhausted)),

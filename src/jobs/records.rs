@@ -2,6 +2,7 @@
 //! They outlive entries by days, so that a poll, an operator or a support person finds the job of a lost answer.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::num::NonZeroU64;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,6 +41,8 @@ pub struct Job {
     pub request_id: Arc<str>,
     /// The last poll that showed it unfinished, in milliseconds; 0: none.
     unfinished: AtomicU64,
+    /// The name of the last answer that showed it unfinished, as [`crate::jobs::observe::Reader`] names answers; 0: none.
+    familiar: AtomicU64,
     /// The last time a client polled it, in milliseconds; 0: never, as far as this process knows.
     polled: AtomicU64,
     /// Who owns it beside `team`.
@@ -66,6 +69,7 @@ impl Job {
             created,
             request_id: Arc::default(),
             unfinished,
+            familiar: AtomicU64::new(0),
             polled,
             owners,
         }
@@ -111,6 +115,16 @@ impl Job {
     /// Whether it is `owner`'s.
     pub fn is_of(&self, owner: &Owner) -> bool {
         owner.user.is_none() && self.team == owner.team || self.owners.include(owner)
+    }
+
+    /// An answer of this name is known to show it unfinished.
+    pub fn note_familiar(&self, answer: NonZeroU64) {
+        self.familiar.store(answer.get(), Ordering::Relaxed);
+    }
+
+    /// Whether an answer of this name is the last one that showed it unfinished.
+    pub fn is_familiar(&self, answer: NonZeroU64) -> bool {
+        self.familiar.load(Ordering::Relaxed) == answer.get()
     }
 
     /// A poll has shown it unfinished.

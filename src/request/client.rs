@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::access::teams::{OPEN, Pass};
+use crate::admission::settings::Rates;
 
 /// Tells clients apart; one for the whole process.
 pub struct Clients {
@@ -43,11 +44,18 @@ impl Clients {
         let (team, user) = match &pass.key {
             None => (self.open, address_key.inside(self.open).tagged(self.open)),
             Some(key) => {
-                let (name, team) = (&pass.team.name, self.team(&pass.team.name));
-                (team, self.bucket(b"gateway key", &[name.as_bytes(), key.id.as_bytes()]).tagged(team))
+                let name = &pass.team.name;
+                let team = *pass.team.bucket.get_or_init(|| self.team(name));
+                let of_key = || self.bucket(b"gateway key", &[name.as_bytes(), key.id.as_bytes()]).tagged(team);
+                (team, *key.bucket.get_or_init(of_key))
             }
         };
-        let who = Who { user, team, address: address_key };
+        let limited = pass.grant.as_deref().and_then(|grant| grant.limited);
+        let token = limited.map(|limited| Counted {
+            key: self.bucket(b"token", &[pass.team.name.as_bytes(), &limited.id]),
+            rates: limited.limits.rates,
+        });
+        let who = Who { user, team, address: address_key, token };
         let fixed = pass.user().map(str::to_owned);
         let client = Client { team: pass.team.name.clone(), pass, address, user: None, who };
         self.named(client, fixed)
@@ -97,8 +105,7 @@ fn digest(secret: &[u8; 32], label: &[u8], parts: &[&[u8]]) -> [u8; 16] {
         hasher.update(&part.len().to_le_bytes());
         hasher.update(part);
     }
-    let mut digest = [0; 16];
-    hasher.finalize_xof().fill(&mut digest);
+    let [digest @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *hasher.finalize().as_bytes();
     digest
 }
 
@@ -132,6 +139,17 @@ pub struct Who {
     pub team: BucketKey,
     /// The address's group.
     pub address: BucketKey,
+    /// The client token, if it has limits of its own.
+    pub token: Option<Counted>,
+}
+
+/// A client token with limits of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Under what it is counted.
+    pub key: BucketKey,
+    /// How often it may be used.
+    pub rates: Rates,
 }
 
 /// What is remembered of a caller that was refused (`MONEY.md` M13, M14).

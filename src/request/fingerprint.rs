@@ -62,14 +62,13 @@ impl Fingerprint {
 
     /// The first 12 hex digits, as logs show it.
     pub fn short(&self) -> String {
-        let nibbles = self.0.iter().take(6).flat_map(|byte| [byte >> 4, byte & 0x0f]);
-        nibbles.map(|nibble| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 })).collect()
+        hex::encode(self.0.get(..6).unwrap_or_default())
     }
 }
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.0))
     }
 }
 
@@ -121,7 +120,7 @@ impl FingerprintKey {
 
     /// Its 64 hex digits, for the ledger alone.
     pub fn to_hex(&self) -> Zeroizing<String> {
-        Zeroizing::new(self.0.expose_secret().iter().map(|byte| format!("{byte:02x}")).collect())
+        Zeroizing::new(hex::encode(self.0.expose_secret()))
     }
 
     /// The fingerprint of a body. Parameters of `url_ignore` in the query of `image.url` and `video.url` do not count
@@ -158,8 +157,7 @@ impl FingerprintKey {
     pub fn digest(&self, purpose: &str, parts: &[&str]) -> [u8; 16] {
         let mut canonical = self.canonical(purpose.as_bytes(), &[]);
         parts.iter().for_each(|part| canonical.text(part));
-        let mut digest = [0; 16];
-        canonical.hashed().finalize_xof().fill(&mut digest);
+        let [digest @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *canonical.hashed().finalize().as_bytes();
         digest
     }
 

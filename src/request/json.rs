@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn t18_numbers_are_kept_exactly_up_to_64_bits() {
+    fn numbers_are_kept_exactly_up_to_64_bits() {
         for (body, want) in [
             ("9007199254740993", json!(9_007_199_254_740_993_u64)),
             ("18446744073709551615", json!(u64::MAX)),

@@ -2,6 +2,7 @@
 
 pub mod route;
 pub mod client;
+pub mod trace;
 pub mod json;
 pub mod schema;
 mod fields;

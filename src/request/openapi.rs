@@ -106,7 +106,7 @@ impl Refusal {
             _ => &[],
         });
         if self.passes {
-            names.push("Reelgate-Upstream-Request-Id");
+            names.extend(["Reelgate-Upstream-Request-Id", "Proxy-Status"]);
             names.extend(of_submission.then_some("Reelgate-Warning"));
         }
         let headers: Map<String, Value> =

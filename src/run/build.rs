@@ -18,6 +18,7 @@ use crate::gateway::Gateway;
 use crate::gateway::rules::{self, Rules};
 use crate::jobs::attempt::{Ending, Parts};
 use crate::jobs::dedup::Dedup;
+use crate::jobs::ledger::SharedPace;
 use crate::request::client::Clients;
 use crate::server::body::BodyMemory;
 use crate::server::in_flight::InFlight;
@@ -54,7 +55,12 @@ pub(super) async fn gateway(
     let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
     limits.reload(&config.limits, &rules::team_limits(config, &clients));
     let ledger = opened.ledger(config, bounds, &limits, clock.clone(), &telemetry.metrics)?;
-    let pace = Arc::new(Pace::new(config.upstream.pace, config.upstream.queue_wait, Handle::current()));
+    let pace = Pace::new(config.upstream.pace, config.upstream.queue_wait, Handle::current());
+    // A ledger with leases is shared, and so is the upstream then.
+    let pace = Arc::new(match ledger.lease() {
+        Some(_) => pace.shared(Arc::new(SharedPace(ledger.clone()))),
+        None => pace,
+    });
     let parts = Parts {
         ledger,
         upstream: upstream.clone(),
@@ -77,6 +83,7 @@ pub(super) async fn gateway(
         in_flight: InFlight::new(config.server.requests_in_flight),
         fingerprints,
         dedup,
+        reader: Arc::default(),
         pace,
         upstream,
         certificates: identity.map(Certificates::new),

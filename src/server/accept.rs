@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::TcpListener as StdListener;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -124,7 +125,7 @@ impl<H: Handler> Door<H> {
         let serving = self.tracker.track_future(async move {
             let _seat = seat;
             let tally = Arc::clone(&connections.tally);
-            if let Err(reason) = caught(connections.serve(socket, peer)).await.unwrap_or_else(|_| {
+            if let Err(reason) = caught(pin!(connections.serve(socket, peer))).await.unwrap_or_else(|_| {
                 tally.add_panic();
                 tracing::error!("a connection panicked: it was closed");
                 Err(Closed::Panic)

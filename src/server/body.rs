@@ -77,12 +77,18 @@ impl Reading {
 pub struct Limits {
     max_body: u64,
     read_timeout: Duration,
+    /// Bytes that buy another second.
+    min_rate: u64,
 }
 
 impl Limits {
     /// The limits of the configuration.
     pub fn new(settings: &Settings) -> Self {
-        Self { max_body: settings.max_body, read_timeout: settings.read_timeout.min(LONGEST) }
+        Self {
+            max_body: settings.max_body,
+            read_timeout: settings.read_timeout.min(LONGEST),
+            min_rate: settings.min_rate.max(1),
+        }
     }
 
     /// The same, for bodies that are never long.
@@ -95,7 +101,7 @@ impl Limits {
     /// for more than `read_timeout` from now, so that what has stalled does not keep its memory for what it sent before.
     pub(super) fn allow(&self, deadline: Instant, now: Instant, bytes: usize) -> Instant {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let more = Duration::from_micros(bytes.saturating_mul(1_000_000) / MIN_BYTES_PER_SECOND);
+        let more = Duration::from_micros(bytes.saturating_mul(1_000_000) / self.min_rate);
         (deadline + more).min(now + self.read_timeout)
     }
 }
@@ -286,5 +292,3 @@ impl Drop for Reservation {
 
 /// More than anybody waits, and little enough to be added to any moment.
 const LONGEST: Duration = Duration::from_secs(86_400);
-/// The slowest upload that is waited for beyond `server.read_timeout`.
-const MIN_BYTES_PER_SECOND: u64 = 64 << 10;

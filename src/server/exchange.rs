@@ -3,7 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -29,10 +29,7 @@ pub(super) async fn answer<H: Handler>(
     let is_connect = head.method == Method::CONNECT;
     let (upload, reading) = Upload::new(incoming);
     let request = Request::from_parts(head, upload);
-    let handled = {
-        let handler = Rc::clone(&handler);
-        caught(async move { handler.handle(request, peer).await }).await
-    };
+    let handled = caught(pin!(Rc::clone(&handler).handle(request, peer))).await;
     let mut answer = handled.unwrap_or_else(|Panicked| {
         tally.add_panic();
         tracing::error!("a request panicked: it was answered with internal_error");
@@ -49,12 +46,10 @@ pub(super) async fn answer<H: Handler>(
 pub(super) struct Panicked;
 
 /// What `future` gives, unless it panics.
-pub(super) async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
-    let mut future = pin!(future);
+pub(super) fn caught<F: Future>(mut future: Pin<&mut F>) -> impl Future<Output = Result<F::Output, Panicked>> {
     // Nothing is used after a panic but what the future shares with others, and their locks say if they are poisoned.
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+    poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(poll) => poll.map(Ok),
         Err(_) => Poll::Ready(Err(Panicked)),
     })
-    .await
 }

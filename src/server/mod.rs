@@ -22,10 +22,13 @@ mod connection;
 pub mod cors;
 pub mod drain;
 mod exchange;
+mod http1;
+mod http2;
 pub mod hosts;
 pub mod in_flight;
 pub mod listen;
 pub mod proxies;
+mod pulse;
 mod seats;
 pub mod settings;
 mod stream;
@@ -54,7 +57,7 @@ pub struct Peer {
 /// What answers the requests of one worker. It never leaves the worker's thread, so it need not be `Send`.
 pub trait Handler: 'static {
     /// The body of its answers.
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static;
 
     /// Answers one request. The future is dropped when the client leaves: what must go on is spawned elsewhere.
     fn handle(

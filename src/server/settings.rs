@@ -24,8 +24,10 @@ pub struct Settings {
     /// `header_timeout`: how long a request's header may take; it is also how long an idle connection is kept
     /// (hyper has one timer for both).
     pub header_timeout: Duration,
-    /// `read_timeout`: how long a body may take; a second more for each 64 KiB that came, but no longer at a standstill.
+    /// `read_timeout`: how long a body may pause, and take beyond what `min_rate` allows it.
     pub read_timeout: Duration,
+    /// `min_rate`: the bytes of a body that buy it another second.
+    pub min_rate: u64,
     /// `write_timeout`: how long a client may leave an answer unread without any progress.
     pub write_timeout: Duration,
     /// `connections`: open connections in all; more are closed at once.
@@ -40,6 +42,10 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// `allowed_hosts`: our own names; with names here, another Host is 421.
     pub allowed_hosts: Vec<String>,
+    /// `[server.headers]`.
+    pub headers: Headers,
+    /// `[server.http2]`.
+    pub http2: Http2,
     /// `[server.tls]`.
     pub tls: Tls,
     /// `[server.cors]`.
@@ -57,6 +63,7 @@ impl Settings {
             first_byte_timeout: section.within("first_byte_timeout", &base.first_byte_timeout, WAIT),
             header_timeout: section.within("header_timeout", &base.header_timeout, WAIT),
             read_timeout: section.within("read_timeout", &base.read_timeout, WAIT),
+            min_rate: section.size("min_rate", base.min_rate, 1..=1 << 30),
             write_timeout: section.within("write_timeout", &base.write_timeout, WAIT),
             connections: section.within("connections", &base.connections, 1..=1_000_000),
             connections_per_address: section.within(
@@ -68,8 +75,103 @@ impl Settings {
             shutdown_grace: section.within("shutdown_grace", &base.shutdown_grace, WAIT_OR_NONE),
             trusted_proxies: section.value("trusted_proxies", &base.trusted_proxies),
             allowed_hosts: section.value("allowed_hosts", &base.allowed_hosts),
+            headers: Headers::read(&mut section.section("headers"), &base.headers),
+            http2: Http2::read(&mut section.section("http2"), &base.http2),
             tls: Tls::read(&mut section.section("tls"), &base.tls),
             cors: Cors::read(&mut section.section("cors"), &base.cors),
+        }
+    }
+}
+
+/// `[server.headers]`: what a request's header may be; more is 431, and for the target 414.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Headers {
+    /// `count`: fields.
+    pub count: usize,
+    /// `bytes`: all of it.
+    pub bytes: u64,
+    /// `field`: one field, its name and its value.
+    pub field: u64,
+    /// `target`: what stands behind the method.
+    pub target: u64,
+}
+
+impl Headers {
+    fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        Self {
+            // hyper takes no more, and a table for more is not free.
+            count: section.within("count", &base.count, 8..=100),
+            bytes: section.size("bytes", base.bytes, 1024..=64 << 10),
+            field: section.size("field", base.field, 256..=64 << 10),
+            target: section.size("target", base.target, 256..=64 << 10),
+        }
+    }
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Self { count: 64, bytes: 32 << 10, field: 16 << 10, target: 8 << 10 }
+    }
+}
+
+/// `[server.http2]`: what one HTTP/2 connection may take, and how long it may live.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Http2 {
+    /// `streams`: requests at once.
+    pub streams: u32,
+    /// `stream_window`: bytes of a body that may come before they are read.
+    pub stream_window: u32,
+    /// `connection_window`: the same of all its bodies.
+    pub connection_window: u32,
+    /// `header_list`: bytes of a request's header.
+    pub header_list: u32,
+    /// `ping_interval`: how often a silent client is asked whether it is there.
+    pub ping_interval: Duration,
+    /// `ping_timeout`: how long it has to answer.
+    pub ping_timeout: Duration,
+    /// `idle_timeout`: how long there may be no progress at all.
+    pub idle_timeout: Duration,
+    /// `max_age`: how long it may live, less up to a sixth.
+    pub max_age: Duration,
+    /// `max_requests`: how many requests it may carry.
+    pub max_requests: u32,
+}
+
+impl Http2 {
+    fn read(section: &mut Section<'_, '_>, base: &Self) -> Self {
+        let mut size = |name: &str, base: u32, least: u64| {
+            let read = section.size(name, u64::from(base), least..=64 << 20);
+            u32::try_from(read).unwrap_or(base)
+        };
+        let stream_window = size("stream_window", base.stream_window, 16 << 10);
+        let connection_window = size("connection_window", base.connection_window, 64 << 10);
+        let header_list = size("header_list", base.header_list, 1 << 10);
+        Self {
+            streams: section.within("streams", &base.streams, 1..=10_000),
+            stream_window,
+            connection_window,
+            header_list,
+            ping_interval: section.within("ping_interval", &base.ping_interval, WAIT),
+            ping_timeout: section.within("ping_timeout", &base.ping_timeout, WAIT),
+            idle_timeout: section.within("idle_timeout", &base.idle_timeout, WAIT),
+            max_age: section.within("max_age", &base.max_age, WAIT),
+            max_requests: section.within("max_requests", &base.max_requests, 1..=1_000_000_000),
+        }
+    }
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self {
+            streams: 100,
+            stream_window: 256 << 10,
+            connection_window: 1 << 20,
+            header_list: 16 << 10,
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(300),
+            max_age: Duration::from_secs(3600),
+            max_requests: 10_000,
         }
     }
 }
@@ -134,6 +236,7 @@ impl Default for Settings {
             first_byte_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(75),
             read_timeout: Duration::from_secs(30),
+            min_rate: 64 << 10,
             write_timeout: Duration::from_secs(30),
             connections: 16_384,
             connections_per_address: 1024,
@@ -141,6 +244,8 @@ impl Default for Settings {
             shutdown_grace: Duration::from_secs(130),
             trusted_proxies: Vec::new(),
             allowed_hosts: Vec::new(),
+            headers: Headers::default(),
+            http2: Http2::default(),
             tls: Tls::default(),
             cors: Cors::default(),
         }

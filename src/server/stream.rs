@@ -2,7 +2,6 @@
 //! that lie unread when a socket is closed make the kernel send a reset, which can take the answer from the client's
 //! hands; so after the last answer what a client may still be sending is read and dropped, for a while.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -10,10 +9,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
+
+use super::pulse::Pulse;
 
 /// A socket with a write timeout and a gentle end.
 #[derive(Debug)]
@@ -22,8 +24,9 @@ pub(super) struct Stream<S> {
     write_timeout: Duration,
     /// Runs only while the socket takes no more bytes.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// The client may be in the middle of sending: bytes came, and nobody has said that they were the last.
-    is_sending: Rc<Cell<bool>>,
+    pulse: Rc<Pulse>,
+    /// What was read and not understood yet; it comes first.
+    unread: Bytes,
     linger: Option<Linger>,
 }
 
@@ -36,16 +39,28 @@ struct Linger {
 
 impl<S> Stream<S> {
     pub(super) fn new(socket: S, write_timeout: Duration) -> Self {
-        Self { socket, write_timeout, stalled: None, is_sending: Rc::default(), linger: None }
+        Self { socket, write_timeout, stalled: None, pulse: Rc::default(), unread: Bytes::new(), linger: None }
     }
 
-    /// Where whoever understands the bytes says that the client has finished what it was sending.
-    pub(super) fn is_sending(&self) -> Rc<Cell<bool>> {
-        Rc::clone(&self.is_sending)
+    /// Its signs of life.
+    pub(super) fn pulse(&self) -> Rc<Pulse> {
+        Rc::clone(&self.pulse)
+    }
+
+    /// The same, with something that is to be read once more, before anything that comes.
+    pub(super) fn with_unread(mut self, unread: Bytes) -> Self {
+        self.unread = unread;
+        self
+    }
+
+    /// Whether something is to be read once more.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
     }
 
     /// The socket takes no bytes: an error if that has lasted too long.
     fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.pulse.set_busy(true);
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
         ready!(stalled.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, WriteTimeout)))
@@ -71,6 +86,11 @@ impl Tcp for TlsStream<TcpStream> {
 }
 
 impl<S: Tcp> Stream<S> {
+    /// The socket beneath.
+    pub(super) fn socket(&self) -> &TcpStream {
+        self.socket.socket()
+    }
+
     /// Closes the socket by a reset, so that nobody takes its end for the end of an answer.
     pub(super) fn reset(self) {
         // If it fails, the socket has been reset already.
@@ -84,13 +104,13 @@ impl<S: AsyncRead + Unpin> Stream<S> {
         let linger =
             self.linger.get_or_insert_with(|| Linger { over: Box::pin(sleep(LINGER_TIME)), bytes: LINGER_BYTES });
         let mut space = [0; 8192];
-        while self.is_sending.get() && linger.bytes > 0 {
+        while self.pulse.is_sending() && linger.bytes > 0 {
             let mut dropped = ReadBuf::new(&mut space);
             match Pin::new(&mut self.socket).poll_read(context, &mut dropped) {
                 Poll::Ready(Ok(())) if !dropped.filled().is_empty() => {
                     linger.bytes = linger.bytes.saturating_sub(dropped.filled().len());
                 }
-                Poll::Ready(_) => self.is_sending.set(false),
+                Poll::Ready(_) => self.pulse.set_sending(false),
                 Poll::Pending => return linger.over.as_mut().poll(context),
             }
         }
@@ -102,9 +122,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.remaining();
-        ready!(Pin::new(&mut this.socket).poll_read(context, buffer))?;
+        if this.unread.is_empty() {
+            ready!(Pin::new(&mut this.socket).poll_read(context, buffer))?;
+        } else {
+            buffer.put_slice(&this.unread.split_to(before.min(this.unread.len())));
+        }
         if before > 0 {
-            this.is_sending.set(buffer.remaining() < before);
+            this.pulse.set_sending(buffer.remaining() < before);
+            this.pulse.moved();
         }
         Poll::Ready(Ok(()))
     }
@@ -116,7 +141,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         match Pin::new(&mut this.socket).poll_write(context, bytes) {
             Poll::Pending => this.poll_stalled(context),
             written @ Poll::Ready(_) => {
-                this.stalled = None;
+                if this.stalled.take().is_some() {
+                    this.pulse.set_busy(false);
+                }
+                this.pulse.moved();
                 written
             }
         }
@@ -128,6 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.pulse.set_busy(true);
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.socket).poll_shutdown(context))?;
         }
@@ -218,7 +247,7 @@ mod tests {
             let (mut client, socket) = duplex(1000);
             let mut stream = sending(socket, &mut client).await;
             if is_done {
-                stream.is_sending().set(false);
+                stream.pulse().set_sending(false);
             } else {
                 client.shutdown().await.unwrap();
                 assert_eq!(stream.read(&mut [0; 10]).await.unwrap(), 0);

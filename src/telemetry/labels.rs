@@ -148,6 +148,12 @@ labels! {
 
     /// `limit` and `kind` of a refusal by a limit.
     Limit ("limit.kind") {
+        /// One client token's submissions.
+        TokenRequests = "token.requests",
+        /// One client token's new jobs.
+        TokenGenerations = "token.generations",
+        /// One client token's money.
+        TokenBudget = "token.budget",
         /// One user's submissions.
         UserRequests = "user.requests",
         /// One user's new jobs.
@@ -248,6 +254,8 @@ labels! {
         Adopt = "adopt",
         /// A poll showed a turn in a job's life.
         Turned = "turned",
+        /// A slot of the pace that replicas share.
+        Slot = "slot",
     }
 
     /// `result` of an operation of the ledger.

@@ -16,6 +16,26 @@ pub(super) enum Style {
     Text,
 }
 
+/// The name of a field, with what stands around it put together by the compiler.
+#[derive(Clone, Copy)]
+pub(super) struct Name {
+    pub(super) plain: &'static str,
+    pub(super) json: &'static str,
+    pub(super) text: &'static str,
+}
+
+/// The [`Name`] of a literal.
+macro_rules! name {
+    ($name:literal) => {
+        $crate::telemetry::line::Name {
+            plain: $name,
+            json: concat!(",\"", $name, "\":"),
+            text: concat!(" ", $name, "="),
+        }
+    };
+}
+pub(super) use name;
+
 /// A line that is being written.
 pub(super) struct Line {
     text: String,
@@ -70,8 +90,8 @@ impl Line {
     }
 
     /// Adds a field of a word of ours, which needs no escape.
-    pub(super) fn word(&mut self, name: &'static str, value: &'static str) {
-        self.name(name);
+    pub(super) fn word(&mut self, name: Name, value: &'static str) {
+        self.known(name);
         let quote = if self.style == Style::Json { "\"" } else { "" };
         for part in [quote, value, quote] {
             self.text.push_str(part);
@@ -79,33 +99,35 @@ impl Line {
     }
 
     /// Adds a field of a text that is at hand: most are plain, and cost a copy.
-    pub(super) fn text(&mut self, name: &'static str, value: &str) {
-        if self.style == Style::Json && value.len() <= MAX_VALUE && value.bytes().all(is_plain) {
-            self.name(name);
+    pub(super) fn text(&mut self, name: Name, value: &str) {
+        if self.style == Style::Json && value.len() <= MAX_VALUE && are_plain(value) {
+            self.known(name);
             self.text.push('"');
             self.text.push_str(value);
             self.text.push('"');
         } else {
-            self.field(name, value);
+            self.field(name.plain, value);
         }
     }
 
     /// Adds a field of an address.
-    pub(super) fn address(&mut self, name: &'static str, address: IpAddr) {
-        let IpAddr::V4(address) = address else { return self.field(name, &address) };
-        let mut text = String::with_capacity(15);
+    pub(super) fn address(&mut self, name: Name, address: IpAddr) {
+        let IpAddr::V4(address) = address else { return self.field(name.plain, &address) };
+        self.known(name);
+        let quote = if self.style == Style::Json { "\"" } else { "" };
+        self.text.push_str(quote);
         for (place, octet) in address.octets().into_iter().enumerate() {
             if place > 0 {
-                text.push('.');
+                self.text.push('.');
             }
-            push_number(&mut text, octet.into());
+            push_number(&mut self.text, octet.into());
         }
-        self.text(name, &text);
+        self.text.push_str(quote);
     }
 
     /// Adds a field of a number.
-    pub(super) fn number(&mut self, name: &'static str, value: u64) {
-        self.name(name);
+    pub(super) fn number(&mut self, name: Name, value: u64) {
+        self.known(name);
         push_number(&mut self.text, value);
     }
 
@@ -116,18 +138,22 @@ impl Line {
     }
 
     /// Adds a duration, in milliseconds.
-    pub(super) fn milliseconds(&mut self, name: &'static str, duration: Duration) {
+    pub(super) fn milliseconds(&mut self, name: Name, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.name(name);
+        self.known(name);
         push_number(&mut self.text, micros / 1_000);
         self.text.push('.');
-        push_digits(&mut self.text, micros % 1_000, 100);
+        push_thousandths(&mut self.text, micros % 1_000);
     }
 
     /// The finished line, with its newline.
     pub(super) fn finish(mut self) -> String {
         self.text.push_str(if self.style == Style::Json { "}\n" } else { "\n" });
         self.text
+    }
+
+    fn known(&mut self, name: Name) {
+        self.text.push_str(if self.style == Style::Json { name.json } else { name.text });
     }
 
     fn name(&mut self, name: &'static str) {
@@ -159,7 +185,7 @@ struct Escaped<'line> {
 
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, value: &str) -> fmt::Result {
-        if value.len() <= self.left && value.bytes().all(is_plain) {
+        if value.len() <= self.left && are_plain(value) {
             self.left -= value.len();
             self.text.push_str(value);
             return Ok(());
@@ -201,6 +227,11 @@ const fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
 }
 
+/// Whether all bytes may. It looks at every one, because eight at a time cost less than stopping at the first.
+fn are_plain(text: &str) -> bool {
+    text.bytes().fold(true, |so_far, byte| so_far & is_plain(byte))
+}
+
 /// Whether a byte may stand in a text line without quotes around it.
 const fn is_bare(byte: u8) -> bool {
     is_plain(byte) && byte != b' ' && byte != b'='
@@ -229,31 +260,42 @@ fn push_time(text: &mut String, since_epoch: Duration) {
     let seconds = since_epoch.as_secs();
     let (year, month, day) = civil(seconds / 86_400);
     let of_day = [seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60];
-    push_digits(text, year, 1_000);
-    for (mark, number) in ['-', '-', 'T', ':', ':'].into_iter().zip([month, day].into_iter().chain(of_day)) {
-        text.push(mark);
-        push_digits(text, number, 10);
+    push_pair(text, year / 100 % 100);
+    push_pair(text, year % 100);
+    for (mark, number) in ["-", "-", "T", ":", ":"].into_iter().zip([month, day].into_iter().chain(of_day)) {
+        text.push_str(mark);
+        push_pair(text, number);
     }
     text.push('.');
-    push_digits(text, since_epoch.subsec_millis().into(), 100);
+    push_thousandths(text, since_epoch.subsec_millis().into());
     text.push('Z');
 }
 
-/// Appends a number.
+/// Appends a number; the formatter of the standard library costs several times as much.
 fn push_number(text: &mut String, number: u64) {
-    push_digits(text, number, 10_u64.pow(number.checked_ilog10().unwrap_or_default()));
+    text.push_str(itoa::Buffer::new().format(number));
 }
 
-/// Appends the decimal digits of a number from the place `first` on; the formatter of the standard library costs ten
-/// times as much, and every request writes a time.
-fn push_digits(text: &mut String, number: u64, first: u64) {
-    let mut place = first;
-    while place > 0 {
-        let digit = u8::try_from(number / place % 10).unwrap_or_default();
-        text.push(char::from(b'0' + digit));
-        place /= 10;
-    }
+/// Appends three digits of a number below a thousand.
+fn push_thousandths(text: &mut String, number: u64) {
+    push_pair(text, number / 10);
+    text.push_str(digits(number % 10 * 2 + 1, 1));
 }
+
+/// Appends two digits of a number below a hundred.
+fn push_pair(text: &mut String, number: u64) {
+    text.push_str(digits(number * 2, 2));
+}
+
+fn digits(start: u64, count: usize) -> &'static str {
+    let start = usize::try_from(start).unwrap_or(usize::MAX);
+    PAIRS.get(start..start.saturating_add(count)).unwrap_or_default()
+}
+
+/// 00 to 99.
+const PAIRS: &str = "\
+    0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849\
+    5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
 
 /// Year, month and day of a day since 1970-01-01. Years are counted from March, so that the leap day ends one.
 fn civil(days: u64) -> (u64, u64, u64) {
@@ -287,7 +329,7 @@ mod tests {
         let mut line = Line::begin(style, Level::Warn, message);
         line.field("cause", value);
         line.literal("status", 200);
-        line.milliseconds("duration_ms", Duration::from_micros(1_042));
+        line.milliseconds(name!("duration_ms"), Duration::from_micros(1_042));
         line.finish()
     }
 

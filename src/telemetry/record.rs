@@ -7,18 +7,21 @@ use std::time::Duration;
 
 use http_body::Body;
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::Telemetry;
 pub use super::body::Recorded;
 use super::labels::{RouteLabel, Saved, SubmissionOutcome};
+use super::line::name;
 use super::request_ids::X_REQUEST_ID;
 use super::settings::Level;
 use super::submission_count::SubmissionCount;
 use crate::bill::money::Amount;
 use crate::error::Error;
 use crate::request::route::RequestId;
+use crate::request::trace::Trace;
 
 /// One request.
 pub struct Record {
@@ -28,6 +31,7 @@ pub struct Record {
     method: Method,
     route: RouteLabel,
     request_id: HeaderValue,
+    trace: Option<Box<Trace>>,
     team: Option<Arc<str>>,
     key: Option<Arc<str>>,
     status: Option<StatusCode>,
@@ -57,16 +61,18 @@ pub(super) enum Passage {
 
 impl Record {
     /// Begins the record of a request that has just been read. It is boxed, because it moves with the answer.
-    pub fn begin<B>(telemetry: &Arc<Telemetry>, peer: SocketAddr, request: &Request<B>) -> Box<Self> {
-        let route = RouteLabel::of(request.method(), request.uri().path());
+    pub fn begin(telemetry: &Arc<Telemetry>, peer: SocketAddr, head: &Parts) -> Box<Self> {
+        let route = RouteLabel::of(&head.method, head.uri.path());
         telemetry.metrics.requests_in_flight.inc();
+        let request_id = telemetry.request_ids.of(&head.headers);
         Box::new(Self {
             telemetry: Arc::clone(telemetry),
             begun: Instant::now(),
             client: peer.ip(),
-            method: request.method().clone(),
+            method: head.method.clone(),
             route,
-            request_id: telemetry.request_ids.of(request.headers()),
+            trace: Trace::carried(&head.headers, request_id.to_str().unwrap_or_default()).map(Box::new),
+            request_id,
             team: None,
             key: None,
             status: None,
@@ -88,6 +94,11 @@ impl Record {
     pub fn request_id(&self) -> &str {
         // Only visible ASCII is ever taken or made.
         self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// The trace that the request belongs to, if its client named one.
+    pub fn trace(&self) -> Option<Trace> {
+        self.trace.as_deref().cloned()
     }
 
     /// What the request is for.
@@ -196,41 +207,44 @@ impl Record {
             return;
         }
         let mut line = log.line(level, "request");
-        line.text("request_id", self.request_id());
-        line.address("client.address", self.client);
+        line.text(name!("request_id"), self.request_id());
+        if let Some(trace) = &self.trace {
+            line.text(name!("trace_id"), trace.id());
+        }
+        line.address(name!("client.address"), self.client);
         if let Some(team) = &self.team {
-            line.text("team", team);
+            line.text(name!("team"), team);
         }
         if let Some(key) = &self.key {
-            line.text("key", key);
+            line.text(name!("key"), key);
         }
-        line.word("route", self.route.name());
-        line.text("method", self.method.as_str());
-        line.number("status", status.as_u16().into());
+        line.word(name!("route"), self.route.name());
+        line.text(name!("method"), self.method.as_str());
+        line.number(name!("status"), status.as_u16().into());
         if let Some(outcome) = self.outcome {
-            line.word("outcome", outcome.name());
+            line.word(name!("outcome"), outcome.name());
         }
         if let Some(fingerprint) = &self.fingerprint {
-            line.text("fingerprint", fingerprint);
+            line.text(name!("fingerprint"), fingerprint);
         }
         if let Some(job) = &self.job {
-            line.text("job", job.as_str());
+            line.text(name!("job"), job.as_str());
         }
         if let Some((reason, amount)) = &self.saved {
             line.literal("saved_usd", amount);
-            line.word("saved_by", reason.name());
+            line.word(name!("saved_by"), reason.name());
         }
-        line.milliseconds("duration_ms", duration);
+        line.milliseconds(name!("duration_ms"), duration);
         if let Some((status, duration)) = self.upstream {
             if let Some(status) = status {
-                line.number("upstream_status", status.as_u16().into());
+                line.number(name!("upstream_status"), status.as_u16().into());
             }
-            line.milliseconds("upstream_ms", duration);
+            line.milliseconds(name!("upstream_ms"), duration);
         }
-        line.number("bytes_in", self.bytes_in);
-        line.number("bytes_out", self.bytes_out);
+        line.number(name!("bytes_in"), self.bytes_in);
+        line.number(name!("bytes_out"), self.bytes_out);
         if let Some(error) = self.error {
-            line.word("error", error);
+            line.word(name!("error"), error);
         }
         if let Some(cause) = &self.cause {
             line.field("cause", cause);

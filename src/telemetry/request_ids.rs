@@ -31,11 +31,9 @@ impl RequestIds {
     fn make(&self) -> HeaderValue {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let mut digits = [0_u8; 32];
-        let bytes = self.keys.iter().flat_map(|key| key.hash_one(number).to_be_bytes());
-        let nibbles = bytes.flat_map(|byte| [byte >> 4, byte & 0x0f]);
-        for (digit, nibble) in digits.iter_mut().zip(nibbles) {
-            *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-        }
+        let [high, low] = self.keys.each_ref().map(|key| u128::from(key.hash_one(number)));
+        // The length is right.
+        _ = hex::encode_to_slice((high << 64 | low).to_be_bytes(), &mut digits);
         HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from(number))
     }
 }

@@ -21,7 +21,7 @@ use crate::error::{Doubt, Unreached};
 use crate::request::route::{Operation, RequestId};
 use crate::upstream::dial::{Dialer, Stream};
 use crate::upstream::gate::{Gate, Gated, SendBy};
-use crate::upstream::headers::{self, Passed, Via};
+use crate::upstream::headers::{self, Passed, PollHeaders, Via};
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::origin::{Origin, OriginFault};
 use crate::upstream::outcome::{Answer, Unanswered};
@@ -71,6 +71,11 @@ impl Upstream {
     /// Where it is.
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// The headers of polls with this key.
+    pub(super) fn poll_headers(&self, key: &UpstreamKey) -> PollHeaders {
+        PollHeaders::new(&self.origin, &self.via, key)
     }
 
     /// Our name in `Via`.
@@ -148,13 +153,16 @@ impl Upstream {
         &self,
         id: &RequestId,
         passed: &Passed,
-        key: &UpstreamKey,
+        headers: &PollHeaders,
         body: B,
     ) -> Option<Request<B>> {
         let mut request = Request::new(body);
-        let path = hyper::http::uri::PathAndQuery::try_from(id.path()).ok()?;
+        let path = match passed.target_of(id) {
+            Some(path) => path,
+            None => hyper::http::uri::PathAndQuery::try_from(id.path()).ok()?,
+        };
         *request.uri_mut() = Uri::from(path);
-        *request.headers_mut() = headers::poll(&self.origin, passed, key);
+        *request.headers_mut() = headers.of(passed);
         Some(request)
     }
 }

@@ -2,12 +2,15 @@
 //! (`HARDENING.md` ). Our own fields are set last, so that no `Connection` list can take them.
 
 use bytes::BytesMut;
-use hyper::Version;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
     HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, USER_AGENT, VIA,
 };
+use hyper::http::uri::PathAndQuery;
+use hyper::{Uri, Version};
 
+use crate::request::route::RequestId;
+use crate::request::trace::Trace;
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::mask::KeyPattern;
 use crate::upstream::origin::Origin;
@@ -59,6 +62,9 @@ impl Via {
 pub struct Passed {
     accept: HeaderValue,
     via: HeaderValue,
+    /// The target as it came: where it is the one to ask for, it need not be made again.
+    target: Option<PathAndQuery>,
+    trace: Option<Trace>,
 }
 
 impl Passed {
@@ -67,7 +73,22 @@ impl Passed {
         let accept = headers.get(ACCEPT).filter(|value| value.len() <= LONGEST_ACCEPT && value.to_str().is_ok());
         let ours = via.of(version);
         let via = if headers.contains_key(VIA) { extended(headers, ours) } else { ours.clone() };
-        Self { accept: accept.cloned().unwrap_or(JSON), via }
+        Self { accept: accept.cloned().unwrap_or(JSON), via, target: None, trace: None }
+    }
+
+    /// The same of a request that came to this target.
+    pub fn at(self, target: &Uri) -> Self {
+        Self { target: target.path_and_query().cloned(), ..self }
+    }
+
+    /// The target, if it is literally the path of this job.
+    pub(super) fn target_of(&self, id: &RequestId) -> Option<PathAndQuery> {
+        self.target.as_ref().filter(|target| id.is_at(target.as_str())).cloned()
+    }
+
+    /// The same, as a part of this trace.
+    pub fn within(self, trace: Option<Trace>) -> Self {
+        Self { trace, ..self }
     }
 }
 
@@ -93,11 +114,33 @@ pub(super) fn submit(origin: &Origin, passed: &Passed, key: &UpstreamKey) -> Hea
     headers
 }
 
-/// The headers of a poll.
-pub(super) fn poll(origin: &Origin, passed: &Passed, key: &UpstreamKey) -> HeaderMap {
-    let mut headers = common(origin, passed);
-    headers.insert(AUTHORIZATION, key.authorization().clone());
-    headers
+/// The headers of polls with one key, but for what a client may change of them: to copy them costs a fraction of putting
+/// them together.
+#[derive(Debug)]
+pub(super) struct PollHeaders(HeaderMap);
+
+impl PollHeaders {
+    /// As a client's are that says nothing of its own.
+    pub(super) fn new(origin: &Origin, via: &Via, key: &UpstreamKey) -> Self {
+        let usual = Passed { accept: JSON, via: via.http_1_1.clone(), target: None, trace: None };
+        let mut headers = common(origin, &usual);
+        headers.insert(AUTHORIZATION, key.authorization().clone());
+        Self(headers)
+    }
+
+    /// For one poll.
+    pub(super) fn of(&self, passed: &Passed) -> HeaderMap {
+        let mut headers = self.0.clone();
+        for (name, value) in [(ACCEPT, &passed.accept), (VIA, &passed.via)] {
+            if headers.get(&name) != Some(value) {
+                headers.insert(name, value.clone());
+            }
+        }
+        if let Some(trace) = &passed.trace {
+            trace.write(&mut headers);
+        }
+        headers
+    }
 }
 
 fn common(origin: &Origin, passed: &Passed) -> HeaderMap {
@@ -108,6 +151,9 @@ fn common(origin: &Origin, passed: &Passed) -> HeaderMap {
     // What is encoded could not be read on the way (M21), nor searched for the key (M32).
     headers.insert(ACCEPT_ENCODING, IDENTITY);
     headers.insert(VIA, passed.via.clone());
+    if let Some(trace) = &passed.trace {
+        trace.write(&mut headers);
+    }
     headers
 }
 
@@ -202,7 +248,7 @@ mod tests {
         let origin = Origin::parse("https://api.cometapi.com").unwrap();
         let key = UpstreamKey::parse(KEY).unwrap();
         let passed = Passed::of(client, version, &via);
-        (submit(&origin, &passed, &key), poll(&origin, &passed, &key))
+        (submit(&origin, &passed, &key), PollHeaders::new(&origin, &via, &key).of(&passed))
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl UpstreamKey {
         let mut authorization = HeaderValue::from_str(&bearer).map_err(|_| Flaw::NotVisibleAscii)?;
         authorization.set_sensitive(true);
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-        let id = digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let id = hex::encode(digest.as_ref().get(..4).unwrap_or_default());
         Ok(Self { authorization, id, pattern: KeyPattern::new(text) })
     }
 

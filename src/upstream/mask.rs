@@ -74,7 +74,11 @@ impl KeyMask {
         let reach = SEARCHED + finder.needle().len() - 1;
         let searchable = reach.saturating_sub(self.passed);
         let window = bytes.get(..searchable).unwrap_or(&bytes);
-        let found: Vec<usize> = finder.find_iter(window).collect();
+        // Nearly always there is none.
+        let found: Vec<usize> = match finder.find(window) {
+            Some(_) => finder.find_iter(window).collect(),
+            None => Vec::new(),
+        };
         let searched_to = found.last().map_or(0, |at| at + finder.needle().len());
         if !found.is_empty() {
             bytes = cover(&bytes, &found, finder.needle().len());

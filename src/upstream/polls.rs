@@ -11,13 +11,13 @@ use http_body_util::Empty;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, Response, StatusCode};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::error::{Error, Unreached};
 use crate::request::route::RequestId;
 use crate::upstream::client::{Driver, Upstream};
-use crate::upstream::headers::{self, Passed};
+use crate::upstream::headers::{self, Passed, PollHeaders};
 use crate::upstream::key::UpstreamKey;
 
 /// One worker's way to ask about jobs.
@@ -25,6 +25,8 @@ pub struct Polls {
     upstream: Arc<Upstream>,
     /// The last one used is on top; the oldest lies at the bottom.
     idle: Mutex<Vec<Idle>>,
+    /// The headers for the key used last.
+    headers: Mutex<Option<(Arc<UpstreamKey>, Arc<PollHeaders>)>>,
 }
 
 /// A connection that waits for its next poll.
@@ -35,6 +37,8 @@ struct Idle {
 
 struct Connection {
     sender: SendRequest<Empty<Bytes>>,
+    /// Put off for each poll: to put a timer off costs next to nothing, to make one does not.
+    patience: Pin<Box<Sleep>>,
     /// Dropped, it closes the connection.
     _driver: Driver,
 }
@@ -42,7 +46,7 @@ struct Connection {
 impl Polls {
     /// No connection yet.
     pub fn new(upstream: Arc<Upstream>) -> Arc<Self> {
-        Arc::new(Self { upstream, idle: Mutex::default() })
+        Arc::new(Self { upstream, idle: Mutex::default(), headers: Mutex::default() })
     }
 
     /// Asks about a job. The answer's headers are cleaned; its body is to be relayed by [`crate::upstream::relay`].
@@ -64,10 +68,7 @@ impl Polls {
         passed: &Passed,
     ) -> Result<Response<PolledBody>, PollFailure> {
         let deadline = Instant::now() + self.upstream.poll_timeout;
-        let (response, connection) = match timeout_at(deadline, self.ask(id, passed, &key)).await {
-            Ok(answer) => answer?,
-            Err(_) => return Err(PollFailure::Timeout),
-        };
+        let (response, connection) = self.ask(id, passed, &key, deadline).await?;
         let (mut parts, incoming) = response.into_parts();
         let encoded = headers::is_encoded(&parts.headers);
         match parts.status {
@@ -92,24 +93,43 @@ impl Polls {
         &self,
         id: &RequestId,
         passed: &Passed,
-        key: &UpstreamKey,
+        key: &Arc<UpstreamKey>,
+        deadline: Instant,
     ) -> Result<(Response<Incoming>, Connection), PollFailure> {
-        let request = || self.upstream.poll_request(id, passed, key, Empty::new()).ok_or(PollFailure::Broken);
+        let headers = self.headers(key);
+        let request = || self.upstream.poll_request(id, passed, &headers, Empty::new()).ok_or(PollFailure::Broken);
         let first = match self.take() {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.connect(deadline).await?,
         };
-        match first.ask(request()?).await {
-            Err(failure) if failure.is_parse() => Err(PollFailure::Broken),
+        match first.ask(request()?, deadline).await {
             Ok(answer) => Ok(answer),
-            Err(_) => self.connect().await?.ask(request()?).await.map_err(|_| PollFailure::Broken),
+            Err(Failure::Silent) => Err(PollFailure::Timeout),
+            Err(Failure::Broken(error)) if error.is_parse() => Err(PollFailure::Broken),
+            Err(Failure::Broken(_)) => {
+                let second = self.connect(deadline).await?.ask(request()?, deadline).await;
+                second.map_err(|failure| match failure {
+                    Failure::Silent => PollFailure::Timeout,
+                    Failure::Broken(_) => PollFailure::Broken,
+                })
+            }
         }
     }
 
-    async fn connect(&self) -> Result<Connection, PollFailure> {
+    fn headers(&self, key: &Arc<UpstreamKey>) -> Arc<PollHeaders> {
+        let mut last = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((of, headers)) if Arc::ptr_eq(of, key) => headers.clone(),
+            _ => last.insert((key.clone(), Arc::new(self.upstream.poll_headers(key)))).1.clone(),
+        }
+    }
+
+    async fn connect(&self, deadline: Instant) -> Result<Connection, PollFailure> {
         // Small requests are cheaper copied into one buffer than written from two (`writev`).
-        let (sender, driver) = self.upstream.open(false, None).await.map_err(PollFailure::Unreached)?;
-        Ok(Connection { sender, _driver: driver })
+        let opening = timeout_at(deadline, self.upstream.open(false, None));
+        let opened = opening.await.map_err(|_| PollFailure::Timeout)?;
+        let (sender, driver) = opened.map_err(PollFailure::Unreached)?;
+        Ok(Connection { sender, patience: Box::pin(sleep_until(deadline)), _driver: driver })
     }
 
     /// The connection used last, if it is still good.
@@ -162,11 +182,36 @@ impl Polls {
 }
 
 impl Connection {
-    async fn ask(mut self, request: Request<Empty<Bytes>>) -> Result<(Response<Incoming>, Self), hyper::Error> {
-        // The driver says when the last answer is wholly behind it.
-        self.sender.ready().await?;
-        let response = self.sender.send_request(request).await?;
+    async fn ask(
+        mut self,
+        request: Request<Empty<Bytes>>,
+        deadline: Instant,
+    ) -> Result<(Response<Incoming>, Self), Failure> {
+        self.patience.as_mut().reset(deadline);
+        let response = tokio::select! {
+            biased;
+            response = async {
+                // The driver says when the last answer is wholly behind it.
+                self.sender.ready().await?;
+                self.sender.send_request(request).await
+            } => response?,
+            () = self.patience.as_mut() => return Err(Failure::Silent),
+        };
         Ok((response, self))
+    }
+}
+
+/// Why a connection gave no answer.
+enum Failure {
+    /// None came in time.
+    Silent,
+    /// It broke, or what came is none.
+    Broken(hyper::Error),
+}
+
+impl From<hyper::Error> for Failure {
+    fn from(error: hyper::Error) -> Self {
+        Self::Broken(error)
     }
 }
 

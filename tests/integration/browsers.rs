@@ -1,5 +1,7 @@
 //! Web pages: which may call, what their browsers are told, and that a foreign one cannot spend.
 
+mod chromium;
+
 use hyper::Method;
 use reelgate::config::Config;
 use reelgate::simulator::{Options, Shape};
@@ -12,6 +14,30 @@ const APP: &str = "https://app.example";
 fn with_app(config: &mut Config, _: &mut Options) {
     config.server.cors.allowed_origins = vec![APP.to_owned()];
 }
+
+/// What the published SDKs and tracers send from a page, and what we define ourselves; browsers sort the names.
+pub(super) const REAL_CLIENTS: [&str; 20] = [
+    "authorization",
+    "cache-control",
+    "content-type",
+    "idempotency-key",
+    "openai-organization",
+    "openai-project",
+    "pragma",
+    "reelgate-dry-run",
+    "reelgate-variation",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "x-request-id",
+    "x-stainless-arch",
+    "x-stainless-lang",
+    "x-stainless-os",
+    "x-stainless-package-version",
+    "x-stainless-retry-count",
+    "x-stainless-runtime-version",
+    "x-stainless-timeout",
+];
 
 /// The page may read this answer, and everything of ours in it.
 fn granted(answer: &Answer) {
@@ -36,12 +62,12 @@ fn granted(answer: &Answer) {
 #[tokio::test]
 async fn r73_a_preflight_is_answered_here_and_costs_nothing() {
     let scene = Scene::with(with_app).await;
-    let wanted = "authorization, content-type, idempotency-key, x-stainless-retry-count";
+    let wanted = REAL_CLIENTS.join(",");
     for (path, method) in
         [(GENERATIONS, "POST"), (EDITS, "POST"), ("/grok/v1/videos/abc", "GET"), ("/openapi.json", "GET")]
     {
         let headers =
-            [("origin", APP), ("access-control-request-method", method), ("access-control-request-headers", wanted)];
+            [("origin", APP), ("access-control-request-method", method), ("access-control-request-headers", &wanted)];
         let answer = scene.ask(Method::OPTIONS, path, &headers, "").await;
         assert_eq!(answer.status, 204, "{path}");
         assert_eq!(answer.header("access-control-allow-origin"), APP);

@@ -1,6 +1,8 @@
 //! The upstream's pace, over sockets: slots one at a time, a refusal that takes nothing, and everybody slowed by an
 //! upstream that says so (`MONEY.md` M27; F-15).
 
+mod replicas;
+
 use std::time::Duration;
 
 use reelgate::admission::settings::Rate;

@@ -215,7 +215,7 @@ async fn f40_an_idle_process_ends_at_once_also_under_open_connections() {
 }
 
 #[tokio::test]
-async fn f40_a_drain_answers_what_is_in_flight_and_serves_what_costs_nothing() {
+async fn f40_lim14_a_drain_answers_what_is_in_flight_and_serves_what_costs_nothing() {
     let key = random_key();
     let no_limit = [("REELGATE_LIMITS__USER__GENERATIONS", "off")];
     let mut served = Served::start(&key, options(&key), &[], &no_limit).await;

@@ -192,7 +192,7 @@ async fn m14_502_and_409_outcome_unknown_warn_and_hold() {
 }
 
 #[tokio::test]
-async fn lim_413_body_too_large_announced_or_not() {
+async fn lim4_413_body_too_large_announced_or_not() {
     let scene = Scene::with(|config, _| config.server.max_body = 2000).await;
     let long = json!({"prompt": "a".repeat(2000)}).to_string();
     let announced = scene.post_text(GENERATIONS, &long, &[]).await;
@@ -207,7 +207,7 @@ async fn lim_413_body_too_large_announced_or_not() {
 }
 
 #[tokio::test]
-async fn t_415_unsupported_media_type_says_what_is_taken() {
+async fn r65_415_unsupported_media_type_says_what_is_taken() {
     let scene = Scene::start().await;
     let cases: [(Headers<'_>, &str); 6] = [
         (&[], "Content-Type"),
@@ -255,14 +255,18 @@ async fn m16_422_idempotency_key_reused_with_another_body() {
 }
 
 #[tokio::test]
-async fn lim_414_uri_too_long_and_431_header_too_large() {
+async fn lim3_414_uri_too_long_and_431_header_too_large() {
     let scene = Scene::start().await;
     let path = format!("/{}", "a".repeat(9 << 10));
     refused(&scene.ask(Method::GET, &path, &[], "").await, 414, "uri_too_long");
     let value = "v".repeat(17 << 10);
     refused(&scene.submit_with("a", &[("x-long", &value)]).await, 431, "header_too_large");
+    let lines = |count: usize| (0..count).map(|n| format!("X-{n}: 1\r\n")).collect::<String>();
+    let many = format!("GET /openapi.json HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{}\r\n", lines(63));
+    let answer = String::from_utf8(scene.raw(many.as_bytes()).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 431 ") && answer.contains("header_too_large"), "{answer}");
     // Where hyper answers itself, the body is empty.
-    let lines: String = (0..80).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let lines = lines(120);
     let answer = scene.raw(format!("GET /openapi.json HTTP/1.1\r\nHost: a\r\n{lines}\r\n").as_bytes()).await;
     let answer = String::from_utf8(answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 431 ") && answer.ends_with("\r\n\r\n"), "{answer}");
@@ -440,7 +444,7 @@ async fn lim9_a_body_that_was_sent_leaves_memory_while_its_clients_wait() {
 }
 
 #[tokio::test]
-async fn t_508_loop_detected_by_our_own_via() {
+async fn r07_508_loop_detected_by_our_own_via() {
     let scene = Scene::start().await;
     scene.submit("first").await.request_id();
     let received = scene.upstream.received();

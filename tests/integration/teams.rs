@@ -1,5 +1,6 @@
 //! Teams: who may call, with what, and what one team has nothing of another's (`HARDENING.md` T-30 to T-43).
 
+mod allowances;
 mod budgets;
 mod deployment;
 mod keys;
@@ -26,15 +27,15 @@ fn two_teams(studio: &str, lab: &str) -> String {
     [MODE, &team("studio", &[one], studio), &team("lab", &[other], lab)].concat()
 }
 
-const MODE: &str = "[access]\nmode = \"keys\"\n";
+pub(super) const MODE: &str = "[access]\nmode = \"keys\"\n";
 
 /// A team of the configuration.
-fn team(name: &str, keys: &[String], more: &str) -> String {
+pub(super) fn team(name: &str, keys: &[String], more: &str) -> String {
     format!("[[teams]]\nname = \"{name}\"\nkeys = [{}]\n{more}\n", keys.join(", "))
 }
 
 /// One of its keys.
-fn key(id: &str, key: &str, more: &str) -> String {
+pub(super) fn key(id: &str, key: &str, more: &str) -> String {
     format!("{{ id = \"{id}\", sha256 = \"{}\"{more} }}", sha256(key))
 }
 

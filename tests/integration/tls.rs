@@ -64,7 +64,8 @@ async fn r75_both_protocols_are_spoken_over_tls_and_nothing_without_it() {
         }
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
         ids.push(answer.request_id());
-        // A connection carries more than one.
+        // A connection carries more than one, also after a rest.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let poll = line.ask("GET", &format!("/grok/v1/videos/{}", ids[0]), &[], "").await.whole().await;
         assert_eq!(poll.status, 200);
     }

@@ -166,7 +166,12 @@ async fn m23_nothing_is_looked_at_while_it_drains() {
     program.signal(Signal::TERM);
     let late = begun.elapsed() > Duration::from_millis(1500);
     program.ended().await;
-    assert!(begun.elapsed() >= Duration::from_secs(3), "it waited for what was paid");
+    assert!(
+        begun.elapsed() >= Duration::from_secs(3),
+        "it waited for what was paid: {:?} {}",
+        begun.elapsed(),
+        program.output()
+    );
     assert!(late || upstream.polls() == 0, "{} looks", upstream.polls());
     paid.abort();
 }

@@ -10,6 +10,7 @@ use crate::admission::settings::{Rate, Rates};
 
 mod model;
 mod teams;
+mod tokens;
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -62,7 +63,7 @@ fn bucket_key(name: u64) -> BucketKey {
 
 /// A user of one team at one address.
 fn who(user: u64) -> Who {
-    Who { user: bucket_key(user), team: bucket_key(u64::MAX), address: bucket_key(u64::MAX - 1) }
+    Who { user: bucket_key(user), team: bucket_key(u64::MAX), address: bucket_key(u64::MAX - 1), token: None }
 }
 
 fn level(standing: &Standing, name: &str) -> Option<(u32, u32)> {
@@ -198,7 +199,7 @@ fn a_give_back_reaches_every_limit_that_counted() {
 }
 
 #[test]
-fn t6_a_changed_quota_keeps_what_was_used() {
+fn a_changed_quota_keeps_what_was_used() {
     for (count, wait) in [(10, 6), (5, 12), (1, 60)] {
         let bench = Bench::new(&generations(rate(10, MINUTE)));
         bench.pass(60 * MINUTE);
@@ -209,7 +210,7 @@ fn t6_a_changed_quota_keeps_what_was_used() {
 }
 
 #[test]
-fn t6_a_shorter_window_locks_nobody_out_for_the_longer_one() {
+fn a_shorter_window_locks_nobody_out_for_the_longer_one() {
     let bench = Bench::new(&generations(rate(10, DAY)));
     let taken = bench.generation(1).unwrap();
     assert_eq!(bench.drain(1), 9);
@@ -225,7 +226,7 @@ fn t6_a_shorter_window_locks_nobody_out_for_the_longer_one() {
 }
 
 #[test]
-fn t6_a_reload_keeps_how_many_were_used_whatever_each_owes() {
+fn a_reload_keeps_how_many_were_used_whatever_each_owes() {
     for (before, after, left) in [
         (rate(6, MINUTE), rate(60, MINUTE), 54),
         (rate(6, MINUTE), rate(600, DAY), 594),

@@ -1,4 +1,6 @@
 use super::*;
+use crate::bill::charge::Purse;
+use crate::bill::price::Price;
 use crate::bill::settings::{Budget, Budgets, Running};
 use crate::bill::terms::What;
 
@@ -20,7 +22,7 @@ fn at(seconds: u64) -> Time {
 /// Ten seconds at five cents: half a dollar.
 fn charge(user: u8) -> Charge {
     let price = Price { second: dollars("0.05"), images: Amount::ZERO, millis: 10_000 };
-    Charge { team: "a".into(), user: [user; 16], name: None, price, at: at(0) }
+    Charge { team: "a".into(), user: [user; 16], name: None, price, purse: None, at: at(0) }
 }
 
 fn tab(budgets: Budgets, running: Running) -> Tab {
@@ -180,4 +182,55 @@ fn accounts_that_are_over_are_forgotten() {
     assert_eq!((tab.accounts(day).count(), tab.accounts(month).count()), (0, 3));
     tab.sweep(at(70 * 24 * 3600), 10);
     assert_eq!(tab.accounts(month).count(), 0);
+}
+
+#[test]
+fn m24_a_token_has_a_budget_for_its_life_and_its_jobs_count_for_its_user_too() {
+    let mut tab = tab(user_per_day("1.50"), Running::default());
+    // It ends on the next day, and its account is the same on both.
+    let until = at(0) + Duration::from_secs(20 * 3600);
+    let of = |id: u8, at: Time| {
+        let purse = Purse { id: [id; 16], usd: Some(dollars("1.00")), seconds: None, until };
+        Charge { purse: Some(purse), at, ..charge(7) }
+    };
+    tab.reserve(attempt(1), of(1, at(0)));
+    let late = at(0) + Duration::from_secs(13 * 3600);
+    assert_eq!(tab.fits(&of(1, late)), Ok(()));
+    tab.reserve(attempt(2), of(1, late));
+    let refused = tab.fits(&of(1, late)).unwrap_err();
+    assert_eq!((refused.limit, refused.kind), ("token.budget_usd", What::Budget));
+    assert_eq!(refused.retry_after, Duration::from_secs(7 * 3600), "until it ends");
+    assert_eq!(tab.left(&of(1, late)).last(), Some(&Left { limit: "token.budget_usd", left: 0.0 }));
+    assert_eq!(tab.fits(&of(2, late)), Ok(()), "another token has its own");
+    tab.release(attempt(2));
+    assert_eq!(tab.fits(&of(1, late)), Ok(()), "what was not sent is given back");
+    // Its user's budget is not widened.
+    for number in 3..=4 {
+        tab.reserve(attempt(number), of(number, at(0)));
+    }
+    assert_eq!(tab.fits(&of(5, at(0))).unwrap_err().limit, "user.per_day");
+    assert_eq!(used(&tab, &Holder::Team("a".into())), "1.50");
+    let seconds = Purse { id: [9; 16], usd: None, seconds: Some(9), until };
+    let long = Charge { purse: Some(seconds), at: late, ..charge(8) };
+    assert_eq!(tab.fits(&long).unwrap_err().limit, "token.budget_seconds");
+    // Both are gone when the day after its end is over.
+    tab.sweep(at(0) + Duration::from_secs(4 * 24 * 3600), 0);
+    assert!(tab.account(&seconds.account()).is_none() && tab.account(&of(1, at(0)).purse.unwrap().account()).is_none());
+}
+
+#[test]
+fn lim13_tokens_beyond_the_bound_share_one_account() {
+    let mut tab = tab(Budgets { tracked: 2, ..Budgets::default() }, Running::default());
+    let of = |id: u8| {
+        let purse = Purse { id: [id; 16], usd: Some(dollars("1.00")), seconds: None, until: at(0) };
+        Charge { purse: Some(purse), ..charge(7) }
+    };
+    for number in 1..=4 {
+        assert_eq!(tab.fits(&of(number)), Ok(()), "{number}");
+        tab.reserve(attempt(number), of(number));
+    }
+    assert_eq!(tab.fits(&of(5)).unwrap_err().limit, "token.budget_usd", "two of those without one have used it up");
+    assert_eq!(tab.fits(&of(1)), Ok(()), "who has one keeps it");
+    let [day, _] = Period::of(at(0));
+    assert_eq!(tab.accounts(day).filter(|(holder, _)| matches!(holder, Holder::Token(_))).count(), 3);
 }

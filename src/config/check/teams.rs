@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn t14_a_gateway_key_in_the_file_is_refused_and_not_repeated() {
+    fn a_gateway_key_in_the_file_is_refused_and_not_repeated() {
         for text in [
             team(", key = \"rg_Zm9vYmFyYmF6cXV4\""),
             team("").replace(ONE, "rg_Zm9vYmFyYmF6cXV4"),

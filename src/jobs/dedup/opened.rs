@@ -30,7 +30,7 @@ pub(super) struct Opened {
 enum Holds {
     Nothing,
     /// It was claimed, or may have been: it took this.
-    Claim(Option<Taken>),
+    Claim(Option<Box<Taken>>),
     /// An attempt has taken over.
     Handed,
 }
@@ -66,7 +66,7 @@ impl Opened {
         let mut admission = ledger.admit(&request).await;
         match &mut admission {
             Ok(Admission { verdict: Verdict::Claimed(taken), .. }) => {
-                self.holds = Holds::Claim(Some(std::mem::take(taken)));
+                self.holds = Holds::Claim(Some(Box::new(std::mem::take(taken))));
             }
             Ok(_) => {}
             // The answer may have been lost, and not the question.
@@ -79,7 +79,7 @@ impl Opened {
     /// An attempt takes over: its flight, and what its claim took.
     pub(super) fn hand_over(mut self) -> (Arc<Flight>, Option<Taken>) {
         match std::mem::replace(&mut self.holds, Holds::Handed) {
-            Holds::Claim(taken) => (self.flight.clone(), taken),
+            Holds::Claim(taken) => (self.flight.clone(), taken.map(|taken| *taken)),
             Holds::Nothing | Holds::Handed => (self.flight.clone(), None),
         }
     }
@@ -94,7 +94,7 @@ impl Drop for Opened {
                 let (parts, flight) = (self.dedup.parts.clone(), self.flight.clone());
                 let (fingerprint, attempt) = (self.fingerprint, self.attempt);
                 let back = async move {
-                    if parts.ledger.free(fingerprint, attempt, taken).await.is_err() {
+                    if parts.ledger.free(fingerprint, attempt, taken.map(|taken| *taken)).await.is_err() {
                         warn!(?attempt, "a claim that nobody waits for could not be freed in the ledger");
                     }
                     let outcome = Arc::new(Outcome::NotSent(NotSent::Left));

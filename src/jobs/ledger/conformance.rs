@@ -17,6 +17,7 @@ use super::{Closed, Lease, Ledger, LedgerError, Request, Verdict, disk};
 use crate::access::teams::Pass;
 use crate::admission::rate::Limits;
 use crate::admission::settings::{self, Rate, Rates};
+use crate::bill::charge::Purse;
 use crate::bill::money::Amount;
 use crate::bill::price::Price;
 use crate::bill::settings::{Budget, Budgets, Running};
@@ -26,7 +27,7 @@ use crate::clock::Clock;
 use crate::jobs::book::{Ask, Bounds, Found, Rank};
 use crate::jobs::entry::{Asker, AttemptId, Created, Fate, Look, Turn, Windows};
 use crate::jobs::records::{Job, Life};
-use crate::request::client::Clients;
+use crate::request::client::{BucketKey, Clients, Counted};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
@@ -80,7 +81,7 @@ impl Bench {
         };
         let price = Price { second: Amount::parse("0.05").unwrap(), images: Amount::ZERO, millis: 1000 };
         let user = client.who().user.to_bytes();
-        let charge = Charge { team: "open".into(), user, name: None, price, at: self.ledger.now() };
+        let charge = Charge { team: "open".into(), user, name: None, price, purse: None, at: self.ledger.now() };
         Request { ask, who: *client.who(), charge, charged: false, closed: None }
     }
 
@@ -123,6 +124,7 @@ async fn conforms(bench: &Bench) {
     m16_a_key_goes_with_its_attempt(bench).await;
     m15_an_undelivered_attempt_is_adopted_once(bench).await;
     m24_limits_budgets_and_places_are_one_decision(bench).await;
+    m24_a_tokens_own_limits_are_in_the_same_decision(bench).await;
     a_preview_changes_nothing(bench).await;
     operating::conforms(bench).await;
     bench.ledger.flush().await.unwrap();
@@ -266,6 +268,41 @@ async fn m24_limits_budgets_and_places_are_one_decision(bench: &Bench) {
     let mut closed = bench.request(34, 134);
     closed.closed = Some(Closed::Draining);
     assert!(matches!(bench.admit(&closed).await, Verdict::Closed(Closed::Draining)));
+}
+
+async fn m24_a_tokens_own_limits_are_in_the_same_decision(bench: &Bench) {
+    let until = bench.ledger.now() + Duration::from_secs(3600);
+    let of_token = |token: u8, rate: Option<u32>, prompt, attempt| {
+        let mut request = bench.request(prompt, attempt);
+        let generations = rate.map(|count| Rate { count, per: Duration::from_secs(86_400) });
+        let (key, rates) = (BucketKey::new([token; 16]), Rates { requests: None, generations });
+        request.who.token = Some(Counted { key, rates });
+        request.charge.purse = Some(Purse { id: [token; 16], usd: Amount::parse("0.12"), seconds: None, until });
+        request
+    };
+    let mut kept = Vec::new();
+    for number in 0..2 {
+        let request = of_token(1, None, 80 + number, 180 + number);
+        let Verdict::Claimed(taken) = bench.admit(&request).await else { panic!("two of five cents fit") };
+        kept.push((request, taken));
+    }
+    let third = of_token(1, None, 82, 182);
+    assert!(
+        matches!(bench.admit(&third).await, Verdict::Exhausted(exhausted) if exhausted.limit == "token.budget_usd")
+    );
+    let preview = bench.ledger.preview(&third).await.unwrap();
+    assert_eq!(preview.exhausted.map(|exhausted| exhausted.limit), Some("token.budget_usd"));
+    let (request, taken) = kept.pop().unwrap();
+    bench.ledger.free(request.ask.fingerprint, request.ask.attempt, Some(taken)).await.unwrap();
+    assert!(matches!(bench.admit(&third).await, Verdict::Claimed(_)), "what was not sent is given back");
+    let of_rate = |number: u8| of_token(2, Some(1), 84 + number, 184 + number);
+    let Verdict::Claimed(taken) = bench.admit(&of_rate(0)).await else { panic!("one a day") };
+    assert!(
+        matches!(bench.admit(&of_rate(1)).await, Verdict::Limited(refusal) if refusal.limit.name() == "token.generations")
+    );
+    let first = of_rate(0).ask;
+    bench.ledger.free(first.fingerprint, first.attempt, Some(taken)).await.unwrap();
+    assert!(matches!(bench.admit(&of_rate(1)).await, Verdict::Claimed(_)));
 }
 
 async fn a_preview_changes_nothing(bench: &Bench) {

@@ -6,6 +6,7 @@ pub mod disk;
 pub mod local;
 pub mod observed;
 pub mod redis;
+mod slots;
 
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -230,6 +231,17 @@ pub trait Ledger: Send + Sync {
         Box::pin(ready(Ok(())))
     }
 
+    /// Reserves the next slot of the upstream's pace that all replicas keep together, and `interval` behind it; how far
+    /// away it is (M27). A slot that is not used is lost. Where no other process shares the ledger, each is now.
+    fn next_slot(&self, _interval: Duration) -> Step<'_, Duration> {
+        Box::pin(ready(Ok(Duration::ZERO)))
+    }
+
+    /// No replica is given a slot for so long: the upstream said so (M27).
+    fn pause(&self, _wait: Duration) -> Step<'_, ()> {
+        Box::pin(ready(Ok(())))
+    }
+
     /// The time by which leases and holds are judged: with Redis its own, else this process's.
     fn now(&self) -> Time;
 
@@ -257,6 +269,8 @@ pub trait Ledger: Send + Sync {
     /// Applies the settings of a reload.
     fn reload(&self, bounds: Bounds, terms: Arc<Terms>);
 }
+
+pub use slots::SharedPace;
 
 #[cfg(test)]
 mod conformance;

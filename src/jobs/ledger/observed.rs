@@ -148,6 +148,14 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
         self.ledger.follow(fingerprint, attempt, flight)
     }
 
+    fn next_slot(&self, interval: Duration) -> Step<'_, Duration> {
+        self.observe(LedgerOperation::Slot, self.ledger.next_slot(interval))
+    }
+
+    fn pause(&self, wait: Duration) -> Step<'_, ()> {
+        self.observe(LedgerOperation::Slot, self.ledger.pause(wait))
+    }
+
     fn now(&self) -> Time {
         self.ledger.now()
     }

@@ -35,7 +35,9 @@ fn unwrap(mut task: Map<String, Value>, seen: Seen) -> Option<Map<String, Value>
         Seen::Expired(_) => Some(object(json!({"status": "expired"}))),
         // The job's own words, where it has ended by itself.
         Seen::Failed { .. } | Seen::Moderated(_) if matches!(word, Some(Word::Done | Word::LikeDone)) => Some(inner),
-        Seen::Failed { .. } => Some(failed(&task, inner, "internal_error", "the job failed")),
+        // Clients repeat an internal error, and would meet the same refusal again.
+        Seen::Failed { refusal: true, .. } => Some(failed(&task, inner, "invalid_argument", "the job was refused")),
+        Seen::Failed { refusal: false, .. } => Some(failed(&task, inner, "internal_error", "the job failed")),
         Seen::Moderated(_) => Some(failed(&task, inner, "invalid_argument", "rejected by content moderation")),
     }
 }

@@ -31,7 +31,7 @@ fn seen(status: u16, body: &str) -> Seen {
 }
 
 /// The answer in xAI's form.
-fn flat(body: &str) -> Option<serde_json::Value> {
+fn flat(body: &str) -> Option<Value> {
     flatten(body.as_bytes()).map(|bytes| serde_json::from_slice(&bytes).unwrap())
 }
 
@@ -226,6 +226,20 @@ fn odd_types_read_as_absent_and_hide_nothing_else() {
 }
 
 #[test]
+fn of_a_field_that_stands_twice_the_last_counts_as_for_clients() {
+    for (body, want) in [
+        (r#"{"status":"pending","status":"failed"}"#, FAILED),
+        (r#"{"status":"failed","status":"pending"}"#, Seen::Unfinished),
+        (r#"{"status":"failed","error":"a","error":{"code":"moderated"}}"#, Seen::Moderated(NONE)),
+        (r#"{"data":{"task_id":"t1","status":"FAILURE","status":"FAILURE"}}"#, FAILED),
+        (r#"{"status":"done","video":{"url":"","url":"https://v/1.mp4"}}"#, Seen::Done(NONE)),
+        (r#"{"status":"done","status":"#, Seen::Nothing),
+    ] {
+        assert_eq!(seen(200, body), want, "{body}");
+    }
+}
+
+#[test]
 fn m21_a_part_of_an_answer_tells_nothing() {
     for (status, body) in [(200, WRAPPER_DONE), (200, FLAT_DONE), (200, FLAT_FAILED), (400, MODERATED)] {
         for end in 1..body.len() {
@@ -261,6 +275,10 @@ fn flat_takes_the_wrapper_off() {
         (
             r#""status":"FAILURE","fail_reason":"it broke","data":null"#,
             r#"{"status":"failed","error":{"code":"internal_error","message":"it broke"}}"#,
+        ),
+        (
+            r#""status":"FAILURE","fail_reason":"permission_denied: no","data":null"#,
+            r#"{"status":"failed","error":{"code":"invalid_argument","message":"permission_denied: no"}}"#,
         ),
         (
             r#""status":"FAILURE","data":{"status":"failed","video":{"duration":0},"error":{"code":"permission_denied","message":"no"}}"#,
@@ -307,7 +325,7 @@ fn flat_leaves_what_is_flat_and_takes_an_empty_video_out_of_a_failure() {
 }
 
 /// JSON made of the words that are looked for, so that odd types meet every field.
-fn odd_json() -> impl Strategy<Value = serde_json::Value> {
+fn odd_json() -> impl Strategy<Value = Value> {
     let words =
         ["done", "failed", "FAILURE", "SUCCESS", "pending", "expired", "https://v", "57%", "", "task_not_exist"];
     let names = [
@@ -330,7 +348,7 @@ fn odd_json() -> impl Strategy<Value = serde_json::Value> {
         "cost_in_usd_ticks",
     ];
     let leaf = prop_oneof![
-        Just(serde_json::Value::Null),
+        Just(Value::Null),
         any::<bool>().prop_map(Into::into),
         any::<i64>().prop_map(Into::into),
         any::<f64>().prop_map(Into::into),
@@ -340,7 +358,7 @@ fn odd_json() -> impl Strategy<Value = serde_json::Value> {
         prop_oneof![
             1 => prop::collection::vec(inner.clone(), 0..3).prop_map(Into::into),
             6 => prop::collection::hash_map(prop::sample::select(names.to_vec()).prop_map(str::to_owned), inner, 0..8)
-                .prop_map(|fields| serde_json::Value::Object(fields.into_iter().collect())),
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
         ]
     })
 }

@@ -62,7 +62,7 @@ async fn h19_a_preface_in_pieces_is_http_2() {
 }
 
 #[tokio::test]
-async fn h19_h21_whoever_says_nothing_whole_is_closed_while_others_are_served() {
+async fn h19_h21_lim2_whoever_says_nothing_whole_is_closed_while_others_are_served() {
     let server = Running::start(settings());
     for (sent, reason, deadline) in [
         ("", Closed::FirstByte, settings().first_byte_timeout),
@@ -84,7 +84,7 @@ async fn h19_h21_whoever_says_nothing_whole_is_closed_while_others_are_served() 
 }
 
 #[tokio::test]
-async fn h24_an_idle_connection_is_closed_after_the_header_timeout() {
+async fn h22_h24_an_idle_connection_is_closed_after_the_header_timeout() {
     let server = Running::start(settings());
     let mut client = server.connect().await;
     client.ask(GET).await;
@@ -94,10 +94,51 @@ async fn h24_an_idle_connection_is_closed_after_the_header_timeout() {
 }
 
 #[tokio::test]
+async fn h24_a_parked_connection_is_served_again_and_closed_in_its_time() {
+    let server = Running::start(settings());
+    let mut client = server.connect().await;
+    for pause in [0, 5, 15, 40, 120, 300] {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        assert!(client.ask(GET).await.ends_with("hello"), "after {pause} ms");
+    }
+    assert_eq!((server.tally.accepted(), server.tally.open()), (1, 1));
+    let start = Instant::now();
+    assert_eq!(client.rest().await, "");
+    assert!(start.elapsed() >= settings().header_timeout - Duration::from_millis(20), "{:?}", start.elapsed());
+    assert_until(|| server.tally.closed(Closed::Header) == 1).await;
+}
+
+#[tokio::test]
+async fn h21_a_header_that_begins_behind_another_request_is_kept_and_has_its_time() {
+    let server = Running::start(settings());
+    let mut client = server.connect().await;
+    client.send(format!("{GET}GET / HT")).await;
+    assert!(client.answer().await.ends_with("hello"));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(client.ask("TP/1.1\r\nHost: a\r\n\r\n").await.ends_with("hello"), "what came before is not lost");
+
+    client.send(format!("{GET}GET / HT")).await;
+    assert!(client.answer().await.ends_with("hello"));
+    assert_eq!(client.rest().await, "", "a header has no longer than its time");
+    assert_until(|| server.tally.closed(Closed::Header) == 1).await;
+}
+
+#[tokio::test]
+async fn h24_a_client_that_leaves_while_parked_frees_its_place() {
+    let server = Running::start(settings());
+    let mut client = server.connect().await;
+    client.ask(GET).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(client);
+    assert_until(|| server.tally.open() == 0).await;
+    assert_eq!(server.tally.closed(Closed::Header), 0);
+}
+
+#[tokio::test]
 async fn h12_lim3_heads_have_bounds() {
     let server = Running::start(settings());
     let long = format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}", "a".repeat(40 << 10));
-    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: y\r\n".repeat(64));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "x: y\r\n".repeat(100));
     for head in [long, many] {
         let mut client = server.connect().await;
         client.send(head).await;

@@ -9,7 +9,12 @@ use tokio::time::Instant;
 
 use super::connections::{http2_client, http2_get};
 use super::*;
-use crate::server::connection::{Connections, MAX_AGE, MAX_IDLE, MAX_REQUESTS, WIND_DOWN};
+use crate::server::connection::Connections;
+use crate::server::http2::WIND_DOWN;
+
+const MAX_IDLE: Duration = Duration::from_secs(300);
+const MAX_AGE: Duration = Duration::from_secs(3600);
+const MAX_REQUESTS: u32 = 10_000;
 use crate::server::tally::Closed;
 
 const PREFACE_AND_SETTINGS: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -120,7 +125,7 @@ async fn lim6_a_connection_carries_so_many_requests_and_loses_none() {
 }
 
 #[tokio::test]
-async fn f40_a_drain_sends_http_2_clients_away_after_what_they_have_in_work() {
+async fn f40_r51_a_drain_sends_http_2_clients_away_after_what_they_have_in_work() {
     let mut server = Running::start(settings());
     let mut sender = http2_client(&server).await;
     let waiting = tokio::spawn(sender.send_request(http2_get("/wait")));

@@ -60,8 +60,9 @@ impl Fixture {
     }
 
     fn begin(&self, method: &str, path: &str) -> Box<Record> {
-        let request = Request::builder().method(method).uri(path).header("x-request-id", "mine-1").body(()).unwrap();
-        Record::begin(&self.telemetry, "192.0.2.7:5000".parse().unwrap(), &request)
+        let request =
+            hyper::Request::builder().method(method).uri(path).header("x-request-id", "mine-1").body(()).unwrap();
+        Record::begin(&self.telemetry, "192.0.2.7:5000".parse().unwrap(), &request.into_parts().0)
     }
 
     fn lines(&self) -> Vec<Value> {

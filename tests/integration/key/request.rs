@@ -18,6 +18,8 @@ fn fields(received: &Received) -> Vec<(String, String)> {
         .lines()
         .skip(1)
         .filter_map(|line| line.split_once(": "))
+        // Each request's own, and nothing of the client's.
+        .filter(|(name, _)| *name != "traceparent")
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
     fields.sort();

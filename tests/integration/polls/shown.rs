@@ -32,12 +32,21 @@ async fn is_passed_unchanged(scene: &Scene, id: &str, fault: &Fault) {
     let passed = scene.poll(id).await;
     assert_eq!(passed.status, direct.status, "{fault:?}");
     assert!(passed.body.is_some() && passed.body == direct.body, "{fault:?}");
-    let added = ["x-request-id", "reelgate-upstream-request-id", "x-content-type-options", "date", "transfer-encoding"];
+    let added = [
+        "x-request-id",
+        "reelgate-upstream-request-id",
+        "proxy-status",
+        "x-content-type-options",
+        "date",
+        "transfer-encoding",
+    ];
     let hop_by_hop = ["x-request-id", "transfer-encoding", "connection"];
     assert_eq!(fields(&passed.headers, &added), fields(&direct.headers, &hop_by_hop), "{fault:?}");
     assert!(passed.header("reelgate-upstream-request-id").starts_with("simulated-"), "{fault:?}");
     assert!(!passed.header("x-request-id").starts_with("simulated-"), "{fault:?}");
     assert_eq!(passed.header("x-content-type-options"), "nosniff");
+    let whose = (passed.status >= 400).then(|| format!("reelgate; received-status={}", passed.status));
+    assert_eq!(passed.header("proxy-status"), whose.unwrap_or_default());
     assert!(passed.header("date").ends_with(" GMT"), "R-09: {:?}", passed.headers);
 }
 

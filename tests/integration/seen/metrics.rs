@@ -60,7 +60,7 @@ reelgate_upstream_requests_total counter operation outcome
 const CLOSED: &[(&str, &[&str])] = &[
     ("route", &["generations", "edits", "poll", "preflight", "page", "other"]),
     ("kind", &["requests", "generations", "running", "budget", "pace", "keys"]),
-    ("limit", &["user", "team", "address", "total", "upstream"]),
+    ("limit", &["token", "user", "team", "address", "total", "upstream"]),
     (
         "operation",
         &[
@@ -80,6 +80,7 @@ const CLOSED: &[(&str, &[&str])] = &[
             "own",
             "adopt",
             "turned",
+            "slot",
         ],
     ),
     ("team", &["open"]),

@@ -118,7 +118,7 @@ pub fn key_is_absent(key: &str, place: &str, bytes: &[u8]) {
 }
 
 /// The series of one metric: labels and value.
-fn series(text: &str, name: &str) -> HashMap<String, f64> {
+pub(super) fn series(text: &str, name: &str) -> HashMap<String, f64> {
     let prefix = format!("reelgate_{name}{{");
     let lines = text.lines().filter_map(|line| line.strip_prefix(&prefix)?.split_once("} "));
     lines.map(|(labels, value)| (labels.to_owned(), value.parse().unwrap())).collect()

@@ -25,7 +25,7 @@ fn is_unknown(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn m31_t43_another_teams_job_is_byte_for_byte_like_one_that_nobody_knows() {
+async fn m31_r66_t43_another_teams_job_is_byte_for_byte_like_one_that_nobody_knows() {
     let scene = scene(|_, _| {}).await;
     let job = submit_as(&scene, STUDIO, "a candle").await.request_id();
     assert_eq!(poll_as(&scene, STUDIO, &job).await.status, 200);

@@ -9,15 +9,15 @@ use crate::support::process::Program;
 use crate::support::redis::RedisServer;
 use crate::support::{Answer, Folder, GENERATIONS, ask, random_key, together};
 
-struct Replicas {
-    upstream: Simulator,
+pub(super) struct Replicas {
+    pub(super) upstream: Simulator,
     redis: RedisServer,
     _folder: Folder,
     running: Vec<(Program, std::net::SocketAddr)>,
 }
 
 impl Replicas {
-    async fn start(text: &str) -> Self {
+    pub(super) async fn start(text: &str) -> Self {
         let (key, folder, redis) = (random_key(), Folder::new(), RedisServer::start().await);
         let upstream = Simulator::start(Options { key: Some(key.clone()), ..Options::default() }).await.unwrap();
         let (file, origin, url) = (folder.write("reelgate.toml", text), upstream.origin(), redis.url());
@@ -41,7 +41,7 @@ impl Replicas {
         Self { upstream, redis, _folder: folder, running }
     }
 
-    async fn post(&self, replica: usize, credential: &str, path: &str, body: &Value) -> Answer {
+    pub(super) async fn post(&self, replica: usize, credential: &str, path: &str, body: &Value) -> Answer {
         let headers = [("content-type", "application/json"), ("authorization", &*bearer(credential))];
         ask(self.running[replica].1, Method::POST, path, &headers, &body.to_string()).await
     }

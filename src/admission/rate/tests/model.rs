@@ -145,7 +145,7 @@ proptest! {
     fn the_limits_decide_as_their_model_does(limits in any_limits(), acts in prop::collection::vec(any_act(), 1..120)) {
         let bench = Bench::new(&limits);
         let mut model = Model::default();
-        let mut quotas = Quotas::of(&limits);
+        let mut quotas = Quotas::new(&limits);
         let mut tokens: Vec<(Taken, Vec<ModelToken>)> = Vec::new();
         for act in acts {
             let (kind, scopes, user): (_, &[Scope], _) = match act {
@@ -170,7 +170,7 @@ proptest! {
                 }
                 Act::Reload(limits) => {
                     bench.limits.reload(&limits, &[]);
-                    let old = std::mem::replace(&mut quotas, Quotas::of(&limits));
+                    let old = std::mem::replace(&mut quotas, Quotas::new(&limits));
                     model.reload(&old, &quotas);
                     continue;
                 }

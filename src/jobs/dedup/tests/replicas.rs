@@ -141,7 +141,7 @@ struct Replica {
 impl Replica {
     async fn admit(&self, ask: Ask) -> Result<Place, Error> {
         let key = BucketKey::default();
-        let who = Who { user: key, team: key, address: key };
+        let who = Who { user: key, team: key, address: key, token: None };
         let mut request = Request { ask, who, charge: Charge::default(), charged: false, closed: None };
         let order = Order {
             operation: Operation::Generations,

@@ -9,6 +9,7 @@ pub(super) async fn conforms(bench: &Bench) {
     what_may_have_been_paid_is_listed_though_another_attempt_lies_over_it(bench).await;
     entries_are_listed_by_name_and_found_by_their_first_digits(bench).await;
     what_is_forgotten_is_free_and_what_is_on_its_way_only_by_force(bench).await;
+    m27_slots_that_replicas_share_lie_an_interval_apart(bench).await;
 }
 
 async fn m23_each_quiet_job_is_given_out_once_until_its_next_look(bench: &Bench) {
@@ -162,4 +163,24 @@ async fn what_is_forgotten_is_free_and_what_is_on_its_way_only_by_force(bench: &
     bench.ledger.sending(fingerprint, second.ask.attempt).await.unwrap();
     assert_eq!(bench.ledger.forget(fingerprint, true).await.unwrap(), Forgotten::Gone("sending"));
     assert_eq!(bench.accept(&second, "kept-all-the-same").await.0, Rank::Orphan);
+}
+
+async fn m27_slots_that_replicas_share_lie_an_interval_apart(bench: &Bench) {
+    let interval = Duration::from_secs(20);
+    let is_shared = bench.ledger.lease().is_some();
+    let (mut slots, begun) = (Vec::new(), tokio::time::Instant::now());
+    for _ in 0..3 {
+        slots.push(bench.ledger.next_slot(interval).await.unwrap());
+    }
+    // A pause that ends before the next free slot changes nothing.
+    bench.ledger.pause(interval / 2).await.unwrap();
+    slots.push(bench.ledger.next_slot(interval).await.unwrap());
+    bench.ledger.pause(interval * 5).await.unwrap();
+    slots.push(bench.ledger.next_slot(Duration::ZERO).await.unwrap());
+    // As far as the time between the questions has brought them nearer.
+    let late = begun.elapsed();
+    for (slot, intervals) in slots.into_iter().zip([0, 1, 2, 3, 5]) {
+        let exact = if is_shared { interval * intervals } else { Duration::ZERO };
+        assert!(slot <= exact && slot + late >= exact, "{slot:?} is not {exact:?}");
+    }
 }

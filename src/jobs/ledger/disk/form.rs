@@ -96,8 +96,7 @@ pub struct Hex<const N: usize>(pub [u8; N]);
 
 impl<const N: usize> Serialize for Hex<N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let digits: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        serializer.serialize_str(&digits)
+        serializer.serialize_str(&hex::encode(self.0))
     }
 }
 
@@ -105,13 +104,8 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let digits = String::deserialize(deserializer)?;
         let mut bytes = [0; N];
-        let fits = digits.is_ascii() && digits.len() == 2 * N;
-        for (place, byte) in bytes.iter_mut().enumerate() {
-            let pair = digits.get(2 * place..2 * place + 2).filter(|_| fits);
-            *byte = pair
-                .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-                .ok_or_else(|| de::Error::custom("not hex digits of the right length"))?;
-        }
+        let wrong = |_| de::Error::custom("not hex digits of the right length");
+        hex::decode_to_slice(digits, &mut bytes).map_err(wrong)?;
         Ok(Self(bytes))
     }
 }

@@ -258,13 +258,17 @@ impl Store {
                 let key = fingerprint.as_bytes();
                 put(&mut table, key, form.as_ref().and_then(|form| seal_named(key, form)))?;
             }
-            let mut table = transaction.open_table(JOBS)?;
-            for (id, form) in &batch.jobs {
-                put(&mut table, id.as_bytes(), form.as_ref().and_then(|form| seal(id.as_bytes(), form)))?;
+            if !batch.jobs.is_empty() {
+                let mut table = transaction.open_table(JOBS)?;
+                for (id, form) in &batch.jobs {
+                    put(&mut table, id.as_bytes(), form.as_ref().and_then(|form| seal(id.as_bytes(), form)))?;
+                }
             }
-            let mut table = transaction.open_table(KEYS)?;
-            for (digest, form) in &batch.keys {
-                put(&mut table, digest, form.as_ref().and_then(|form| seal(digest, form)))?;
+            if !batch.keys.is_empty() {
+                let mut table = transaction.open_table(KEYS)?;
+                for (digest, form) in &batch.keys {
+                    put(&mut table, digest, form.as_ref().and_then(|form| seal(digest, form)))?;
+                }
             }
             if !batch.tabs.is_empty() {
                 let mut table = transaction.open_table(TABS)?;
@@ -458,7 +462,7 @@ fn put_text(transaction: &WriteTransaction, name: &[u8], text: &str) -> Result<(
 fn new_key() -> Result<String, &'static str> {
     let mut key = [0; 32];
     aws_lc_rs::rand::fill(&mut key).map_err(|_| "the system gives no randomness")?;
-    Ok(key.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(key))
 }
 
 /// A damaged file may make the store panic: that is an answer like another (F-43).

@@ -36,7 +36,7 @@ fn request(prompt: u8) -> Request {
     };
     Request {
         ask,
-        who: Who { user: key, team: key, address: key },
+        who: Who { user: key, team: key, address: key, token: None },
         charge: Charge::default(),
         charged: true,
         closed: None,

@@ -190,6 +190,12 @@ impl Shared {
     fn caps(&self, charge: &Charge) -> Vec<(Cap, Exhausted)> {
         let terms = self.terms.load();
         let mut caps = Vec::new();
+        let add_bounds = |caps: &mut Vec<_>, account: &AccountKey| {
+            for (amount, fields, add, exhausted) in terms.bounds_of(account, charge) {
+                let (key, most) = (account_key(account), amount.to_string());
+                caps.push((Cap { key, fields: fields.to_vec(), add: add.to_string(), most }, exhausted));
+            }
+        };
         for holder in holders(&charge.team, charge.user) {
             let bound = terms.bound(&holder);
             if let (Some(most), Err(exhausted)) = (bound.running, terms.running(&holder, i64::MAX)) {
@@ -197,12 +203,11 @@ impl Shared {
                 caps.push((Cap { key, fields, add: "1".to_owned(), most: most.to_string() }, exhausted));
             }
             for period in Period::of(charge.at) {
-                let account = AccountKey { period, holder: holder.clone() };
-                for (amount, fields, add, exhausted) in terms.bounds_of(&account, charge) {
-                    let (key, most) = (account_key(&account), amount.to_string());
-                    caps.push((Cap { key, fields: fields.to_vec(), add: add.to_string(), most }, exhausted));
-                }
+                add_bounds(&mut caps, &AccountKey { period, holder: holder.clone() });
             }
+        }
+        if let Some(purse) = charge.purse {
+            add_bounds(&mut caps, &purse.account());
         }
         caps
     }

@@ -8,12 +8,16 @@ mod list;
 mod link;
 mod news;
 pub mod open;
+mod pace;
 mod script;
 mod shared;
 mod statement;
 mod upkeep;
 mod watch;
 mod work;
+
+#[cfg(test)]
+mod poisoned;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -134,7 +138,7 @@ impl Ledger for RedisLedger {
                     self.shared.limits.give_back(taken);
                 }
                 (Ok(()), None) => {}
-                (Err(_), back) => self.shared.pending.push(Late::Free(fingerprint, attempt, back)),
+                (Err(_), back) => self.shared.pending.push(Late::Free(fingerprint, attempt, back.map(Box::new))),
             }
             written
         })
@@ -251,6 +255,14 @@ impl Ledger for RedisLedger {
             self.shared.clone().follow(fingerprint, attempt, flight).await;
             Ok(())
         })
+    }
+
+    fn next_slot(&self, interval: Duration) -> Step<'_, Duration> {
+        Box::pin(self.shared.next_slot(interval))
+    }
+
+    fn pause(&self, wait: Duration) -> Step<'_, ()> {
+        Box::pin(self.shared.pause(wait))
     }
 
     fn now(&self) -> Time {

@@ -10,7 +10,7 @@ use super::work::{Wanted, Work, account_key, accounts_key, bytes, holder_key};
 use crate::bill::account::{AccountKey, Period, Sums};
 use crate::bill::form;
 use crate::bill::statement::Statement;
-use crate::bill::tab::{Tab, holders};
+use crate::bill::tab::{Tab, accounts};
 use crate::jobs::ledger::{LedgerError, Preview, Request};
 
 impl Shared {
@@ -44,10 +44,8 @@ impl Shared {
         let charge = &request.charge;
         let mut tab = Tab::default();
         tab.set_terms(self.terms.load_full());
-        for holder in holders(&charge.team, charge.user) {
-            for period in Period::of(charge.at) {
-                self.read_account(&mut tab, AccountKey { period, holder: holder.clone() }).await?;
-            }
+        for account in accounts(charge) {
+            self.read_account(&mut tab, account).await?;
         }
         Ok(Preview { found, exhausted: tab.fits(charge).err(), left: tab.left(charge) })
     }

@@ -31,7 +31,7 @@ pub(super) struct Pending(Mutex<VecDeque<Late>>);
 pub(super) enum Late {
     Accepted(Arc<Job>, Created),
     Unknown(Fingerprint, AttemptId),
-    Free(Fingerprint, AttemptId, Option<Taken>),
+    Free(Fingerprint, AttemptId, Option<Box<Taken>>),
     Turned(Arc<Job>, Turn, End),
 }
 
@@ -166,7 +166,7 @@ impl Shared {
         let result = match late {
             Late::Accepted(job, created) => self.accepted(job, created).await.map(drop),
             Late::Unknown(fingerprint, attempt) => self.unknown(*fingerprint, *attempt).await,
-            Late::Free(fingerprint, attempt, back) => self.free(*fingerprint, *attempt, back.as_ref()).await,
+            Late::Free(fingerprint, attempt, back) => self.free(*fingerprint, *attempt, back.as_deref()).await,
             Late::Turned(job, turn, end) => self.turned(job, *turn, *end).await.map(drop),
         };
         // What another attempt has overtaken is over.

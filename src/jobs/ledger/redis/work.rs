@@ -303,6 +303,10 @@ impl Work {
                 let (key, field) = (account_key(account), field.to_owned());
                 command.counts.push(Count { key, field, by: by.to_string(), expires });
             }
+            if matches!(account.holder, Holder::Token(_)) {
+                // No statement lists it.
+                continue;
+            }
             let key = accounts_key(account.period);
             let (member, expires) = (hex(&form::account_key(account)), until);
             command.joins.push(Join { key, member, leaves: false, expires });
@@ -438,12 +442,13 @@ fn holder_name(holder: &Holder) -> String {
         Holder::Total => "total".to_owned(),
         Holder::Team(team) => format!("team:{team}"),
         Holder::User(team, user) => format!("user:{}:{team}", hex(user)),
+        Holder::Token(id) => format!("token:{}", hex(id)),
     }
 }
 
 /// Bytes as hex digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }
 
 /// The bytes of hex digits, if there are exactly so many.
