@@ -68,7 +68,7 @@ impl Gate {
         let mut least = self.measure()?;
         // A busy machine only adds: what is worse once and not again was not the gateway.
         for _ in 1..TRIES {
-            if !least.iter().any(|figure| figure.ratio > before(figure.name) * (1.0 + TOLERANCE)) {
+            if !least.iter().any(|figure| verdict(figure.ratio, before(figure.name)).ends_with("WORSE")) {
                 break;
             }
             println!("worse than recorded: measuring once more");
@@ -110,11 +110,7 @@ fn judge(figures: &[Figure], before: impl Fn(&str) -> f64) -> bool {
     println!("{:<20} {:>10} {:>10} {:>7} {:>9}", "", "gateway", "bare", "ratio", "recorded");
     for Figure { name, gateway, bare, ratio } in figures {
         let before = before(name);
-        let verdict = match ratio / before {
-            change if change > 1.0 + TOLERANCE => "  WORSE",
-            change if change < 1.0 - TOLERANCE => "  better: record it",
-            _ => "",
-        };
+        let verdict = verdict(*ratio, before);
         fine &= !verdict.ends_with("WORSE");
         println!("{name:<20} {gateway:>10.1} {bare:>10.1} {ratio:>7.3} {before:>9.3}{verdict}");
     }
@@ -125,6 +121,16 @@ fn judge(figures: &[Figure], before: impl Fn(&str) -> f64) -> bool {
         );
     }
     fine
+}
+
+/// What to say of a ratio.
+pub fn verdict(ratio: f64, before: f64) -> &'static str {
+    match ratio / before {
+        change if change > 1.0 + TOLERANCE => "  WORSE",
+        change if change < 1.0 - TOLERANCE => "  better: record it",
+        change if change.is_finite() => "",
+        _ => "  not measured: WORSE",
+    }
 }
 
 impl Figure {

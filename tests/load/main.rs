@@ -45,6 +45,7 @@ mod work;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[derive(Parser)]
 #[command(name = "load", about = "What the gateway costs")]
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
     if is_for_others {
         return ExitCode::SUCCESS;
     }
+    allow_many_files();
     let outcome = match Arguments::parse().mode {
         None => smoke::run(),
         Some(Mode::Gate(gate)) => gate.run(),
@@ -95,6 +97,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// As many open files as may be, for ten thousand connections; children inherit it.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it may not, the connections that are too many will tell.
+    _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 impl Arguments {
