@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::drive::{Drive, Made};
 use super::driver::Driver;
 use super::nginx::{self, Nginx};
-use super::process::Process;
+use super::process::{Process, is_here};
 use super::upstream;
 
 /// A run: its folder, and the upstream that all share.
@@ -205,12 +205,15 @@ impl Contestant {
     }
 }
 
-/// A command that will run on this core, under this wrapper; its program is its next argument.
+/// A command that will run on this core, under this wrapper; its program is its next argument. It ends with us, however
+/// we end.
 pub fn placed(core: Option<u32>, wrap: &[String]) -> Command {
-    let core = core.map(|core| format!("{core}"));
     let mut command = Command::new("env");
+    if is_here("setpriv") {
+        command.args(["setpriv", "--pdeathsig", "TERM"]);
+    }
     if let Some(core) = core {
-        command.args(["taskset", "--cpu-list", &core]);
+        command.args(["taskset", "--cpu-list", &core.to_string()]);
     }
     command.args(wrap);
     command
