@@ -116,7 +116,7 @@ impl Default for Settings {
             late_answer: Duration::from_secs(120),
             poll_timeout: Duration::from_secs(30),
             submissions: 256,
-            idle_connections: 256,
+            idle_connections: 1024,
             retired_keys: 4,
             idle_timeout: Duration::from_secs(15),
         }

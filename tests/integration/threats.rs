@@ -1,12 +1,15 @@
-//! What the hardening catalogue's threat model asks for and no other file holds: addresses in a body are data (T-70), and
-//! this crate has no `unsafe` of its own (T-76).
+//! What the hardening catalogue's threat model asks for and no other file holds: addresses in a body are data (T-70), bodies take
+//! memory by their bytes (T-60, T-66), and this crate has no `unsafe` of its own (T-76).
 
 use std::fs;
 use std::net::TcpListener;
 
+use hyper::Method;
+use reelgate::simulator::Options;
 use serde_json::json;
 
-use super::support::{EDITS, GENERATIONS, Scene};
+use super::support::process::Served;
+use super::support::{EDITS, GENERATIONS, Scene, ask, random_key};
 
 #[tokio::test]
 async fn t70_addresses_in_a_body_are_passed_on_and_never_asked() {
@@ -44,4 +47,48 @@ fn t76_unsafe_code_is_forbidden_here() {
             }
         }
     }
+}
+
+/// Bodies of about so many bytes that are made to cost more than they weigh, and what becomes of them.
+fn bombs(bytes: usize) -> Vec<(&'static str, String)> {
+    let object = |fields: String| format!("{{{fields}}}");
+    let many =
+        |piece: &dyn Fn(usize) -> String, each: usize| (0..bytes / each).map(piece).collect::<Vec<_>>().join(",");
+    vec![
+        ("depth", "[".repeat(bytes)),
+        ("objects in objects", "{\"a\":".repeat(bytes / 5)),
+        ("fields", object(many(&|number| format!("\"k{number:07}\":0"), 13))),
+        ("numbers", object(format!("\"prompt\":\"a\",\"n\":[{}]", many(&|_| "0".to_owned(), 2)))),
+        ("escapes", object(format!("\"prompt\":\"{}\"", "\\u0041".repeat(bytes / 6)))),
+        ("one string", object(format!("\"prompt\":\"{}\"", "a".repeat(bytes)))),
+        ("digits", object(format!("\"prompt\":\"a\",\"seed\":{}", "9".repeat(bytes)))),
+    ]
+}
+
+#[tokio::test]
+async fn t60_t66_a_body_takes_a_few_times_its_bytes_whatever_is_in_it() {
+    const BYTES: usize = 4 << 20;
+    let key = random_key();
+    let options = Options { key: Some(key.clone()), ..Options::default() };
+    let served = Served::start(&key, options, &[], &[("REELGATE_LIMITS__ADDRESS__REQUESTS", "off")]).await;
+    let process = async |name: &str| -> f64 {
+        let text = served.admin("/metrics").await.text();
+        text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().parse().unwrap()
+    };
+    for (what, body) in bombs(BYTES) {
+        let before = process("process_resident_memory_bytes ").await;
+        let cpu = process("process_cpu_seconds_total ").await;
+        for _ in 0..4 {
+            let headers = [("content-type", "application/json")];
+            let answer = ask(served.address, Method::POST, GENERATIONS, &headers, &body).await;
+            assert!(answer.status == 400 || what == "one string" || what == "escapes", "{what}: {}", answer.status);
+        }
+        let grown = process("process_resident_memory_bytes ").await - before;
+        let cpu = (process("process_cpu_seconds_total ").await - cpu) * 1e9 / (4 * BYTES) as f64;
+        // For people: `--nocapture` shows what a byte costs, and no time is asserted.
+        eprintln!("{what}: {cpu:.0} ns a byte, {grown} bytes kept of {BYTES}");
+        // Four went by one after the other; what one took is given back or used again by the next.
+        assert!(grown < 8.0 * BYTES as f64, "{what}: {grown} bytes for {BYTES}");
+    }
+    served.end().await;
 }
