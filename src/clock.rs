@@ -103,8 +103,10 @@ impl Clock {
     /// The current time.
     pub fn now(&self) -> Time {
         match &self.0 {
+            // Every request asks, so it is counted without 128 bits.
             Source::System { wall_at_start, boot_at_start } => {
-                Time(0) + *wall_at_start + boot_time().saturating_sub(*boot_at_start)
+                let since_epoch = wall_at_start.saturating_add(boot_time().saturating_sub(*boot_at_start));
+                Time(since_epoch.as_secs().saturating_mul(1_000).saturating_add(since_epoch.subsec_millis().into()))
             }
             Source::Manual(millis, ahead) => Time(millis.load(Ordering::SeqCst)) + *ahead,
         }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Response};
 
 use crate::access::settings::Gate;
 use crate::access::token::Tokens;
@@ -175,8 +175,7 @@ impl Handler for Worker {
     type Body = Recorded<Body>;
 
     /// Records, answers, and turns every error into an answer: nothing fails beyond this point.
-    async fn handle(self: Rc<Self>, request: Request<Upload>, peer: Peer) -> Response<Self::Body> {
-        let (head, upload) = request.into_parts();
+    async fn handle(self: Rc<Self>, head: Parts, upload: Upload, peer: Peer) -> Response<Self::Body> {
         let peer = self.gateway.proxies.client(peer, &head.headers);
         let mut record = Record::begin(&self.gateway.telemetry, peer.address, &head);
         let rules = self.gateway.rules.load_full();

@@ -24,16 +24,17 @@ impl<'a> Bearer<'a> {
             return Self::Several;
         }
         let Ok(text) = value.to_str() else { return Self::Malformed };
-        let (scheme, credential) = text.split_once(' ').unwrap_or((text, ""));
-        if !scheme.eq_ignore_ascii_case("bearer") {
+        let (scheme, credential) = text.split_at_checked(SCHEME.len()).unwrap_or((text, ""));
+        if !scheme.eq_ignore_ascii_case(SCHEME) || !matches!(credential.as_bytes().first(), None | Some(b' ')) {
             return Self::Absent;
         }
-        let credential = credential.trim_matches(' ');
+        let credential = credential.trim_ascii();
         let fits = (1..=LONGEST).contains(&credential.len()) && credential.bytes().all(|byte| byte.is_ascii_graphic());
         if fits { Self::Credential(credential) } else { Self::Malformed }
     }
 }
 
+const SCHEME: &str = "Bearer";
 /// The longest credential, in bytes: a token is shorter.
 const LONGEST: usize = 4096;
 
@@ -56,6 +57,8 @@ mod tests {
             (&["Bearer"], Bearer::Malformed),
             (&["Bearer "], Bearer::Malformed),
             (&["Bearer a b"], Bearer::Malformed),
+            (&["Bearerrg_x"], Bearer::Absent),
+            (&["Bearer\trg_x"], Bearer::Absent),
             (&["Bearer a\tb"], Bearer::Malformed),
             (&[&long], Bearer::Malformed),
             (&["Bearer a", "Bearer a"], Bearer::Several),

@@ -60,28 +60,21 @@ impl Amount {
 impl fmt::Display for Amount {
     /// Dollars with as many decimals as it has, at least two: `0.40`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Every hit's log line has one, so it goes without the machinery of `format!`.
-        let mut digits = [b'0'; MOST_DIGITS];
-        let mut rest = self.0;
-        for digit in digits.iter_mut().rev() {
-            *digit += u8::try_from(rest % 10).unwrap_or_default();
-            rest /= 10;
+        // Every hit's log line has one, so it goes without the machinery of `format!`. The digit in front keeps the
+        // decimals' leading zeros.
+        let (mut part, mut least) = (TICKS_A_DOLLAR + self.0 % TICKS_A_DOLLAR, TICKS_A_DOLLAR);
+        while part % 10 == 0 && least > 100 {
+            (part, least) = (part / 10, least / 10);
         }
-        let text = std::str::from_utf8(&digits).unwrap_or_default();
-        let (whole, part) = text.split_at_checked(MOST_DIGITS - DECIMALS).unwrap_or_default();
-        let whole = whole.trim_start_matches('0');
-        let part = part.get(part.trim_end_matches('0').len().max(2)..).and_then(|zeros| part.strip_suffix(zeros));
-        f.write_str(if whole.is_empty() { "0" } else { whole })?;
+        f.write_str(itoa::Buffer::new().format(self.0 / TICKS_A_DOLLAR))?;
         f.write_str(".")?;
-        f.write_str(part.unwrap_or_default())
+        f.write_str(itoa::Buffer::new().format(part).get(1..).unwrap_or_default())
     }
 }
 
 /// `UPSTREAM.md` §3.1.
 pub const TICKS_A_DOLLAR: u64 = 10_000_000_000;
 const DECIMALS: usize = 10;
-/// The decimal digits of the largest amount, in ticks.
-const MOST_DIGITS: usize = 20;
 
 #[cfg(test)]
 mod tests {

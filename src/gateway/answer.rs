@@ -27,7 +27,7 @@ pub enum Body {
     /// The same, with somebody who wants to know whether it was taken (`MONEY.md` M15).
     Owed(Bytes, Option<Delivery>),
     /// A poll's, as it comes.
-    Relayed(Box<Relay>),
+    Relayed(Relay),
 }
 
 /// How a relayed body breaks.
@@ -100,7 +100,7 @@ impl Served {
                 let mut text = String::with_capacity(64);
                 let unasked = matches!(self, Self::HitUnasked(_));
                 text.push_str("reelgate; hit; ttl=");
-                text.push_str(&ttl.as_secs().to_string());
+                text.push_str(itoa::Buffer::new().format(ttl.as_secs()));
                 if unasked {
                     text.push_str("; detail=ledger-unavailable");
                 }

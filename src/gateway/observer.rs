@@ -57,7 +57,7 @@ impl Asking<'_> {
         called: &mut impl FnMut(Option<StatusCode>, Duration),
     ) -> Result<Response<PolledBody>, PollFailure> {
         let begun = Instant::now();
-        let answer = self.polls.get_by(key.clone(), id, self.passed).await;
+        let answer = self.polls.get_by(key.clone(), id, self.passed, begun).await;
         let duration = begun.elapsed();
         self.count(answer.as_ref(), &key, duration);
         called(answer.as_ref().ok().map(Response::status), duration);

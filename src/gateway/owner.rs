@@ -31,7 +31,7 @@ impl Worker {
     /// # Errors
     /// [`Error::Overloaded`] if too many own it. That it could not be written withholds no id (M8).
     pub(super) async fn own(&self, job: &RequestId, client: &Client, rules: &Rules) -> Result<(), Error> {
-        let user = client.user.as_deref().filter(|_| rules.ownership == Ownership::User);
+        let user = client.user().filter(|_| rules.ownership == Ownership::User);
         let may_be_anothers = rules.scope == Scope::Global && rules.ownership != Ownership::Off;
         if user.is_none() && !may_be_anothers {
             return Ok(());

@@ -59,7 +59,7 @@ impl Worker {
         let mut answer = if header_only || unreadable_unknown || flat || adopter.is_some() {
             whole(relayed, job.is_some(), flat).await?
         } else {
-            relayed.map(|relay| Body::Relayed(Box::new(relay)))
+            relayed.map(Body::Relayed)
         };
         if let Some(owner) = adopter.filter(|_| answer.status().is_success()) {
             self.adopt(Job::adopted(id.clone(), owner.clone(), &key, self.gateway.clock.now()), &owner).await?;

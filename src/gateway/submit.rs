@@ -198,7 +198,7 @@ impl Worker {
     pub(super) fn request(&self, understood: &Understood, client: &Client, rules: &Rules) -> Result<Request, Error> {
         let Understood { wishes, names, .. } = understood;
         let gateway = &*self.gateway;
-        let user = client.user.as_deref().filter(|_| rules.scope == Scope::User).unwrap_or_default();
+        let user = client.user().filter(|_| rules.scope == Scope::User).unwrap_or_default();
         let key = wishes.idempotency_key.as_deref();
         let ask = Ask {
             fingerprint: names.fingerprint,
@@ -213,7 +213,7 @@ impl Worker {
         let charge = Charge {
             team: client.team.clone(),
             user: client.who().user.to_bytes(),
-            name: client.user.as_deref().filter(|_| rules.names_users).map(Arc::from),
+            name: client.user.as_ref().filter(|_| rules.names_users).map(|user| user.name.clone()),
             price: understood.price,
             purse: purse(client),
             at: gateway.dedup.ledger().now(),

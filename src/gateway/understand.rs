@@ -13,16 +13,17 @@ use super::{Gateway, Worker};
 use crate::bill::price::Price;
 use crate::error::{Error, Fault};
 use crate::jobs::settings::{By, Scope};
-use crate::request::client::Client;
+use crate::request::client::{Client, User};
 use crate::request::fingerprint::{Fingerprint, PickBits, Sharing};
 use crate::request::route::Operation;
 use crate::request::submission::{Submission, Wishes};
+use crate::request::verbatim::{Name, Verbatim};
 
 /// A submission as far as the next stages need it.
 #[derive(Debug)]
 pub(super) struct Understood {
     /// The body's `user`.
-    pub(super) user: Option<String>,
+    pub(super) user: Option<User>,
     /// The model it asks for.
     pub(super) model: Option<String>,
     /// What its headers ask for.
@@ -51,12 +52,15 @@ pub(super) struct Names {
 /// Bodies that were understood under these rules, by a keyed hash of their bytes: clients repeat themselves to the
 /// byte. It holds names and no prompt, and a reload begins a new one.
 #[derive(Debug)]
-pub(super) struct Known(Cache<Fingerprint, Arc<Understood>, BuildHasherDefault<PickBits>>);
+pub(super) struct Known {
+    understood: Cache<Name, Arc<Understood>, BuildHasherDefault<PickBits>>,
+    names: Verbatim,
+}
 
 impl Default for Known {
     fn default() -> Self {
         let cache = Cache::builder().max_capacity(REMEMBERED).eviction_policy(EvictionPolicy::lru());
-        Self(cache.build_with_hasher(BuildHasherDefault::default()))
+        Self { understood: cache.build_with_hasher(BuildHasherDefault::default()), names: Verbatim::default() }
     }
 }
 
@@ -72,14 +76,14 @@ impl Worker {
     ) -> Result<Arc<Understood>, Error> {
         let understood = if body.len() > LONG {
             let (gateway, body, rules) = (self.gateway.clone(), body.clone(), rules.clone());
-            let sharer = Sharer { team: client.team.clone(), user: client.user.clone() };
+            let sharer = Sharer::of(client);
             let read = move || read(&gateway, operation, wishes, &sharer, &body, &rules).map(Arc::new);
             tokio::task::spawn_blocking(read).await.map_err(|_| Error::Internal)??
         } else {
             self.understand_here(operation, wishes, client, body, rules)?
         };
         // Only now, because a body that breaks its schema is told so first.
-        let of_another = |user: &String| client.pass.user().is_some_and(|fixed| fixed != user);
+        let of_another = |user: &User| client.pass.user().is_some_and(|fixed| *fixed != *user.name);
         if understood.user.as_ref().is_some_and(of_another) {
             return Err(Error::UserMismatch);
         }
@@ -95,7 +99,7 @@ impl Worker {
         body: &Bytes,
         rules: &Arc<Rules>,
     ) -> Result<Arc<Understood>, Error> {
-        let sharer = Sharer { team: client.team.clone(), user: client.user.clone() };
+        let sharer = Sharer::of(client);
         if rules.by != By::Prompt || wishes != Wishes::default() {
             return read(&self.gateway, operation, wishes, &sharer, body, rules).map(Arc::new);
         }
@@ -104,12 +108,12 @@ impl Worker {
             Scope::User => &[operation_name, client.team.as_bytes(), body, user.as_bytes()],
             Scope::Team | Scope::Global => &[operation_name, client.team.as_bytes(), body],
         };
-        let bytes = self.gateway.fingerprints.of_bytes(parts);
-        if let Some(known) = rules.known.0.get(&bytes) {
+        let name = rules.known.names.name(parts);
+        if let Some(known) = rules.known.understood.get(&name) {
             return Ok(known);
         }
         let understood = Arc::new(read(&self.gateway, operation, wishes, &sharer, body, rules)?);
-        rules.known.0.insert(bytes, understood.clone());
+        rules.known.understood.insert(name, understood.clone());
         Ok(understood)
     }
 }
@@ -118,7 +122,13 @@ impl Worker {
 struct Sharer {
     team: Arc<str>,
     /// The user that a token fixes.
-    user: Option<String>,
+    user: Option<Arc<str>>,
+}
+
+impl Sharer {
+    fn of(client: &Client) -> Self {
+        Self { team: client.team.clone(), user: client.user.as_ref().map(|user| user.name.clone()) }
+    }
 }
 
 fn read(
@@ -142,6 +152,7 @@ fn read(
     let name = |sharing: &Sharing<'_>| gateway.fingerprints.fingerprint(sharing, operation, &fields, &rules.url_ignore);
     let names = Names::of(rules.by, &sharing, wishes.idempotency_key.as_deref(), name)?;
     let price = rules.prices.of(operation, &fields);
+    let user = user.map(|user| gateway.clients.user(&sharer.team, &user));
     Ok(Understood { user, model, wishes, deprecated, faults, names, price })
 }
 

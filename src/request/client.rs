@@ -56,20 +56,24 @@ impl Clients {
             rates: limited.limits.rates,
         });
         let who = Who { user, team, address: address_key, token };
-        let fixed = pass.user().map(str::to_owned);
+        let fixed = pass.user().map(|user| self.user(&pass.team.name, user));
         let client = Client { team: pass.team.name.clone(), pass, address, user: None, who };
         self.named(client, fixed)
     }
 
-    /// The same client, now that its body is read: `user` is what the body says, in NFC. It changes nothing where a
-    /// token fixes the user.
-    pub fn named(&self, mut client: Client, user: Option<String>) -> Client {
+    /// The same client, now that its body is read: `user` is what the body says. It changes nothing where a token fixes
+    /// the user.
+    pub fn named(&self, mut client: Client, user: Option<User>) -> Client {
         if let Some(user) = user {
-            let key = self.bucket(b"user", &[client.team.as_bytes(), user.as_bytes()]);
-            client.who.user = key.tagged(client.who.team);
+            client.who.user = user.key.tagged(client.who.team);
             client.user = Some(user);
         }
         client
+    }
+
+    /// The user of this name, in NFC, inside a team.
+    pub fn user(&self, team: &str, name: &str) -> User {
+        User { name: name.into(), key: self.bucket(b"user", &[team.as_bytes(), name.as_bytes()]) }
     }
 
     /// The key under which the limits count a team.
@@ -119,11 +123,24 @@ pub struct Client {
     /// Where it calls from.
     pub address: IpAddr,
     /// The body's `user`, or the token's.
-    pub user: Option<String>,
+    pub user: Option<User>,
     who: Who,
 }
 
+/// A `user`, and under what the limits count it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Its name, in NFC.
+    pub name: Arc<str>,
+    key: BucketKey,
+}
+
 impl Client {
+    /// The name of its user, where there is one.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_ref().map(|user| &*user.name)
+    }
+
     /// The keys under which the limits count it.
     pub fn who(&self) -> &Who {
         &self.who
@@ -244,7 +261,11 @@ mod tests {
     use super::*;
 
     fn client(clients: &Clients, address: &str, user: Option<&str>) -> Client {
-        clients.named(clients.identify(address.parse().unwrap(), Pass::open()), user.map(str::to_owned))
+        {
+            let client = clients.identify(address.parse().unwrap(), Pass::open());
+            let user = user.map(|name| clients.user(&client.team, name));
+            clients.named(client, user)
+        }
     }
 
     #[test]

@@ -62,7 +62,10 @@ impl Fingerprint {
 
     /// The first 12 hex digits, as logs show it.
     pub fn short(&self) -> String {
-        hex::encode(self.0.get(..6).unwrap_or_default())
+        // Every submission's line has them; `hex::encode` gathers them one by one.
+        let mut digits = [0; 12];
+        _ = hex::encode_to_slice(self.0.get(..6).unwrap_or_default(), &mut digits);
+        String::from_utf8(digits.to_vec()).unwrap_or_default()
     }
 }
 

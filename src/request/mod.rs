@@ -11,5 +11,6 @@ mod path;
 mod wording;
 pub mod submission;
 pub mod fingerprint;
+pub mod verbatim;
 pub mod openapi;
 pub mod settings;

@@ -43,8 +43,8 @@ impl Cors {
         let mut origins = headers.get_all(ORIGIN).iter();
         let Some(origin) = origins.next() else {
             let is_safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-            let is_foreign = headers.get_all(SEC_FETCH_SITE).iter().any(|site| site == "cross-site");
-            return if is_foreign && !is_safe { Err(Error::OriginRefused) } else { Ok(Caller(None)) };
+            let is_foreign = || headers.get_all(SEC_FETCH_SITE).iter().any(|site| site == "cross-site");
+            return if !is_safe && is_foreign() { Err(Error::OriginRefused) } else { Ok(Caller(None)) };
         };
         let is_allowed = origins.next().is_none()
             && origin.to_str().is_ok_and(|origin| {
@@ -73,10 +73,7 @@ impl Caller {
     /// Lets the page read an answer.
     pub fn grant(&self, answer: &mut HeaderMap) {
         // A preflight's answer has all it needs.
-        if answer.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
-            return;
-        }
-        if let Some(origin) = &self.0 {
+        if let Some(origin) = self.0.as_ref().filter(|_| !answer.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)) {
             answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
             answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
             answer.append(VARY, HeaderValue::from_static("Origin"));

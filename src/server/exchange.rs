@@ -28,8 +28,7 @@ pub(super) async fn answer<H: Handler>(
     let has_connection_header = head.version <= Version::HTTP_11;
     let is_connect = head.method == Method::CONNECT;
     let (upload, reading) = Upload::new(incoming);
-    let request = Request::from_parts(head, upload);
-    let handled = caught(pin!(Rc::clone(&handler).handle(request, peer))).await;
+    let handled = caught(pin!(Rc::clone(&handler).handle(head, upload, peer))).await;
     let mut answer = handled.unwrap_or_else(|Panicked| {
         tally.add_panic();
         tracing::error!("a request panicked: it was answered with internal_error");

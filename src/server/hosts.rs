@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use hyper::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{HOST, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{Method, Uri, Version};
 
@@ -173,13 +173,19 @@ fn check_fields(head: &Parts, bounds: &Headers) -> Result<(), Error> {
     if !within(uri, bounds.target) {
         return Err(Error::UriTooLong);
     }
-    let mut sizes = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
-    if head.headers.len() > bounds.count || !sizes.all(|size| within(size, bounds.field)) {
+    if head.headers.len() > bounds.count {
         return Err(Error::HeaderTooLarge);
     }
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    if head.headers.values().map(HeaderValue::as_bytes).any(|value| is_space(value.first()) || is_space(value.last())) {
-        return Err(Error::BadRequest { param: "header", message: "a value begins or ends with white space".into() });
+    for (name, value) in &head.headers {
+        if !within(name.as_str().len() + value.len(), bounds.field) {
+            return Err(Error::HeaderTooLarge);
+        }
+        let value = value.as_bytes();
+        if is_space(value.first()) || is_space(value.last()) {
+            let message = "a value begins or ends with white space".into();
+            return Err(Error::BadRequest { param: "header", message });
+        }
     }
     Ok(())
 }
@@ -202,6 +208,8 @@ const MAX_NAME: usize = 253;
 #[cfg(test)]
 mod tests {
     use hyper::Request;
+
+    use hyper::header::HeaderValue;
 
     use super::*;
 

@@ -11,8 +11,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::Response;
 use hyper::body::Body;
-use hyper::{Request, Response};
+use hyper::http::request::Parts;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -62,7 +63,8 @@ pub trait Handler: 'static {
     /// Answers one request. The future is dropped when the client leaves: what must go on is spawned elsewhere.
     fn handle(
         self: Rc<Self>,
-        request: Request<Upload>,
+        head: Parts,
+        upload: Upload,
         peer: Peer,
     ) -> impl Future<Output = Response<Self::Body>> + 'static;
 

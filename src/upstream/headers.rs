@@ -117,7 +117,11 @@ pub(super) fn submit(origin: &Origin, passed: &Passed, key: &UpstreamKey) -> Hea
 /// The headers of polls with one key, but for what a client may change of them: to copy them costs a fraction of putting
 /// them together.
 #[derive(Debug)]
-pub(super) struct PollHeaders(HeaderMap);
+pub(super) struct PollHeaders {
+    usual: HeaderMap,
+    /// What a client's `Via` is that came by nobody.
+    via: HeaderValue,
+}
 
 impl PollHeaders {
     /// As a client's are that says nothing of its own.
@@ -125,14 +129,14 @@ impl PollHeaders {
         let usual = Passed { accept: JSON, via: via.http_1_1.clone(), target: None, trace: None };
         let mut headers = common(origin, &usual);
         headers.insert(AUTHORIZATION, key.authorization().clone());
-        Self(headers)
+        Self { usual: headers, via: usual.via }
     }
 
     /// For one poll.
     pub(super) fn of(&self, passed: &Passed) -> HeaderMap {
-        let mut headers = self.0.clone();
-        for (name, value) in [(ACCEPT, &passed.accept), (VIA, &passed.via)] {
-            if headers.get(&name) != Some(value) {
+        let mut headers = self.usual.clone();
+        for (name, value, usual) in [(ACCEPT, &passed.accept, &JSON), (VIA, &passed.via, &self.via)] {
+            if value != usual {
                 headers.insert(name, value.clone());
             }
         }

@@ -54,10 +54,10 @@ impl Polls {
     /// # Errors
     /// Why there is no answer that may be passed on.
     pub async fn get(self: &Arc<Self>, id: &RequestId, passed: &Passed) -> Result<Response<PolledBody>, PollFailure> {
-        self.get_by(self.upstream.key(), id, passed).await
+        self.get_by(self.upstream.key(), id, passed, Instant::now()).await
     }
 
-    /// The same, with a key of this job's own.
+    /// The same, with a key of this job's own, begun `now`.
     ///
     /// # Errors
     /// Why there is no answer that may be passed on.
@@ -66,9 +66,9 @@ impl Polls {
         key: Arc<UpstreamKey>,
         id: &RequestId,
         passed: &Passed,
+        now: Instant,
     ) -> Result<Response<PolledBody>, PollFailure> {
-        let deadline = Instant::now() + self.upstream.poll_timeout;
-        let (response, connection) = self.ask(id, passed, &key, deadline).await?;
+        let (response, connection) = self.ask(id, passed, &key, now).await?;
         let (mut parts, incoming) = response.into_parts();
         let encoded = headers::is_encoded(&parts.headers);
         match parts.status {
@@ -94,11 +94,12 @@ impl Polls {
         id: &RequestId,
         passed: &Passed,
         key: &Arc<UpstreamKey>,
-        deadline: Instant,
+        now: Instant,
     ) -> Result<(Response<Incoming>, Connection), PollFailure> {
+        let deadline = now + self.upstream.poll_timeout;
         let headers = self.headers(key);
         let request = || self.upstream.poll_request(id, passed, &headers, Empty::new()).ok_or(PollFailure::Broken);
-        let first = match self.take() {
+        let first = match self.take(now) {
             Some(connection) => connection,
             None => self.connect(deadline).await?,
         };
@@ -133,10 +134,10 @@ impl Polls {
     }
 
     /// The connection used last, if it is still good.
-    fn take(&self) -> Option<Connection> {
+    fn take(&self, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(top) = idle.pop() {
-            if top.since.elapsed() >= self.upstream.idle_timeout {
+            if now.saturating_duration_since(top.since) >= self.upstream.idle_timeout {
                 idle.clear();
                 return None;
             }

@@ -27,7 +27,7 @@ pub trait Witness: Send {
 }
 
 /// The body of a polled answer as the client gets it.
-pub struct Relay(Option<Passage>);
+pub struct Relay(Option<Box<Passage>>);
 
 /// A body that is being passed on.
 struct Passage {
@@ -45,26 +45,33 @@ struct Passage {
 }
 
 impl Relay {
-    /// Takes over an answer. One without a body has passed with its head, so its witness is heard here.
+    /// Takes over an answer.
     pub async fn begin(response: Response<PolledBody>, witness: Option<Box<dyn Witness>>) -> Response<Self> {
-        let (parts, body) = response.into_parts();
-        let mut passage = Passage {
-            mask: KeyMask::new(body.key().pattern()),
-            status: parts.status,
-            witness: witness.filter(|_| !body.is_encoded()),
-            so_far: Vec::new(),
-            waiting: None,
-            ended: body.is_end_stream(),
-            patience: None,
-            timeout: body.home().timeout(),
-            body,
-        };
-        if passage.ended
+        let mut relayed = Self::over(response, witness);
+        // One without a body passes with its head, so its witness is heard here.
+        if let Some(passage) = relayed.body_mut().0.as_mut().filter(|passage| passage.ended)
             && let Some(before) = passage.tell(&[], true)
         {
             before.await;
         }
-        Response::from_parts(parts, Self(Some(passage)))
+        relayed
+    }
+
+    fn over(response: Response<PolledBody>, witness: Option<Box<dyn Witness>>) -> Response<Self> {
+        let status = response.status();
+        response.map(|body| {
+            Self(Some(Box::new(Passage {
+                mask: KeyMask::new(body.key().pattern()),
+                status,
+                witness: witness.filter(|_| !body.is_encoded()),
+                so_far: Vec::new(),
+                waiting: None,
+                ended: body.is_end_stream(),
+                patience: None,
+                timeout: body.home().timeout(),
+                body,
+            })))
+        })
     }
 
     fn is_over(&self) -> bool {
@@ -185,7 +192,7 @@ impl Drop for Relay {
 }
 
 /// Reads the rest of an answer for its witness.
-async fn drain(mut passage: Passage) {
+async fn drain(mut passage: Box<Passage>) {
     let deadline = Instant::now() + DRAIN_TIME;
     let mut left = MOST_SHOWN;
     let rest = async {

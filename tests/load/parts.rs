@@ -20,6 +20,7 @@ use reelgate::request::json;
 use reelgate::request::route::Operation;
 use reelgate::request::schema::Schema;
 use reelgate::request::settings::UnknownFields;
+use reelgate::request::verbatim::Verbatim;
 use reelgate::upstream::headers::{self, Passed, Via};
 use reelgate::upstream::key::UpstreamKey;
 
@@ -49,13 +50,13 @@ impl Parts {
         let bytes = Bytes::from(body.to_owned());
         let fields = json::parse(&bytes).unwrap();
         let schema = Schema::builtin(Operation::Generations);
-        let key = FingerprintKey::random().unwrap();
+        let (key, verbatim) = (FingerprintKey::random().unwrap(), Verbatim::default());
         let sharing = Sharing { origin: "https://api.example", team: Some("studio"), ..Sharing::default() };
         self.time(&format!("strict JSON, {size}"), || json::parse(black_box(&bytes)).unwrap());
         self.time(&format!("schema, {size}"), || schema.check(black_box(&fields), UnknownFields::Forward));
         let name = || key.fingerprint(&sharing, Operation::Generations, black_box(&fields), &[]);
         self.time(&format!("fingerprint, {size}"), name);
-        self.time(&format!("name of the same bytes, {size}"), || key.of_bytes(&[black_box(&bytes)]));
+        self.time(&format!("name of the same bytes, {size}"), || verbatim.name(&[black_box(&bytes)]));
     }
 
     /// What a poll goes through.
@@ -89,7 +90,8 @@ impl Parts {
         let limits = Limits::new(&all, Clock::system());
         let clients = Clients::keyed([7; 32]);
         let client = clients.identify(IpAddr::V4(Ipv4Addr::LOCALHOST), Pass::open());
-        let named = || clients.named(black_box(&client).clone(), Some("user-1".into()));
+        let user = || clients.user(&client.team, "user-1");
+        let named = || clients.named(black_box(&client).clone(), Some(user()));
         self.time("naming a client by its user", named);
         let client = named();
         self.time("limiter: the address", || limits.before_body(black_box(client.who())).is_ok());
@@ -101,8 +103,9 @@ impl Parts {
         };
         self.time("limiter: a generation, given back", generation);
         // A user at a time, so that the table has many buckets.
-        let crowd: Vec<_> =
-            (0..100_000).map(|user| clients.named(client.clone(), Some(format!("user-{user}")))).collect();
+        let crowd: Vec<_> = (0..100_000)
+            .map(|user| clients.named(client.clone(), Some(clients.user(&client.team, &format!("user-{user}")))))
+            .collect();
         let mut next = 0;
         let one_of_many = || {
             next = (next + 7_919) % crowd.len();

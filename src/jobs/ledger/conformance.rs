@@ -68,7 +68,8 @@ impl Bench {
     fn request(&self, prompt: u8, attempt: u8) -> Request {
         let fingerprint = Fingerprint::from_bytes([prompt; 32]);
         let client = self.clients.identify(IpAddr::V4(Ipv4Addr::LOCALHOST), Pass::open());
-        let client = self.clients.named(client, Some(format!("user {prompt}")));
+        let user = self.clients.user(&client.team, &format!("user {prompt}"));
+        let client = self.clients.named(client, Some(user));
         let ask = Ask {
             fingerprint,
             body: fingerprint,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use http_body_util::{Either, Full};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -111,11 +112,11 @@ type Answered = Either<Full<Bytes>, Endless>;
 impl Handler for Trivial {
     type Body = Answered;
 
-    async fn handle(self: Rc<Self>, request: Request<Upload>, _: Peer) -> Response<Answered> {
-        let path = request.uri().path().to_owned();
+    async fn handle(self: Rc<Self>, head: Parts, upload: Upload, _: Peer) -> Response<Answered> {
+        let path = head.uri.path().to_owned();
         self.0.events.send(Event::Began(path.clone())).unwrap();
         match path.as_str() {
-            "/read" => match body::read(request.into_body(), &self.0.limits, &self.0.memory).await {
+            "/read" => match body::read(upload, &self.0.limits, &self.0.memory).await {
                 Ok(body) => text(StatusCode::OK, format!("{} bytes", body.len())),
                 Err(error) => text(error.status(), format!("{error:?}")),
             },
@@ -126,7 +127,7 @@ impl Handler for Trivial {
                 std::mem::forget(told);
                 text(StatusCode::OK, "waited".to_owned())
             }
-            _ if request.method() == Method::CONNECT => text(StatusCode::METHOD_NOT_ALLOWED, String::new()),
+            _ if head.method == Method::CONNECT => text(StatusCode::METHOD_NOT_ALLOWED, String::new()),
             "/panic" => panic!("as the test wants it"),
             "/thread" => text(StatusCode::OK, std::thread::current().name().unwrap_or_default().to_owned()),
             "/endless" => Response::new(Either::Right(Endless)),

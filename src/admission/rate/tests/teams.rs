@@ -22,7 +22,8 @@ fn users(clients: &Clients) -> [Who; 2] {
         headers.insert(hyper::header::AUTHORIZATION, bearer.parse().unwrap());
         let pass = teams.identify(&headers, &Tokens::new(&[0; 32]), Time::default()).unwrap();
         let client = clients.identify([192, 0, 2, 1].into(), pass);
-        *clients.named(client, Some("ada".to_owned())).who()
+        let user = clients.user(&client.team, "ada");
+        *clients.named(client, Some(user)).who()
     })
 }
 
