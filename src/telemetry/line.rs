@@ -1,11 +1,11 @@
 //! One log line, JSON or text: a time, a level, a message and fields. Whatever a value holds, the line stays one
 //! line without a raw control character, and no value is longer than a bound (`HARDENING.md` T-71).
 
-use std::cell::RefCell;
 use std::fmt::{self, Display, Write as _};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::digits::{push_number, push_thousandths, push_time};
 use super::settings::Level;
 
 /// How a line looks.
@@ -228,11 +228,24 @@ const fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
 }
 
-/// Whether all bytes may. It looks at every one, because eight at a time cost less than stopping at the first.
+/// Whether all bytes may, eight at a time: several texts of every request are asked for.
 fn are_plain(text: &str) -> bool {
-    let (eights, rest) = text.as_bytes().as_chunks::<8>();
-    eights.iter().all(|eight| eight.iter().fold(true, |so_far, byte| so_far & is_plain(*byte)))
-        && rest.iter().all(|byte| is_plain(*byte))
+    let (words, rest) = text.as_bytes().as_chunks::<8>();
+    words.iter().all(|word| are_eight_plain(u64::from_le_bytes(*word))) && rest.iter().all(|byte| is_plain(*byte))
+}
+
+/// [`is_plain`] of the eight bytes of a word: none has its high bit set, and none is below a space or equal to what
+/// needs an escape. A borrow out of one byte can only falsify bytes above one that is not plain already.
+const fn are_eight_plain(word: u64) -> bool {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    const fn below(word: u64, bound: u8) -> u64 {
+        word.wrapping_sub(ONES * bound as u64) & !word
+    }
+    const fn equal(word: u64, byte: u8) -> u64 {
+        below(word ^ (ONES * byte as u64), 1)
+    }
+    (word | below(word, b' ') | equal(word, b'"') | equal(word, b'\\') | equal(word, 0x7f)) & HIGH == 0
 }
 
 /// Whether a byte may stand in a text line without quotes around it.
@@ -258,79 +271,6 @@ const fn is_unseen(character: char) -> bool {
     )
 }
 
-/// Appends a moment as RFC 3339 writes it, UTC, to the millisecond. A thread writes many lines within one second, so it
-/// keeps the second.
-fn push_time(text: &mut String, since_epoch: Duration) {
-    thread_local! {
-        static KEPT: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
-    }
-    KEPT.with_borrow_mut(|(second, written)| {
-        if *second != since_epoch.as_secs() {
-            *second = since_epoch.as_secs();
-            written.clear();
-            push_second(written, *second);
-        }
-        text.push_str(written);
-    });
-    text.push('.');
-    push_thousandths(text, since_epoch.subsec_millis().into());
-    text.push('Z');
-}
-
-/// Appends a second: date and time.
-fn push_second(text: &mut String, seconds: u64) {
-    let (year, month, day) = civil(seconds / 86_400);
-    let of_day = [seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60];
-    push_pair(text, year / 100 % 100);
-    push_pair(text, year % 100);
-    for (mark, number) in ["-", "-", "T", ":", ":"].into_iter().zip([month, day].into_iter().chain(of_day)) {
-        text.push_str(mark);
-        push_pair(text, number);
-    }
-}
-
-/// Appends a number; the formatter of the standard library costs several times as much.
-fn push_number(text: &mut String, number: u64) {
-    text.push_str(itoa::Buffer::new().format(number));
-}
-
-/// Appends three digits of a number below a thousand.
-fn push_thousandths(text: &mut String, number: u64) {
-    push_pair(text, number / 10);
-    text.push_str(digits(number % 10 * 2 + 1, 1));
-}
-
-/// Appends two digits of a number below a hundred.
-fn push_pair(text: &mut String, number: u64) {
-    text.push_str(digits(number * 2, 2));
-}
-
-fn digits(start: u64, count: usize) -> &'static str {
-    let start = usize::try_from(start).unwrap_or(usize::MAX);
-    PAIRS.get(start..start.saturating_add(count)).unwrap_or_default()
-}
-
-/// 00 to 99.
-const PAIRS: &str = "\
-    0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849\
-    5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
-
-/// Year, month and day of a day since 1970-01-01. Years are counted from March, so that the leap day ends one.
-fn civil(days: u64) -> (u64, u64, u64) {
-    const FROM_0000_03_01: u64 = 719_468;
-    const IN_400_YEARS: u64 = 146_097;
-    let days = days + FROM_0000_03_01;
-    let (era, day_of_era) = (days / IN_400_YEARS, days % IN_400_YEARS);
-    let leaps = day_of_era / 1_460 + day_of_era / 146_096 - day_of_era / 36_524;
-    let year_of_era = (day_of_era - leaps) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
-}
-
 /// The bytes that most lines fit in.
 const USUAL_LENGTH: usize = 512;
 /// The longest value, in bytes before escaping.
@@ -342,6 +282,17 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    #[test]
+    fn t71_eight_bytes_are_plain_if_each_is() {
+        for byte in 0..=u8::MAX {
+            for place in 0..8 {
+                let mut word = *b"aZ09 ~!#";
+                word[place] = byte;
+                assert_eq!(are_eight_plain(u64::from_le_bytes(word)), is_plain(byte), "{byte} at {place}");
+            }
+        }
+    }
 
     fn line(style: Style, message: &str, value: &str) -> String {
         let mut line = Line::begin(style, Level::Warn, message);
@@ -400,22 +351,6 @@ mod tests {
             line.finish(),
             "1970-01-01T00:00:00.000Z info request route=poll cause=\"no route to host\" team=\"\"\n"
         );
-    }
-
-    #[test]
-    fn times_are_rfc_3339_in_utc() {
-        for (millis, want) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_709_251_199_001, "2024-02-29T23:59:59.001Z"),
-            (1_735_689_600_000, "2025-01-01T00:00:00.000Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
-        ] {
-            let mut text = String::new();
-            push_time(&mut text, Duration::from_millis(millis));
-            assert_eq!(text, want);
-        }
     }
 
     proptest! {

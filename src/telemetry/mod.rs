@@ -13,6 +13,7 @@ pub mod labels;
 mod process;
 pub mod log;
 mod line;
+mod digits;
 mod events;
 pub mod admin;
 pub mod settings;

@@ -1,7 +1,7 @@
 //! What was looked at before it came in. A new name fails a test until it is written here.
 
 /// Direct dependencies, and what each saves us from writing or getting wrong.
-pub(super) const DIRECT: [(&str, &str); 44] = [
+pub(super) const DIRECT: [(&str, &str); 45] = [
     ("arc-swap", "rules, keys and snapshots replaced whole while they are read without a lock"),
     ("aws-lc-rs", "the one crypto provider: TLS, digests, randomness, comparison in constant time"),
     ("base64", "the strict alphabet of `data:` URLs and tokens"),
@@ -21,6 +21,7 @@ pub(super) const DIRECT: [(&str, &str); 44] = [
     ("jsonschema", "draft 2020-12, all faults at once"),
     ("jsonwebtoken", "tokens for browsers, signed and checked"),
     ("memchr", "the upstream key is searched for in all that passes"),
+    ("mimalloc", "the allocator: cheaper buffers, and memory given back when connections go idle"),
     ("moka", "the bounded cache of hot entries"),
     ("prometheus", "registry and text of the metrics"),
     ("proptest", "tests: properties over many inputs, made small when they fail"),
@@ -49,8 +50,8 @@ pub(super) const DIRECT: [(&str, &str); 44] = [
 ];
 
 /// Packages whose build script runs on whoever builds this. All ask the compiler for its version or features, write
-/// tables, or (aws-lc-sys) run the C compiler; none reaches for the network.
-pub(super) const BUILD_SCRIPTS: [&str; 30] = [
+/// tables, or (aws-lc-sys, libmimalloc-sys) run the C compiler; none reaches for the network.
+pub(super) const BUILD_SCRIPTS: [&str; 31] = [
     "ahash",
     "aws-lc-rs",
     "aws-lc-sys",
@@ -63,6 +64,7 @@ pub(super) const BUILD_SCRIPTS: [&str; 30] = [
     "icu_properties_data",
     "jsonschema-value",
     "libc",
+    "libmimalloc-sys",
     "num-traits",
     "parking_lot_core",
     "portable-atomic",
@@ -103,7 +105,7 @@ pub(super) const MACROS: [&str; 15] = [
 ];
 
 /// Packages that bring a library in another language: C and assembly, built from their own sources.
-pub(super) const LINKED: [&str; 2] = ["aws-lc-rs", "aws-lc-sys"];
+pub(super) const LINKED: [&str; 3] = ["aws-lc-rs", "aws-lc-sys", "libmimalloc-sys"];
 
 /// How many packages there may be in all, those of the tests included. It is raised by hand, in the commit that says why.
 pub(super) const PACKAGES: usize = 240;
