@@ -154,7 +154,7 @@ async fn r61_after_retry_after_seconds_the_request_succeeds() {
 }
 
 #[tokio::test]
-async fn r61_the_address_too_is_served_again_after_retry_after() {
+async fn r61_t34_the_address_too_is_served_again_after_retry_after() {
     let scene = Scene::with(|config, _| config.limits.address.requests = rate(2, 1)).await;
     let mut refused = None;
     // Faster than two a second, or the test could not meet the limit.

@@ -45,7 +45,7 @@ async fn t33_off_checks_json_and_user_alone() {
 }
 
 #[tokio::test]
-async fn unknown_fields_are_forwarded_or_refused_and_a_near_miss_is_always_refused() {
+async fn f30_unknown_fields_are_forwarded_or_refused_and_a_near_miss_is_always_refused() {
     for setting in [UnknownFields::Forward, UnknownFields::Refuse] {
         let scene = Scene::with(|config, _| config.validation.unknown_fields = setting).await;
         let body = r#"{"prompt":"a","camera_motion":"pan"}"#;

@@ -335,7 +335,7 @@ async fn disk_conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_conforms() {
+async fn f58_redis_conforms() {
     let server = Server::start();
     let place = Place {
         url: format!("redis://127.0.0.1:{}", server.port),

@@ -78,7 +78,7 @@ async fn t72_the_admin_listener_takes_get_and_head_of_its_pages_only() {
 }
 
 #[tokio::test]
-async fn t72_the_public_listener_shows_nothing_of_it() {
+async fn t07_t72_the_public_listener_shows_nothing_of_it() {
     let scene = Scene::start().await;
     for path in ["/metrics", "/livez", "/readyz", "/healthz", "/health", "/admin/jobs", "/dashboard", "/debug/pprof"] {
         for method in [Method::GET, Method::POST, Method::HEAD] {

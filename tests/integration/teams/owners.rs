@@ -1,6 +1,7 @@
 //! Whose a job is (M31, T-43): another team's is like one that nobody knows, also after a restart, and whoever met it
 //! owns it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hyper::Method;
@@ -25,7 +26,7 @@ fn is_unknown(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn m31_r66_t43_another_teams_job_is_byte_for_byte_like_one_that_nobody_knows() {
+async fn inv5_m31_r66_t42_t43_another_teams_job_is_byte_for_byte_like_one_that_nobody_knows() {
     let scene = scene(|_, _| {}).await;
     let job = submit_as(&scene, STUDIO, "a candle").await.request_id();
     assert_eq!(poll_as(&scene, STUDIO, &job).await.status, 200);
@@ -44,6 +45,36 @@ async fn m31_r66_t43_another_teams_job_is_byte_for_byte_like_one_that_nobody_kno
     assert_ne!(other.request_id(), job);
     scene.allow_buying_again();
     scene.end().await;
+}
+
+#[tokio::test]
+async fn inv5_t42_the_scope_says_who_shares() {
+    // Without a word it is the team; each team has two users and a prompt without one.
+    for (scope, jobs) in [(None, 2), (Some(Scope::User), 6), (Some(Scope::Team), 2), (Some(Scope::Global), 1)] {
+        let scene = scene(|config, _| config.dedup.scope = scope.unwrap_or(config.dedup.scope)).await;
+        scene.allow_buying_again();
+        let mut ids = [const { BTreeSet::new() }; 2];
+        for _ in 0..2 {
+            for (ids, key) in ids.iter_mut().zip([STUDIO, LAB]) {
+                for user in [json!({"user": "ann"}), json!({"user": "ben"}), json!({})] {
+                    let mut body = json!({"prompt": "a candle"});
+                    body.as_object_mut().unwrap().extend(user.as_object().unwrap().clone());
+                    let answer = post_as(&scene, key, &body).await;
+                    let is_new = ids.insert(answer.request_id()) && scope != Some(Scope::Global);
+                    let stored = answer.cache_status() == "reelgate; fwd=miss; stored";
+                    assert!(
+                        stored || !is_new,
+                        "{scope:?} {key}: another team's job is no hit: {}",
+                        answer.cache_status()
+                    );
+                }
+            }
+        }
+        let shared = ids[0].intersection(&ids[1]).count();
+        assert_eq!(shared, usize::from(scope == Some(Scope::Global)), "{scope:?}: jobs that both teams were given");
+        assert_eq!(scene.upstream.posts(), jobs, "{scope:?}");
+        scene.end().await;
+    }
 }
 
 #[tokio::test]
@@ -114,7 +145,7 @@ async fn m31_an_unknown_id_belongs_to_the_first_team_that_polls_it_if_it_may() {
 }
 
 #[tokio::test]
-async fn m31_with_a_global_scope_every_joiner_owns_it_and_learns_nothing_of_the_others() {
+async fn inv5_m31_t42_with_a_global_scope_every_joiner_owns_it_and_learns_nothing_of_the_others() {
     let scene = scene(|config, options| {
         config.dedup.scope = Scope::Global;
         options.answer_delay = Duration::from_millis(300);
