@@ -13,3 +13,4 @@ pub mod submission;
 pub mod fingerprint;
 pub mod openapi;
 pub mod settings;
+pub mod spelling;

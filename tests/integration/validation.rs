@@ -40,6 +40,12 @@ async fn t33_off_checks_json_and_user_alone() {
         assert_eq!(answer.refusal(), (422, "invalid_request".to_owned()), "{user}");
         assert_eq!(answer.json()["error"]["param"], "user");
     }
+    // The upstream may take it for the user.
+    let spelt = scene.post(GENERATIONS, &json!({"prompt": "a", "user": "ann", "User": "ben"}), &[]).await;
+    assert_eq!(
+        (spelt.refusal(), spelt.json()["error"]["param"].clone()),
+        ((422, "invalid_request".to_owned()), json!("User"))
+    );
     assert_eq!(scene.upstream.posts(), 1);
     scene.end().await;
 }
