@@ -122,6 +122,30 @@ async fn m4_f54_a_replica_that_dies_while_it_sends_leaves_the_prompt_held() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m4_f54_a_post_that_takes_longer_than_its_lease_is_one_post_for_all() {
+    let more = [
+        ("REELGATE_LEDGER__LEASE", "1s"),
+        ("REELGATE_LEDGER__SEND_BY", "500ms"),
+        ("REELGATE_DEDUP__UNKNOWN_HOLD", "5m"),
+    ];
+    let fleet = Fleet::start(2, quick(), &more).await;
+    fleet.upstream.next_submission(Fault::Delay(Duration::from_secs(4)));
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        fleet.replicas[1].submit("one").await
+    };
+    let (first, second) = tokio::join!(fleet.replicas[0].submit("one"), later);
+    assert_eq!(fleet.upstream.posts(), 1);
+    // A machine that slept for longer than the lease has let it lapse: then the twin is held, and nothing else.
+    assert!([200, 409].contains(&second.status), "{}", second.text());
+    if second.status == 200 {
+        assert_eq!(second.request_id(), first.request_id());
+    }
+    assert_eq!(fleet.replicas[1].submit("one").await.request_id(), first.request_id(), "the late result is kept");
+    fleet.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn m3_f54_f62_a_replica_frozen_before_it_sends_posts_nothing_when_it_wakes() {
     let more = [("REELGATE_LEDGER__LEASE", "2s"), ("REELGATE_LEDGER__SEND_BY", "500ms")];
     let fleet = Fleet::start(2, quick(), &more).await;

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::deployment::Deployment;
 use super::{LAB, STUDIO, bearer, poll_as, post_as, scene, scene_of, submit_as, token_for, two_teams};
-use crate::support::{Answer, SOON, Scene, together};
+use crate::support::{Answer, SOON, Scene, eventually, together};
 
 /// What a client can see of an answer, but its own name and moment.
 fn shown(answer: &Answer) -> (u16, Vec<String>, Vec<u8>) {
@@ -75,6 +75,34 @@ async fn inv5_t42_the_scope_says_who_shares() {
         assert_eq!(scene.upstream.posts(), jobs, "{scope:?}");
         scene.end().await;
     }
+}
+
+#[tokio::test]
+async fn m28_t47_a_team_that_floods_pushes_out_its_own_and_nothing_of_another() {
+    let scene = scene(|config, options| {
+        config.dedup.max_entries = 12;
+        options.job_duration = Duration::ZERO;
+    })
+    .await;
+    let done = async |key, prompt: String| {
+        let id = submit_as(&scene, key, &prompt).await.request_id();
+        eventually("done", async || poll_as(&scene, key, &id).await.text().contains("\"done\"")).await;
+        id
+    };
+    let mut ours = Vec::new();
+    for number in 0..3 {
+        ours.push(done(STUDIO, format!("ours {number}")).await);
+    }
+    for number in 0..30 {
+        done(LAB, format!("flood {number}")).await;
+    }
+    for (number, id) in ours.iter().enumerate() {
+        let hit = submit_as(&scene, STUDIO, &format!("ours {number}")).await;
+        assert_eq!((hit.request_id(), hit.cache_status().starts_with("reelgate; hit")), (id.clone(), true));
+    }
+    scene.allow_buying_again();
+    assert_eq!(submit_as(&scene, LAB, "flood 0").await.cache_status(), "reelgate; fwd=miss; stored");
+    scene.end().await;
 }
 
 #[tokio::test]
