@@ -321,7 +321,9 @@ impl Error {
             Self::UserMismatch => {
                 "user: this token is for another user: leave the field out, or ask for a token".into()
             }
-            Self::ModelNotAllowed => "model: this team, or this key, may not use this model".into(),
+            Self::ModelNotAllowed => {
+                "model: this team, or this key, may not use this model; name one, and only as model".into()
+            }
             Self::RouteNotAllowed { route } => format!("this key, or this token, is not for {route}").into(),
             Self::NotFound => "no such path: submit to /grok/v1/videos/generations or /grok/v1/videos/edits, \
                                poll /grok/v1/videos/{request_id}"

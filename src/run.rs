@@ -157,6 +157,8 @@ impl Running {
     /// still written. Returns whether everything ended by itself.
     pub async fn stop(self, hurry: impl Future<Output = ()>) -> bool {
         let grace = self.config.lock().await.server.shutdown_grace;
+        // First, so that whoever is told of the end meets nothing that we begin after it.
+        self.ending.draining.cancel();
         info!("draining: paid calls in flight are waited for");
         self.admin.enter(Phase::Draining);
         self.drain.begin();

@@ -12,6 +12,7 @@ use tracing::warn;
 use super::money::{Amount, TICKS_A_DOLLAR};
 use super::settings::{self, Row};
 use crate::request::route::Operation;
+use crate::request::spelling::{others, text};
 
 /// What a job will cost, as far as its body tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,19 +52,19 @@ impl Prices {
     }
 
     /// What a body will cost. What it does not say is priced as the upstream's defaults, what the table does not know
-    /// as the dearest that it does: a budget must not be passed by what nobody has priced.
+    /// as the dearest that it does: a budget must not be passed by what nobody has priced. Where a field stands under
+    /// several spellings, the dearest reading counts.
     pub fn of(&self, operation: Operation, body: &Value) -> Price {
-        // What is said, but not as a text, is no more known than an unknown name.
-        let text = |name: &str, usual| body.get(name).map_or(usual, |value| value.as_str().unwrap_or_default());
-        let model = text("model", DEFAULT_MODEL);
+        // What is said, but not as one text, is no more known than an unknown name.
+        let model = text(body, "model", DEFAULT_MODEL).unwrap_or_default();
         let row = self.table.rows.get(model);
         if row.is_none() {
             self.tell_of(model);
         }
-        let images = [body.get("image").map(|_| 1), count(body.get("images")), count(body.get("reference_images"))];
-        let images = images.into_iter().flatten().fold(0, usize::saturating_add);
+        let lists = spelt(body, "images").chain(spelt(body, "reference_images")).filter_map(Value::as_array);
+        let images = lists.map(Vec::len).fold(spelt(body, "image").count(), usize::saturating_add);
         let rows: Vec<&Row> = row.map_or_else(|| self.table.rows.values().collect(), |row| vec![row]);
-        let resolution = text("resolution", DEFAULT_RESOLUTION);
+        let resolution = text(body, "resolution", DEFAULT_RESOLUTION).unwrap_or_default();
         // Of a known model an unknown resolution is its dearest; of an unknown model even a known one is the dearest.
         let exact = row.and_then(|row| row.second.get(resolution)).copied();
         let dearest = || rows.iter().flat_map(|row| row.second.values()).max().copied().unwrap_or_default();
@@ -90,8 +91,9 @@ impl Prices {
     }
 }
 
-fn count(images: Option<&Value>) -> Option<usize> {
-    images.and_then(Value::as_array).map(Vec::len)
+/// All that a body says under a name, in whatever spelling.
+fn spelt<'a>(body: &'a Value, name: &'static str) -> impl Iterator<Item = &'a Value> {
+    body.get(name).into_iter().chain(others(body, name).map(|(_, value)| value))
 }
 
 /// The length that is paid for: `seconds` is another name of `duration`. Where validation lets it pass, one that the
@@ -100,8 +102,10 @@ fn millis(operation: Operation, body: &Value) -> u64 {
     if operation == Operation::Edits {
         return EDIT_MILLIS;
     }
-    let said = ["duration", "seconds"].into_iter().filter_map(|name| body.get(name));
-    said.map(|seconds| length(seconds).unwrap_or(DEFAULT_MILLIS)).max().unwrap_or(DEFAULT_MILLIS)
+    let millis = |seconds: &Value| length(seconds).unwrap_or(DEFAULT_MILLIS);
+    let said = NAMES_OF_LENGTH.into_iter().filter_map(|name| body.get(name)).map(millis).max();
+    let others = NAMES_OF_LENGTH.into_iter().flat_map(|name| others(body, name)).map(|(_, other)| millis(other));
+    others.fold(said.unwrap_or(DEFAULT_MILLIS), u64::max)
 }
 
 /// A length of at least a second, in milliseconds.
@@ -114,6 +118,8 @@ fn length(seconds: &Value) -> Option<u64> {
     Some(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// What says a job's length.
+const NAMES_OF_LENGTH: [&str; 2] = ["duration", "seconds"];
 /// What the upstream makes of a body that names none.
 const DEFAULT_MODEL: &str = "grok-imagine-video";
 /// The same.
@@ -156,6 +162,14 @@ mod tests {
             // Nobody has priced these: they cost as the dearest.
             (json!({"duration": 1, "resolution": "1080p"}), "0.07"),
             (json!({"duration": 1, "model": "grok-imagine-video-9"}), "0.25"),
+            // Nobody knows which of two spellings the upstream reads: the dearest counts.
+            (json!({"duration": 1, "Model": "grok-imagine-video-1.5"}), "0.25"),
+            (json!({"duration": 1, "model": "grok-imagine-video", "MODEL": "grok-imagine-video-1.5"}), "0.25"),
+            (json!({"duration": 1, "re\u{17f}olution": "720p"}), "0.07"),
+            (json!({"Duration": 15}), "0.75"),
+            (json!({"Duration": 1}), "0.40"),
+            (json!({"duration": 1, "SECONDS": 15}), "0.75"),
+            (json!({"duration": 1, "Image": {}, "Reference_Images": [{}, {}]}), "0.056"),
         ] {
             assert_eq!(price(Operation::Generations, &body), wanted, "{body}");
         }

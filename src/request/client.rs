@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_two_processes_differ() {
+    fn t46_keys_of_two_processes_differ() {
         let (one, other) = (Clients::new().unwrap(), Clients::new().unwrap());
         assert_ne!(client(&one, "::1", Some("ada")).who().user, client(&other, "::1", Some("ada")).who().user);
     }

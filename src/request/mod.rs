@@ -14,3 +14,4 @@ pub mod fingerprint;
 pub mod verbatim;
 pub mod openapi;
 pub mod settings;
+pub mod spelling;

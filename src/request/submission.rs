@@ -10,6 +10,7 @@ use super::json;
 use super::route::Operation;
 use super::schema::Schema;
 use super::settings::{Mode, UnknownFields};
+use super::spelling;
 use crate::error::{Error, Fault};
 
 /// The schemas of both routes and how strictly they count; compiled once per configuration.
@@ -80,7 +81,8 @@ pub struct Submission {
     pub fields: Value,
     /// The body's `user`, in Unicode's form NFC.
     pub user: Option<String>,
-    /// The model it asks for, the usual one where it names none; `None` where what it names is no name.
+    /// The model it asks for, the usual one where it names none; `None` where what it names is no name, or where it names
+    /// several under different spellings of the field.
     pub model: Option<String>,
     /// What its headers ask for.
     pub wishes: Wishes,
@@ -103,25 +105,20 @@ impl Submission {
             Mode::Strict | Mode::Warn => schema.check(&fields, validation.unknown_fields),
         };
         // Limits count by it, so its form is checked in every mode.
-        let user = match user(&fields) {
+        let user = match only_user(&fields) {
             Ok(user) => user,
-            Err(fault) => {
-                faults.retain(|other| other.param != "user");
+            Err(fault) if validation.mode == Mode::Strict => {
+                faults.retain(|other| other.param != fault.param);
                 faults.push(fault);
-                if validation.mode != Mode::Strict {
-                    faults.retain(|other| other.param == "user");
-                }
                 return Err(Error::InvalidRequest(faults));
             }
+            Err(fault) => return Err(Error::InvalidRequest(vec![fault])),
         };
         if validation.mode == Mode::Strict && !faults.is_empty() {
             return Err(Error::InvalidRequest(faults));
         }
         let deprecated = schema.warnings(&fields);
-        let model = match fields.get("model") {
-            None => Some(USUAL_MODEL.to_owned()),
-            Some(model) => model.as_str().map(str::to_owned),
-        };
+        let model = spelling::text(&fields, "model", USUAL_MODEL).map(str::to_owned);
         Ok(Self { operation, fields, user, model, wishes, deprecated, faults })
     }
 }
@@ -153,6 +150,15 @@ fn is_json(media_type: &str) -> bool {
             let is_charset = name.eq_ignore_ascii_case("charset");
             !is_charset || value.trim_matches('"').eq_ignore_ascii_case("utf-8")
         })
+}
+
+/// The body's `user`, which stands under no other spelling: the upstream could take that for its user.
+fn only_user(fields: &Value) -> Result<Option<String>, Fault> {
+    if let Some((other, _)) = spelling::others(fields, "user").next() {
+        let message = "unknown field: did you mean user?".to_owned();
+        return Err(Fault { param: other.to_owned(), code: "near_miss", message });
+    }
+    user(fields)
 }
 
 /// The body's `user`: 1 to 128 characters, none of which is invisible.

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_addresses_is_empty_when_no_connection_is_open() {
+    fn inv7_the_table_of_addresses_is_empty_when_no_connection_is_open() {
         let seats = seats(100, 3);
         let taken: Vec<_> = (0..60_u32).map(|n| seats.take(IpAddr::V4((n % 20).into())).unwrap()).collect();
         assert_eq!(seats.taken.lock().unwrap().by_address.len(), 20);

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn m3_a_first_byte_that_found_no_room_is_checked_again() {
+    async fn m3_f62_a_first_byte_that_found_no_room_is_checked_again() {
         let (mut stream, millis, mut far, gate) = gated(1);
         stream.stream.write_all(b".").await.unwrap();
         let mut write = Box::pin(stream.write(b"first"));

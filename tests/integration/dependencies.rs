@@ -103,6 +103,14 @@ fn banned_crates_are_not_built() {
 }
 
 #[test]
+fn t61_nothing_is_here_that_could_unpack_a_body() {
+    let unpack = ["flate", "miniz", "inflate", "brotli", "zstd", "zlib", "libz", "lz4", "compression", "decompress"];
+    let found: Vec<_> =
+        locked().into_iter().filter(|(name, ..)| unpack.iter().any(|part| name.contains(part))).collect();
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
 fn every_dependency_names_its_version() {
     let manifest = read("Cargo.toml");
     for section in ["dependencies", "dev-dependencies", "build-dependencies"] {

@@ -1,5 +1,5 @@
 //! `tests/hardening.md` says where each rule of the hardening catalogue is held. This keeps the page true: every test
-//! that it names exists, every test that carries an id stands there, and no id is left out.
+//! that it names exists and carries the row's id, every test that carries an id stands there, and no id is left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -104,11 +104,12 @@ fn all_functions() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_test_that_the_page_names_exists() {
+fn every_test_that_the_page_names_exists_and_carries_the_id() {
     let functions = all_functions();
     for (id, (tests, _)) in page() {
         for test in tests {
             assert!(functions.contains(&test), "{id:?} names {test}, which is no test");
+            assert!(Id::of_name(&test).contains(&id), "{test} does not carry {id:?}");
         }
     }
 }

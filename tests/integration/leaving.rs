@@ -88,7 +88,7 @@ async fn f21_a_client_that_leaves_within_its_body_sends_and_takes_nothing() {
 }
 
 #[tokio::test]
-async fn f20_a_client_that_leaves_while_the_upstream_thinks_loses_nothing() {
+async fn f20_f23_a_client_that_leaves_while_the_upstream_thinks_loses_nothing() {
     for leave in WAYS {
         let scene = Scene::start().await;
         scene.upstream.next_submission(Fault::Delay(Duration::from_millis(500)));
@@ -184,7 +184,7 @@ async fn f20_a_stream_of_http2_that_is_reset_loses_nothing() {
 }
 
 #[tokio::test]
-async fn t69_when_the_first_of_fifty_leaves_the_others_are_served_by_one_post() {
+async fn t69_f22_when_the_first_of_fifty_leaves_the_others_are_served_by_one_post() {
     let scene = Scene::start().await;
     scene.upstream.next_submission(Fault::Delay(Duration::from_secs(3)));
     let leader = submit(&scene).await;
@@ -203,7 +203,7 @@ async fn t69_when_the_first_of_fifty_leaves_the_others_are_served_by_one_post() 
 }
 
 #[tokio::test]
-async fn t69_when_all_leave_after_the_send_the_job_is_kept() {
+async fn t69_f22_when_all_leave_after_the_send_the_job_is_kept() {
     let scene = Scene::start().await;
     scene.upstream.next_submission(Fault::Delay(Duration::from_secs(3)));
     let streams = together((0..50).map(|_| submit(&scene))).await;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use reelgate::admission::settings::Rate;
 use reelgate::simulator::{Fault, Form};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 use super::support::{Answer, GENERATIONS, SOON, Scene, together};
 
@@ -95,7 +97,7 @@ async fn t31_a_thousand_invented_users_do_not_get_past_the_fuse() {
 }
 
 #[tokio::test]
-async fn a_hit_takes_no_generation_but_a_request() {
+async fn t34_a_hit_takes_no_generation_but_a_request() {
     let scene = Scene::with(|config, _| {
         config.limits.user.generations = day(2);
         config.limits.user.requests = day(5);
@@ -154,7 +156,7 @@ async fn r61_after_retry_after_seconds_the_request_succeeds() {
 }
 
 #[tokio::test]
-async fn r61_the_address_too_is_served_again_after_retry_after() {
+async fn r61_t34_the_address_too_is_served_again_after_retry_after() {
     let scene = Scene::with(|config, _| config.limits.address.requests = rate(2, 1)).await;
     let mut refused = None;
     // Faster than two a second, or the test could not meet the limit.
@@ -168,6 +170,34 @@ async fn r61_the_address_too_is_served_again_after_retry_after() {
     let seconds = limited(&refused.expect("twenty at once got past two a second"), "address.requests");
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     scene.submit("a").await.request_id();
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn t34_whatever_comes_takes_a_request_of_its_address_before_its_body_is_read() {
+    let scene = Scene::with(|config, _| config.limits.address.requests = day(5)).await;
+    let made = scene.submit("a").await.request_id();
+    assert_eq!(scene.submit("a").await.request_id(), made, "a hit");
+    for (body, code) in [("{", "invalid_json"), ("{\"prompt\":\"\"}", "invalid_request"), ("[]", "invalid_request")] {
+        assert_eq!(scene.post_text(GENERATIONS, body, &[]).await.code(), code);
+    }
+    limited(&scene.submit("a").await, "address.requests");
+    // It is told without the body, which would be asked for otherwise.
+    let answer = scene.raw_submission("Content-Length: 20\r\nExpect: 100-continue\r\n", "").await;
+    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    // Nobody else has to pay for it.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = socket.connect(scene.gateway().address()).await.unwrap();
+    let head = format!("POST {GENERATIONS} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n");
+    let request = head + "Connection: close\r\nContent-Length: 14\r\n\r\n{\"prompt\":\"a\"}";
+    other.write_all(request.as_bytes()).await.unwrap();
+    scene.note_submissions(1);
+    let mut answer = String::new();
+    tokio::time::timeout(SOON, other.read_to_string(&mut answer)).await.expect("it is answered").unwrap();
+    scene.see(answer.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(&made), "{answer}");
+    assert_eq!(scene.upstream.posts(), 1);
     scene.end().await;
 }
 

@@ -32,6 +32,7 @@ mod browsers;
 mod limits;
 mod teams;
 mod threats;
+mod bounds;
 mod bill;
 mod pace;
 mod watch;

@@ -289,7 +289,7 @@ async fn where_keys_alone_share_identical_bodies_are_as_many_jobs() {
 }
 
 #[tokio::test]
-async fn m15_an_undelivered_job_is_adopted_once() {
+async fn m15_f23_an_undelivered_job_is_adopted_once() {
     let scene = keys_alone_share().await;
     scene.upstream.next_submission(Fault::Delay(Duration::from_secs(1)));
     let body = r#"{"prompt":"A candle."}"#;
@@ -332,20 +332,6 @@ async fn with_dedup_off_nothing_is_shared() {
     assert_ne!(one.request_id(), two.request_id());
     assert_eq!((two.cache_status(), scene.upstream.posts()), (STORED, 2));
     scene.end().await;
-}
-
-#[tokio::test]
-async fn the_scope_says_who_shares() {
-    for (scope, jobs) in [(Scope::User, 3), (Scope::Team, 1), (Scope::Global, 1)] {
-        let scene = Scene::with(|config, _| config.dedup.scope = scope).await;
-        scene.allow_buying_again();
-        for user in ["ann", "ben", "ann", "ben"] {
-            submit_as(&scene, user, &[]).await.request_id();
-        }
-        scene.submit("A candle.").await.request_id();
-        assert_eq!(scene.upstream.posts(), jobs, "{scope:?}");
-        scene.end().await;
-    }
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ async fn a_failed_job_frees_its_prompt_on_all_replicas() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m4_a_replica_that_dies_while_it_sends_leaves_the_prompt_held() {
+async fn m4_f54_a_replica_that_dies_while_it_sends_leaves_the_prompt_held() {
     let more = [("REELGATE_LEDGER__LEASE", "2s"), ("REELGATE_DEDUP__UNKNOWN_HOLD", "5m")];
     let mut fleet = Fleet::start(2, quick(), &more).await;
     fleet.upstream.next_submission(Fault::Stall);
@@ -122,7 +122,31 @@ async fn m4_a_replica_that_dies_while_it_sends_leaves_the_prompt_held() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m3_a_replica_frozen_before_it_sends_posts_nothing_when_it_wakes() {
+async fn m4_f54_a_post_that_takes_longer_than_its_lease_is_one_post_for_all() {
+    let more = [
+        ("REELGATE_LEDGER__LEASE", "1s"),
+        ("REELGATE_LEDGER__SEND_BY", "500ms"),
+        ("REELGATE_DEDUP__UNKNOWN_HOLD", "5m"),
+    ];
+    let fleet = Fleet::start(2, quick(), &more).await;
+    fleet.upstream.next_submission(Fault::Delay(Duration::from_secs(4)));
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        fleet.replicas[1].submit("one").await
+    };
+    let (first, second) = tokio::join!(fleet.replicas[0].submit("one"), later);
+    assert_eq!(fleet.upstream.posts(), 1);
+    // A machine that slept for longer than the lease has let it lapse: then the twin is held, and nothing else.
+    assert!([200, 409].contains(&second.status), "{}", second.text());
+    if second.status == 200 {
+        assert_eq!(second.request_id(), first.request_id());
+    }
+    assert_eq!(fleet.replicas[1].submit("one").await.request_id(), first.request_id(), "the late result is kept");
+    fleet.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m3_f54_f62_a_replica_frozen_before_it_sends_posts_nothing_when_it_wakes() {
     let more = [("REELGATE_LEDGER__LEASE", "2s"), ("REELGATE_LEDGER__SEND_BY", "500ms")];
     let fleet = Fleet::start(2, quick(), &more).await;
     // Many times, so that some freezes fall between claim and send.
@@ -178,7 +202,7 @@ async fn m29_budgets_hold_over_all_replicas() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn f50_without_redis_polls_and_hits_go_on_and_new_ones_are_503_until_it_is_back() {
+async fn f50_f51_f53_without_redis_polls_and_hits_go_on_and_new_ones_are_503_until_it_is_back() {
     let more = [("REELGATE_LEDGER__TIMEOUT", "200ms")];
     let mut fleet = Fleet::start(1, quick(), &more).await;
     let id = fleet.replicas[0].submit("one").await.request_id();
@@ -212,7 +236,7 @@ async fn f50_without_redis_polls_and_hits_go_on_and_new_ones_are_503_until_it_is
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m26_when_redis_forgets_nothing_is_bought_twice() {
+async fn m26_f57_when_redis_forgets_nothing_is_bought_twice() {
     let mut fleet = Fleet::start(2, quick(), &[]).await;
     let mut ids = Vec::new();
     for number in 0..10 {
@@ -309,7 +333,7 @@ async fn redis_is_reached_by_tls_and_with_its_password() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m26_a_replica_that_is_idle_puts_back_what_it_knows_before_others_claim() {
+async fn m26_f57_a_replica_that_is_idle_puts_back_what_it_knows_before_others_claim() {
     let mut fleet = Fleet::start(1, quick(), &[]).await;
     let id = fleet.replicas[0].submit("one").await.request_id();
     fleet.add(&[]).await;

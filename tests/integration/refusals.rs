@@ -275,7 +275,7 @@ async fn lim3_414_uri_too_long_and_431_header_too_large() {
 }
 
 #[tokio::test]
-async fn f10_502_upstream_unreachable_frees_the_prompt() {
+async fn f01_502_upstream_unreachable_frees_the_prompt() {
     // A port that nobody listens on any more.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let scene = Scene::with(|config, _| config.upstream.url = format!("http://{free}")).await;
@@ -292,7 +292,7 @@ async fn f10_502_upstream_unreachable_frees_the_prompt() {
 }
 
 #[tokio::test]
-async fn f15_502_upstream_invalid_answer_and_key_refused_are_free() {
+async fn f17_f18_502_upstream_invalid_answer_and_key_refused_are_free() {
     let scene = Scene::start().await;
     scene.upstream.next_submission(Fault::named("redirect").unwrap());
     refused(&scene.submit("a").await, 502, "upstream_invalid_answer");
@@ -358,7 +358,7 @@ async fn lim9_503_overloaded_when_bodies_fill_the_memory() {
 }
 
 #[tokio::test]
-async fn f17_504_outcome_unknown_and_upstream_timeout() {
+async fn f08_f1a_504_outcome_unknown_and_upstream_timeout() {
     let scene = Scene::with(|config, _| {
         config.upstream.submit_timeout = Duration::from_millis(200);
         config.upstream.late_answer = Duration::from_millis(300);
@@ -391,7 +391,7 @@ fn unreachable_listener() -> (std::net::TcpListener, Vec<std::net::TcpStream>) {
 }
 
 #[tokio::test]
-async fn f10_504_upstream_timeout_without_a_connection_is_certainly_not_sent() {
+async fn f02_504_upstream_timeout_without_a_connection_is_certainly_not_sent() {
     let (listener, _waiting) = unreachable_listener();
     let scene = Scene::with(|config, _| {
         config.upstream.url = format!("http://{}", listener.local_addr().unwrap());
@@ -408,7 +408,7 @@ async fn f10_504_upstream_timeout_without_a_connection_is_certainly_not_sent() {
 }
 
 #[tokio::test]
-async fn lim9_a_silent_upstream_keeps_no_body_in_memory() {
+async fn lim9_f60_a_silent_upstream_keeps_no_body_in_memory() {
     let scene = Scene::with(|config, _| {
         config.upstream.submit_timeout = Duration::from_millis(100);
         config.upstream.late_answer = Duration::from_millis(200);
@@ -473,7 +473,7 @@ async fn r72_x_request_id_is_kept_if_it_is_harmless_and_made_otherwise() {
 }
 
 #[tokio::test]
-async fn all_faults_are_told_at_once() {
+async fn f30_all_faults_are_told_at_once() {
     let scene = Scene::start().await;
     let body = json!({"prompt": " ", "duration": 0, "resolution": "8k", "duratoin": 5, "image": {"url": "ftp://a"}});
     let answer = scene.post(GENERATIONS, &body, &[]).await;

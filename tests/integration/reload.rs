@@ -40,7 +40,7 @@ async fn reloads(served: &Served, result: &str, count: f64) {
 }
 
 #[tokio::test]
-async fn a_hangup_applies_new_limits_and_keeps_what_was_counted() {
+async fn t74_a_hangup_applies_new_limits_and_keeps_what_was_counted() {
     let (folder, key) = (Folder::new(), random_key());
     let served = served(&folder, &key, &generations("off")).await;
     let id = served.submit("a").await.request_id();
@@ -77,7 +77,7 @@ async fn a_change_of_the_file_is_noticed_without_a_signal() {
 }
 
 #[tokio::test]
-async fn f70_a_bad_file_changes_nothing_and_is_logged_and_counted() {
+async fn inv9_t74_f70_a_bad_file_changes_nothing_and_is_logged_and_counted() {
     let (folder, key) = (Folder::new(), random_key());
     let served = served(&folder, &key, &generations("1/day")).await;
     assert!(!is_limited(&served.submit("a").await));

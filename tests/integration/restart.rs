@@ -95,7 +95,7 @@ async fn serve(
 }
 
 #[tokio::test]
-async fn m7_f42_a_job_is_a_hit_after_a_restart_with_its_remaining_life() {
+async fn m7_f42_t48_a_job_is_a_hit_after_a_restart_with_its_remaining_life() {
     let mut gateway = Durable::start(&[]).await;
     let made = gateway.submit_with("a candle", &[("idempotency-key", "one")]).await.request_id();
     gateway.program.signal(Signal::TERM);

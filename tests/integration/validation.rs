@@ -40,12 +40,18 @@ async fn t33_off_checks_json_and_user_alone() {
         assert_eq!(answer.refusal(), (422, "invalid_request".to_owned()), "{user}");
         assert_eq!(answer.json()["error"]["param"], "user");
     }
+    // The upstream may take it for the user.
+    let spelt = scene.post(GENERATIONS, &json!({"prompt": "a", "user": "ann", "User": "ben"}), &[]).await;
+    assert_eq!(
+        (spelt.refusal(), spelt.json()["error"]["param"].clone()),
+        ((422, "invalid_request".to_owned()), json!("User"))
+    );
     assert_eq!(scene.upstream.posts(), 1);
     scene.end().await;
 }
 
 #[tokio::test]
-async fn unknown_fields_are_forwarded_or_refused_and_a_near_miss_is_always_refused() {
+async fn f30_unknown_fields_are_forwarded_or_refused_and_a_near_miss_is_always_refused() {
     for setting in [UnknownFields::Forward, UnknownFields::Refuse] {
         let scene = Scene::with(|config, _| config.validation.unknown_fields = setting).await;
         let body = r#"{"prompt":"a","camera_motion":"pan"}"#;

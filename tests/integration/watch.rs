@@ -147,14 +147,23 @@ async fn m23_a_clients_poll_puts_our_look_off() {
     scene.end().await;
 }
 
+/// How many jobs could be looked at while it drains.
+const JOBS: u64 = 24;
+
 #[tokio::test]
 async fn m23_nothing_is_looked_at_while_it_drains() {
     let key = random_key();
     let options = Options { key: Some(key.clone()), job_duration: Duration::from_secs(3600), ..Options::default() };
-    let environment = [("REELGATE_POLLS__WATCH", "2s"), ("REELGATE_SERVER__SHUTDOWN_GRACE", "4s")];
+    let environment = [
+        ("REELGATE_POLLS__WATCH", "50ms"),
+        ("REELGATE_POLLS__WATCH_CONCURRENCY", "2"),
+        ("REELGATE_SERVER__SHUTDOWN_GRACE", "4s"),
+        ("REELGATE_LIMITS__USER__GENERATIONS", "off"),
+    ];
     let served = Served::start(&key, options, &[], &environment).await;
-    let begun = Instant::now();
-    assert_eq!(served.submit("a candle").await.status, 200);
+    for number in 0..JOBS {
+        assert_eq!(served.submit(&format!("prompt {number}")).await.status, 200);
+    }
     served.upstream.next_submission(Fault::Stall);
     let Served { upstream, mut program, address, .. } = served;
     // It keeps the process from ending at once.
@@ -162,16 +171,14 @@ async fn m23_nothing_is_looked_at_while_it_drains() {
         let json = [("content-type", "application/json")];
         super::support::ask(address, hyper::Method::POST, super::support::GENERATIONS, &json, r#"{"prompt":"b"}"#).await
     });
-    assert!(upstream.wait_until(|counts| counts.posts == 2, SOON).await);
+    assert!(upstream.wait_until(|counts| counts.posts == JOBS + 1, SOON).await);
     program.signal(Signal::TERM);
-    let late = begun.elapsed() > Duration::from_millis(1500);
+    program.says("draining").await;
+    let (drains, looks) = (Instant::now(), upstream.polls());
     program.ended().await;
-    assert!(
-        begun.elapsed() >= Duration::from_secs(3),
-        "it waited for what was paid: {:?} {}",
-        begun.elapsed(),
-        program.output()
-    );
-    assert!(late || upstream.polls() == 0, "{} looks", upstream.polls());
+    assert!(drains.elapsed() >= Duration::from_secs(3), "it waited for what was paid: {}", program.output());
+    // Four seconds are time enough to look at every job once more. What was in hand may still arrive.
+    let more = upstream.polls() - looks;
+    assert!(more < JOBS / 2, "{more} looks after {looks}");
     paid.abort();
 }

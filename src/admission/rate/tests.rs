@@ -398,7 +398,7 @@ fn cheap_key(user: u64) -> BucketKey {
 }
 
 #[test]
-fn lim13_a_million_users_take_less_than_64_mib_and_give_it_back() {
+fn inv7_lim13_a_million_users_take_less_than_64_mib_and_give_it_back() {
     let bench = Bench::new(&settings::Limits { tracked: 1_000_000, ..settings::Limits::default() });
     let resident = resident_bytes();
     for user in 0..1_000_000 {

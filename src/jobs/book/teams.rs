@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn m28_the_team_furthest_over_its_share_gives_first_its_oldest_then_the_next_team() {
+    fn m28_t47_the_team_furthest_over_its_share_gives_first_its_oldest_then_the_next_team() {
         let mut teams = Teams::default();
         let all = [
             (1, entry("large", Some(50))),

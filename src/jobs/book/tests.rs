@@ -345,7 +345,7 @@ fn m15_a_refusal_by_the_hold_adopts_nothing() {
 }
 
 #[test]
-fn m28_a_full_book_drops_the_oldest_done_and_never_what_may_still_be_paid() {
+fn m28_t47_a_full_book_drops_the_oldest_done_and_never_what_may_still_be_paid() {
     let bounds = Bounds { max_entries: 3, ..BOUNDS };
     let mut book = Book::default();
     for (name, seconds) in [(1, 10), (2, 5), (3, 7)] {
@@ -386,7 +386,7 @@ fn job_records_are_bounded_and_running_ones_never_leave() {
 }
 
 #[test]
-fn m28_the_team_that_has_most_makes_room() {
+fn m28_t47_the_team_that_has_most_makes_room() {
     let bounds = Bounds { max_entries: 4, ..BOUNDS };
     let mut book = Book::default();
     for (name, team) in [(1, "small"), (2, "large"), (3, "large"), (4, "large")] {

@@ -130,7 +130,7 @@ fn m14_sixteen_callers_are_remembered_and_twice_the_hold_is_the_end() {
 }
 
 #[test]
-fn m22_the_window_begins_with_the_finish_time_else_the_last_unfinished_poll_else_the_creation() {
+fn m22_t45_the_window_begins_with_the_finish_time_else_the_last_unfinished_poll_else_the_creation() {
     let now = at(5000);
     for (finished, unfinished, done_at) in [
         (Some(4000), Some(4500), 4000),

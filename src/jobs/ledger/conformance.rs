@@ -336,8 +336,38 @@ async fn disk_conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_conforms() {
+async fn f58_redis_conforms() {
     let server = Server::start();
+    conforms(&replica(&server, Clock::system()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f58_replicas_whose_clocks_differ_by_a_day_count_by_the_clock_of_redis() {
+    let server = Server::start();
+    let clock = Clock::system();
+    let tomorrow = clock.clone().not_before(clock.now() + Duration::from_secs(24 * 3600));
+    let (right, ahead) = (replica(&server, clock.clone()).await, replica(&server, tomorrow).await);
+    for (number, (one, other)) in [(1, (&right, &ahead)), (2, (&ahead, &right))] {
+        let made = one.send(number, number).await;
+        one.accept(&made, &format!("job-{number}")).await;
+        let (mine, twin) = (one.admit(&made).await, other.admit(&other.request(number, 10 + number)).await);
+        let (Verdict::Hit(_, until), Verdict::Hit(created, same)) = (mine, twin) else {
+            panic!("{number} is bought again")
+        };
+        assert_eq!((created.job.as_str(), same), (&*format!("job-{number}"), until));
+        let life = until.since(clock.now());
+        assert!(life <= BOUNDS.windows.delivery && life > BOUNDS.windows.delivery / 2, "{number}: {life:?}");
+
+        let doubtful = one.send(20 + number, 20 + number).await;
+        one.ledger.unknown(doubtful.ask.fingerprint, doubtful.ask.attempt).await.unwrap();
+        let twin = other.admit(&other.request(20 + number, 30 + number)).await;
+        let hold = BOUNDS.windows.hold;
+        assert!(matches!(twin, Verdict::Held(wait) if wait <= hold && wait > hold / 2), "{number}: {twin:?}");
+    }
+}
+
+/// A ledger over this Redis, as a replica with this clock has it.
+async fn replica(server: &Server, clock: Clock) -> Bench {
     let place = Place {
         url: format!("redis://127.0.0.1:{}", server.port),
         root: None,
@@ -345,9 +375,8 @@ async fn redis_conforms() {
         timeout: Duration::from_secs(2),
         lease: Lease { length: Duration::from_secs(30), send_by: Duration::from_secs(1) },
     };
-    let reached = reach(&place, None, Clock::system(), |_| {}).await.unwrap();
-    let ledger = reached.ledger(Bench::limits(), BOUNDS, 100, tokio::runtime::Handle::current()).unwrap();
-    conforms(&Bench::over(ledger)).await;
+    let reached = reach(&place, None, clock, |_| {}).await.unwrap();
+    Bench::over(reached.ledger(Bench::limits(), BOUNDS, 100, tokio::runtime::Handle::current()).unwrap())
 }
 
 /// A folder that goes with this value.

@@ -45,7 +45,7 @@ fn r60_an_idempotency_key_is_bare_or_quoted_and_stands_once() {
 }
 
 #[test]
-fn r65_only_plain_json_in_utf8_is_read() {
+fn r65_t61_only_plain_json_in_utf8_is_read() {
     for (lines, want) in [
         (vec![("content-type", "application/json")], None),
         (vec![("content-type", "Application/JSON; charset=UTF-8")], None),

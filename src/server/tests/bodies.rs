@@ -73,7 +73,7 @@ async fn lim4_chunks_beyond_the_limit_are_refused() {
 }
 
 #[tokio::test]
-async fn h23_a_body_that_does_not_come_is_a_408() {
+async fn h23_t63_a_body_that_does_not_come_is_a_408() {
     let server = Running::start(small());
     for (headers, part) in [
         ("Content-Length: 10\r\n", ""),
@@ -116,7 +116,7 @@ async fn f21_r38_a_body_that_ends_early_is_aborted() {
 }
 
 #[tokio::test]
-async fn lim8_bodies_share_a_memory_and_give_it_back() {
+async fn lim8_f60_bodies_share_a_memory_and_give_it_back() {
     let mut server = Running::start(Settings { read_timeout: BOUND, ..small() });
     let mut first = server.connect().await;
     first.send(post("/read", "Content-Length: 1000\r\n") + &"x".repeat(999)).await;
@@ -142,7 +142,7 @@ async fn lim8_bodies_share_a_memory_and_give_it_back() {
 }
 
 #[tokio::test]
-async fn lim8_t66_a_body_that_is_only_announced_takes_no_memory_from_others() {
+async fn lim8_t66_f60_a_body_that_is_only_announced_takes_no_memory_from_others() {
     let mut server = Running::start(Settings { read_timeout: BOUND, ..small() });
     let mut waiting = Vec::new();
     for _ in 0..20 {

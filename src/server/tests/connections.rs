@@ -62,7 +62,7 @@ async fn h19_a_preface_in_pieces_is_http_2() {
 }
 
 #[tokio::test]
-async fn h19_h21_lim2_whoever_says_nothing_whole_is_closed_while_others_are_served() {
+async fn h19_h21_lim2_t63_whoever_says_nothing_whole_is_closed_while_others_are_served() {
     let server = Running::start(settings());
     for (sent, reason, deadline) in [
         ("", Closed::FirstByte, settings().first_byte_timeout),
@@ -159,7 +159,7 @@ async fn r13_a_connect_request_makes_no_tunnel() {
 }
 
 #[tokio::test]
-async fn lim7_an_address_has_its_cap_and_a_freed_place_is_taken_again() {
+async fn lim7_t64_an_address_has_its_cap_and_a_freed_place_is_taken_again() {
     let server = Running::start(Settings { connections_per_address: 2, ..settings() });
     let mut first = server.connect().await;
     let mut second = server.connect().await;
@@ -183,7 +183,7 @@ async fn lim7_all_together_have_a_cap() {
 }
 
 #[tokio::test]
-async fn lim15_a_client_that_does_not_read_is_closed() {
+async fn lim15_t63_f25_a_client_that_does_not_read_is_closed() {
     let server = Running::start(settings());
     let mut reader = server.connect().await;
     reader.send("GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -199,7 +199,7 @@ async fn lim15_a_client_that_does_not_read_is_closed() {
 }
 
 #[tokio::test]
-async fn t77_a_panic_is_an_answer_and_the_connection_goes_on() {
+async fn inv9_t77_a_panic_is_an_answer_and_the_connection_goes_on() {
     let mut server = Running::start(settings());
     let mut client = server.connect().await;
     let answer = client.ask("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n").await;

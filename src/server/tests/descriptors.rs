@@ -11,7 +11,7 @@ use super::*;
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
-fn f64_without_descriptors_the_server_waits_and_recovers() {
+fn t64_f64_without_descriptors_the_server_waits_and_recovers() {
     let run = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "--ignored", "server::tests::descriptors::alone"])
         .output()

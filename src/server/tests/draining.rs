@@ -15,7 +15,7 @@ fn patient() -> Settings {
 }
 
 #[tokio::test]
-async fn f40_a_draining_server_serves_and_sends_its_clients_elsewhere() {
+async fn f40_f45_a_draining_server_serves_and_sends_its_clients_elsewhere() {
     let server = Running::start(patient());
     let mut kept = server.connect().await;
     assert!(!kept.ask(GET).await.contains("connection: close"));

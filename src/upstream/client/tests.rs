@@ -26,7 +26,7 @@ async fn send(upstream: &Arc<Upstream>) -> Result<Answer, Unanswered> {
 }
 
 #[tokio::test]
-async fn r20_each_submission_is_one_well_framed_request_on_a_connection_of_its_own() {
+async fn inv6_r20_each_submission_is_one_well_framed_request_on_a_connection_of_its_own() {
     let upstream = Scripted::start(vec![vec![json("200 OK", CREATED)]; 2]).await;
     let behind = upstream.upstream(|_| {});
     for _ in 0..2 {
@@ -129,7 +129,7 @@ async fn r23_switching_protocols_is_no_answer() {
 }
 
 #[tokio::test]
-async fn lim11_an_endless_answer_is_cut_at_64_kib() {
+async fn lim11_f19_an_endless_answer_is_cut_at_64_kib() {
     let known = format!("HTTP/1.1 500 No\r\nContent-Length: 65537\r\n\r\n{}", "x".repeat(65_537));
     let unknown = format!("HTTP/1.1 400 No\r\nConnection: close\r\n\r\n{}", "x".repeat(10_000_000));
     let fits = format!("HTTP/1.1 400 No\r\nConnection: close\r\n\r\n{}", "x".repeat(65_536));

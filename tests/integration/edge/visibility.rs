@@ -138,7 +138,7 @@ async fn r59_every_refusal_of_ours_has_one_form() {
 }
 
 #[tokio::test]
-async fn r60_an_idempotency_key_ties_retries_together_in_both_of_its_forms() {
+async fn r60_t48_an_idempotency_key_ties_retries_together_in_both_of_its_forms() {
     let scene = Scene::start().await;
     let keyed = async |prompt: &str, key: &str| scene.submit_with(prompt, &[("idempotency-key", key)]).await;
     scene.upstream.next_submission(Fault::Delay(Duration::from_millis(500)));

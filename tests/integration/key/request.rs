@@ -214,7 +214,7 @@ async fn r07_a_request_that_has_been_here_is_508_on_every_way() {
 }
 
 #[tokio::test]
-async fn r07_an_upstream_that_is_the_gateway_itself_is_one_508_and_no_storm() {
+async fn r07_f19_an_upstream_that_is_the_gateway_itself_is_one_508_and_no_storm() {
     let mut door = Door::closed();
     let scene = Scene::with(|config, _| config.upstream.url = door.origin()).await;
     door.open(scene.gateway().address());

@@ -19,7 +19,7 @@ async fn scene_with(change: impl FnOnce(&mut Config, &mut Options)) -> Scene {
 }
 
 #[tokio::test]
-async fn m19_m20_what_each_answer_does_to_the_entry() {
+async fn m19_m20_t45_what_each_answer_does_to_the_entry() {
     let failed = |code: &str| Fault::End(End::failed(code, "no"));
     for shape in [Shape::Flat, Shape::Wrapper] {
         let scene = scene_with(|_, options| options.shape = shape).await;
@@ -107,7 +107,7 @@ async fn m19_a_job_is_missing_only_to_the_key_that_made_it() {
 }
 
 #[tokio::test]
-async fn m21_whoever_reads_failed_and_posts_at_once_gets_a_new_job() {
+async fn m21_t45_whoever_reads_failed_and_posts_at_once_gets_a_new_job() {
     let scene = scene_with(|_, _| {}).await;
     for round in 0..50 {
         let end = Fault::End(if round % 5 == 4 { End::Expired } else { End::failed("internal_error", "boom") });

@@ -178,7 +178,7 @@ async fn a_slow_answer_flows_its_first_bytes_come_before_its_last_are_sent() {
 }
 
 #[tokio::test]
-async fn f17_silence_is_504_before_the_answer_and_a_cut_within_it() {
+async fn f1a_silence_is_504_before_the_answer_and_a_cut_within_it() {
     let scene = Scene::with(|config, _| config.upstream.poll_timeout = Duration::from_millis(400)).await;
     let id = scene.submit("a").await.request_id();
     for fault in [Fault::Stall, Fault::Delay(Duration::from_secs(60)), Fault::cut(CutAt::Within(20), How::Stall)] {

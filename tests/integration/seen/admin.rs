@@ -11,7 +11,7 @@ use reelgate::telemetry::Telemetry;
 use reelgate::upstream::key::UpstreamKey;
 use serde_json::json;
 
-use crate::support::{GENERATIONS, SOON, Scene, Sink, ask, eventually};
+use crate::support::{GENERATIONS, Line, SOON, Scene, Sink, ask, eventually};
 
 #[tokio::test]
 async fn a_serving_gateway_is_alive_and_ready() {
@@ -20,6 +20,31 @@ async fn a_serving_gateway_is_alive_and_ready() {
     assert_eq!((alive.status, alive.text()), (200, "ok\n".to_owned()));
     let ready = scene.admin("/readyz").await;
     assert_eq!((ready.status, ready.json()), (200, json!({"degraded": []})));
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn t73_a_thousand_questions_about_health_are_answered_and_ask_nobody() {
+    // A look of our own at the job would be a question too.
+    let scene = Scene::with(|config, _| config.polls.watch = None).await;
+    scene.submit("a").await.request_id();
+    let counts = async || {
+        let text = scene.admin("/metrics").await.text();
+        let kept =
+            |line: &&str| ["reelgate_ledger_operations", "reelgate_upstream"].iter().any(|name| line.starts_with(name));
+        let lines: Vec<_> =
+            text.lines().filter(kept).filter(|line| !line.contains("seconds")).map(str::to_owned).collect();
+        assert!(lines.len() > 10, "{text}");
+        let seen = scene.upstream.counts();
+        (lines, seen.connections, seen.posts, seen.polls)
+    };
+    let before = counts().await;
+    let mut line = Line::http1(scene.gateway().admin_address()).await;
+    for number in 0..1000 {
+        let path = if number % 2 == 0 { "/readyz" } else { "/livez" };
+        assert_eq!(line.ask("GET", path, &[], "").await.whole().await.status, 200, "{number}");
+    }
+    assert_eq!(counts().await, before);
     scene.end().await;
 }
 
@@ -78,7 +103,7 @@ async fn t72_the_admin_listener_takes_get_and_head_of_its_pages_only() {
 }
 
 #[tokio::test]
-async fn t72_the_public_listener_shows_nothing_of_it() {
+async fn t07_t72_the_public_listener_shows_nothing_of_it() {
     let scene = Scene::start().await;
     for path in ["/metrics", "/livez", "/readyz", "/healthz", "/health", "/admin/jobs", "/dashboard", "/debug/pprof"] {
         for method in [Method::GET, Method::POST, Method::HEAD] {

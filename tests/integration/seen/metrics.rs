@@ -245,7 +245,7 @@ async fn every_metric_of_the_contract_exists_and_no_other() {
 }
 
 #[tokio::test]
-async fn t32_whatever_clients_invent_the_series_stay_the_same() {
+async fn inv7_t32_whatever_clients_invent_the_series_stay_the_same() {
     let scene = Scene::start().await;
     odd_traffic(&scene, 1).await;
     let before = series(&scene.admin("/metrics").await.text());

@@ -38,7 +38,8 @@ impl Program {
         i32::try_from(self.child.id()).unwrap()
     }
 
-    fn spawn(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    /// Starts it by this command, which may say where and as whom.
+    pub fn spawn(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         command.args(arguments).env_clear();
         // A ledger on disk is only for tests that say where.
         if !environment.iter().any(|(name, _)| name.starts_with("REELGATE_LEDGER__")) {

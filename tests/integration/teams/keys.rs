@@ -1,6 +1,7 @@
 //! Gateway keys: what they open, what is answered where they do not, and what is never told.
 
 use hyper::Method;
+use reelgate::request::settings as validation;
 use serde_json::json;
 
 use super::{LAB, MODE, STUDIO, bearer, key, poll_as, post_as, scene, scene_of, sha256, submit_as, team};
@@ -166,6 +167,32 @@ async fn a_key_may_be_for_some_models_routes_and_pages_only() {
     let faulty = json!({"prompt": "", "model": "grok-imagine-video-1.5"});
     assert_eq!(post_as(&scene, "cheap", &faulty).await.status, 422);
     scene.end().await;
+}
+
+#[tokio::test]
+async fn a_model_is_not_got_past_the_list_by_another_spelling_of_its_field() {
+    let text = [MODE, &team("studio", &[key("one", STUDIO, "")], "models = [\"grok-imagine-video\"]")].concat();
+    let dear = "grok-imagine-video-1.5";
+    // Go's parser, for one, reads `Model` as `model`, and of both the last.
+    let bodies = [
+        json!({"prompt": "a", "Model": dear}),
+        json!({"prompt": "a", "model": "grok-imagine-video", "MODEL": dear}),
+        json!({"prompt": "a", "model": "grok-imagine-video", "mOdEl": null}),
+    ];
+    for mode in [validation::Mode::Strict, validation::Mode::Warn, validation::Mode::Off] {
+        let scene = scene_of(&text, |config, _| config.validation.mode = mode).await;
+        for body in &bodies {
+            let answer = post_as(&scene, STUDIO, body).await;
+            if mode == validation::Mode::Strict {
+                assert_eq!(answer.json()["errors"][0]["code"], "near_miss", "{body}");
+            } else {
+                assert_eq!(answer.refusal(), (403, "model_not_allowed".to_owned()), "{mode:?} {body}");
+                assert!(answer.text().contains("only as model"), "{}", answer.text());
+            }
+        }
+        assert_eq!(scene.upstream.posts(), 0, "{mode:?}");
+        scene.end().await;
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Whose a job is (M31, T-43): another team's is like one that nobody knows, also after a restart, and whoever met it
 //! owns it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hyper::Method;
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use super::deployment::Deployment;
 use super::{LAB, STUDIO, bearer, poll_as, post_as, scene, scene_of, submit_as, token_for, two_teams};
-use crate::support::{Answer, SOON, Scene, together};
+use crate::support::{Answer, SOON, Scene, eventually, together};
 
 /// What a client can see of an answer, but its own name and moment.
 fn shown(answer: &Answer) -> (u16, Vec<String>, Vec<u8>) {
@@ -25,7 +26,7 @@ fn is_unknown(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn m31_r66_t43_another_teams_job_is_byte_for_byte_like_one_that_nobody_knows() {
+async fn inv5_m31_r66_t42_t43_another_teams_job_is_byte_for_byte_like_one_that_nobody_knows() {
     let scene = scene(|_, _| {}).await;
     let job = submit_as(&scene, STUDIO, "a candle").await.request_id();
     assert_eq!(poll_as(&scene, STUDIO, &job).await.status, 200);
@@ -43,6 +44,64 @@ async fn m31_r66_t43_another_teams_job_is_byte_for_byte_like_one_that_nobody_kno
     assert_eq!(other.cache_status(), "reelgate; fwd=miss; stored");
     assert_ne!(other.request_id(), job);
     scene.allow_buying_again();
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn inv5_t42_the_scope_says_who_shares() {
+    // Without a word it is the team; each team has two users and a prompt without one.
+    for (scope, jobs) in [(None, 2), (Some(Scope::User), 6), (Some(Scope::Team), 2), (Some(Scope::Global), 1)] {
+        let scene = scene(|config, _| config.dedup.scope = scope.unwrap_or(config.dedup.scope)).await;
+        scene.allow_buying_again();
+        let mut ids = [const { BTreeSet::new() }; 2];
+        for _ in 0..2 {
+            for (ids, key) in ids.iter_mut().zip([STUDIO, LAB]) {
+                for user in [json!({"user": "ann"}), json!({"user": "ben"}), json!({})] {
+                    let mut body = json!({"prompt": "a candle"});
+                    body.as_object_mut().unwrap().extend(user.as_object().unwrap().clone());
+                    let answer = post_as(&scene, key, &body).await;
+                    let is_new = ids.insert(answer.request_id()) && scope != Some(Scope::Global);
+                    let stored = answer.cache_status() == "reelgate; fwd=miss; stored";
+                    assert!(
+                        stored || !is_new,
+                        "{scope:?} {key}: another team's job is no hit: {}",
+                        answer.cache_status()
+                    );
+                }
+            }
+        }
+        let shared = ids[0].intersection(&ids[1]).count();
+        assert_eq!(shared, usize::from(scope == Some(Scope::Global)), "{scope:?}: jobs that both teams were given");
+        assert_eq!(scene.upstream.posts(), jobs, "{scope:?}");
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
+async fn m28_t47_a_team_that_floods_pushes_out_its_own_and_nothing_of_another() {
+    let scene = scene(|config, options| {
+        config.dedup.max_entries = 12;
+        options.job_duration = Duration::ZERO;
+    })
+    .await;
+    let done = async |key, prompt: String| {
+        let id = submit_as(&scene, key, &prompt).await.request_id();
+        eventually("done", async || poll_as(&scene, key, &id).await.text().contains("\"done\"")).await;
+        id
+    };
+    let mut ours = Vec::new();
+    for number in 0..3 {
+        ours.push(done(STUDIO, format!("ours {number}")).await);
+    }
+    for number in 0..30 {
+        done(LAB, format!("flood {number}")).await;
+    }
+    for (number, id) in ours.iter().enumerate() {
+        let hit = submit_as(&scene, STUDIO, &format!("ours {number}")).await;
+        assert_eq!((hit.request_id(), hit.cache_status().starts_with("reelgate; hit")), (id.clone(), true));
+    }
+    scene.allow_buying_again();
+    assert_eq!(submit_as(&scene, LAB, "flood 0").await.cache_status(), "reelgate; fwd=miss; stored");
     scene.end().await;
 }
 
@@ -114,7 +173,7 @@ async fn m31_an_unknown_id_belongs_to_the_first_team_that_polls_it_if_it_may() {
 }
 
 #[tokio::test]
-async fn m31_with_a_global_scope_every_joiner_owns_it_and_learns_nothing_of_the_others() {
+async fn inv5_m31_t42_with_a_global_scope_every_joiner_owns_it_and_learns_nothing_of_the_others() {
     let scene = scene(|config, options| {
         config.dedup.scope = Scope::Global;
         options.answer_delay = Duration::from_millis(300);

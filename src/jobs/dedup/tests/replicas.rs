@@ -262,7 +262,7 @@ async fn m6_an_attempt_that_nobody_waits_for_is_not_sent_and_that_is_told_as_no_
 }
 
 #[tokio::test]
-async fn m3_a_process_frozen_between_claim_and_send_sends_nothing() {
+async fn m3_f62_a_process_frozen_between_claim_and_send_sends_nothing() {
     let world = World::begin(vec![vec![json("200 OK", CREATED)]; 2]).await;
     for (frozen, sends) in [(LEASE.send_by, true), (LEASE.send_by + Duration::from_millis(1), false)] {
         let millis = world.millis.clone();
@@ -297,7 +297,7 @@ async fn m3_a_ledger_of_one_process_has_no_limit() {
 }
 
 #[tokio::test]
-async fn m4_the_lease_is_renewed_until_the_attempt_has_landed() {
+async fn m4_f54_the_lease_is_renewed_until_the_attempt_has_landed() {
     let go = Arc::new(Notify::new());
     let world = World::begin(vec![vec![Act::Wait(go.clone()), json("200 OK", CREATED)]]).await;
     let one = world.replica(1);
