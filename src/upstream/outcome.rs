@@ -175,7 +175,8 @@ fn success(answer: Answer) -> Outcome {
     }
     match body::read_success(&answer.body) {
         Told::Created(request_id) => {
-            let kind = answer.headers.get(CONTENT_TYPE).cloned();
+            // Copied: it lies in hyper's buffer of many kilobytes, and an outcome is kept for a while.
+            let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| HeaderValue::from_bytes(kind.as_bytes()).ok());
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.unwrap_or(JSON))]);
             Outcome::Created { request_id, answer: Answer { status: StatusCode::OK, headers, body: answer.body } }
         }

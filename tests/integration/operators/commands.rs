@@ -299,12 +299,17 @@ async fn f43_a_cut_or_scratched_ledger_loses_only_what_is_scratched() {
     let (before, whole) = (summary(&data).await, std::fs::read(&file).unwrap());
     let mut scratched = whole.clone();
     scratched[..4096].fill(0);
-    let places: Vec<_> = memchr::memmem::find_iter(&whole, &format!("{{\\\"request_id\\\":\\\"{}", made[3])).collect();
-    assert!(!places.is_empty());
-    for place in places {
-        scratched[place + 20] ^= 1;
+    let (log, shown) = (office.data().join("ledger.wal"), format!("{{\\\"request_id\\\":\\\"{}", made[3]));
+    let mut scratched_log = std::fs::read(&log).unwrap();
+    for bytes in [&mut scratched, &mut scratched_log] {
+        let places: Vec<_> = memchr::memmem::find_iter(bytes, &shown).collect();
+        assert!(!places.is_empty());
+        for place in places {
+            bytes[place + 20] ^= 1;
+        }
     }
     std::fs::write(&file, &scratched).unwrap();
+    std::fs::write(&log, &scratched_log).unwrap();
     let third = office.folder.path("third");
     let (status, told) = offline(&["ledger", "recover", "--to", third.to_str().unwrap()], &data).await;
     assert!(status == 0 && told.contains("10 entries, 10 jobs") && !told.contains(" 0 records are damaged"), "{told}");
@@ -315,6 +320,7 @@ async fn f43_a_cut_or_scratched_ledger_loses_only_what_is_scratched() {
 
     // Nothing that is a ledger: an empty one is not made of it without a word.
     std::fs::write(&file, vec![7; 20_000]).unwrap();
+    std::fs::write(&log, vec![7; 20_000]).unwrap();
     let fourth = office.folder.path("fourth");
     let (status, told) = offline(&["ledger", "recover", "--to", fourth.to_str().unwrap()], &data).await;
     assert!(status == 0 && told.contains("0 entries, 0 jobs") && told.contains("key was lost"), "{told}");

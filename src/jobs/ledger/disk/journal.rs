@@ -2,6 +2,8 @@
 //! one write to the disk without a timer (`MONEY.md` M7). After a failure the file is closed, opened and checked anew,
 //! and only when everything is written again is the ledger well (M8).
 
+mod waiters;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +16,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use super::store::{Batch, Store, StoreError};
+use super::batch::Batch;
+use super::store::{Store, StoreError};
 use crate::clock::Clock;
 use crate::jobs::book::Book;
 use crate::jobs::ledger::LedgerError;
+use waiters::Waiters;
 
 /// How far the writing has come.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +40,7 @@ pub struct Journal {
     changes: Arc<AtomicU64>,
     wake: Option<SyncSender<()>>,
     written: watch::Receiver<Written>,
+    waiters: Arc<Waiters>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -48,9 +53,12 @@ impl Journal {
         let (wake, woken) = sync_channel(1);
         let (tell, written) = watch::channel(Written::default());
         let changes = Arc::new(AtomicU64::new(0));
-        let writer = Writer { keeper: Box::new(keeper), is_open: true, book, clock, changes: changes.clone(), tell };
+        let waiters = Arc::<Waiters>::default();
+        let keeper = Box::new(keeper);
+        let (counted, told) = (changes.clone(), waiters.clone());
+        let writer = Writer { keeper, is_open: true, book, clock, changes: counted, tell, waiters: told };
         let thread = thread::Builder::new().name("ledger".to_owned()).spawn(move || writer.run(&woken))?;
-        Ok(Self { changes, wake: Some(wake), written, thread: Some(thread) })
+        Ok(Self { changes, wake: Some(wake), written, waiters, thread: Some(thread) })
     }
 
     /// To be called under the book's lock after each step: numbers what changed, if anything did.
@@ -77,11 +85,13 @@ impl Journal {
     /// [`LedgerError::Unavailable`] as soon as writing fails.
     pub async fn written(&self, change: Option<u64>) -> Result<(), LedgerError> {
         let Some(change) = change else { return Ok(()) };
-        let mut written = self.written.clone();
-        let reached = written.wait_for(|written| written.upto >= change || written.failing).await;
-        match reached {
-            Ok(written) if written.upto >= change => Ok(()),
-            Ok(_) | Err(_) => Err(LedgerError::Unavailable),
+        let told = self.waiters.join(change);
+        // It may have been written before there was anybody to be told.
+        let Written { upto, failing, .. } = *self.written.borrow();
+        match (upto >= change, failing) {
+            (true, _) => Ok(()),
+            (false, true) => Err(LedgerError::Unavailable),
+            (false, false) => told.await.unwrap_or(Err(LedgerError::Unavailable)),
         }
     }
 
@@ -135,13 +145,13 @@ impl From<Store> for File {
 impl Keeper for File {
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let closed = || StoreError::Write("it is closed".to_owned());
-        let written = self.store.as_ref().ok_or_else(closed).and_then(|store| store.write(batch));
+        let written = self.store.as_mut().ok_or_else(closed).and_then(|store| store.write(batch));
         // Nothing is certain of a file whose write failed.
         written.inspect_err(|_| self.store = None)
     }
 
     fn open_again(&mut self) -> Result<(), StoreError> {
-        let store = Store::open(&self.folder)?;
+        let mut store = Store::open(&self.folder)?;
         store.read()?;
         self.store = Some(store);
         Ok(())
@@ -156,6 +166,13 @@ struct Writer {
     clock: Clock,
     changes: Arc<AtomicU64>,
     tell: watch::Sender<Written>,
+    waiters: Arc<Waiters>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.waiters.close();
+    }
 }
 
 impl Writer {
@@ -200,6 +217,7 @@ impl Writer {
             Ok(()) => {
                 self.book().settle_dirty();
                 let healed = self.tell.send_replace(Written { upto, ..Written::default() }).failing;
+                self.waiters.kept(upto);
                 if healed {
                     info!("the ledger is well again");
                 }
@@ -209,6 +227,7 @@ impl Writer {
                 self.book().put_back_dirty(dirty);
                 self.is_open = false;
                 self.tell.send_modify(|written| (written.failing, written.writing_since) = (true, None));
+                self.waiters.failed();
             }
         }
     }

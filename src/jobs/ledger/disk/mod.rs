@@ -4,7 +4,10 @@
 
 pub mod form;
 pub mod journal;
+pub mod batch;
+pub mod contents;
 pub mod store;
+mod wal;
 pub mod recover;
 
 use std::path::Path;
@@ -42,7 +45,7 @@ pub fn open(folder: &Path, windows: &Windows, clock: Clock) -> Result<Opened, St
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn read(store: Store, windows: &Windows, clock: Clock) -> Result<Opened, StoreError> {
+pub fn read(mut store: Store, windows: &Windows, clock: Clock) -> Result<Opened, StoreError> {
     let contents = store.read()?;
     let clock = clock.not_before(contents.heartbeat);
     let now = clock.now();

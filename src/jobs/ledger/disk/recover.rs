@@ -5,13 +5,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use secrecy::zeroize::Zeroizing;
 
+use super::batch::{Batch, Row};
+use super::contents::Contents;
 use super::form::{Checked, EntryForm, JobForm, KeyForm, NAME, unseal, unseal_named};
-use super::store::{self, Batch, Contents, Store, StoreError};
+use super::store::{self, Store, StoreError};
+use super::wal;
 use crate::bill::account::AccountKey;
 use crate::bill::form::{self, AccountForm, TabForm};
 use crate::clock::{Clock, Time};
@@ -62,19 +66,26 @@ pub fn recover(from: &Path, to: &Path) -> Result<Recovered, StoreError> {
     let scratch = to.join("scratch");
     DirBuilder::new().mode(0o700).create(&scratch).map_err(io(&scratch))?;
     let bytes = fs::read(&old).map_err(io(&old))?;
-    let found = opened(&scratch, &bytes);
+    let log = from.join(wal::FILE);
+    // Where there is none, nothing was in it, or it is lost: then the tables name it, and are not opened.
+    let log = match fs::read(&log) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(StoreError::Io(log, error)),
+        log => log.ok(),
+    };
+    let found = opened(&scratch, &bytes, log.as_deref());
     fs::remove_dir_all(&scratch).map_err(io(&scratch))?;
-    let found = found.unwrap_or_else(|| Found::carved(&bytes));
+    let found = found.unwrap_or_else(|| Found::carved(&bytes, log.as_deref().unwrap_or_default()));
     found.write(to)
 }
 
 /// The contents of a copy, if it can be opened as usual.
-fn opened(scratch: &Path, bytes: &[u8]) -> Option<Found> {
-    let path: PathBuf = scratch.join(store::FILE);
-    let mut options = fs::OpenOptions::new();
-    let copy = options.write(true).create_new(true).mode(0o600).open(&path);
-    std::io::Write::write_all(&mut copy.ok()?, bytes).ok()?;
-    let store = Store::open_existing(scratch).ok()?;
+fn opened(scratch: &Path, bytes: &[u8], log: Option<&[u8]>) -> Option<Found> {
+    let copied = [(store::FILE, Some(bytes)), (wal::FILE, log)];
+    for (name, bytes) in copied.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))) {
+        let copy = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(scratch.join(name));
+        std::io::Write::write_all(&mut copy.ok()?, bytes).ok()?;
+    }
+    let mut store = Store::open_existing(scratch).ok()?;
     store.read().ok().map(Found::whole)
 }
 
@@ -114,13 +125,18 @@ impl Found {
         found
     }
 
-    /// Goes through the pages.
-    fn carved(bytes: &[u8]) -> Self {
+    /// Goes through the pages, and through the log.
+    fn carved(bytes: &[u8], log: &[u8]) -> Self {
         let mut found = Self::default();
         for start in (0..bytes.len()).step_by(PAGE) {
             let Some(page) = bytes.get(start..) else { break };
             for (key, value) in leaf(page) {
                 found.take(key, value);
+            }
+        }
+        for Row { key, value, .. } in wal::carve(log) {
+            if let Some(value) = value {
+                found.take(&key, &value);
             }
         }
         found.weed();
@@ -170,7 +186,7 @@ impl Found {
 
     fn write(self, to: &Path) -> Result<Recovered, StoreError> {
         let has_key = self.fingerprints.is_some();
-        let store = Store::begin(to, self.fingerprints.as_ref().map(|hex| hex.as_str()))?;
+        let mut store = Store::begin(to, self.fingerprints.as_ref().map(|hex| hex.as_str()))?;
         let counts = Recovered {
             entries: self.entries.len(),
             jobs: self.jobs.len(),

@@ -1,37 +1,32 @@
-//! The file: one redb database in a folder of ours, opened by one process at a time. Every call may block; none is made
-//! on a thread that serves anybody.
+//! The files: one redb database in a folder of ours, opened by one process at a time, and the log beside it, which holds
+//! the last commits until they go into the tables together. After an orderly end, and after a while without news, the
+//! database holds everything. Every call may block; none is made on a thread that serves anybody.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, TableError,
-    WriteTransaction,
-};
+use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use rustix::fs::FlockOperation;
 use tracing::error;
 
-use super::form::{Checked, EntryForm, JobForm, KeyForm, seal, seal_named, unseal, unseal_named};
-use crate::bill::account::AccountKey;
-use crate::bill::form::{self, AccountForm, TabForm};
-use crate::clock::Time;
-use crate::jobs::book::{Book, Dirty};
+use super::batch::{Batch, KINDS, Kind, Row};
+use super::contents::Contents;
+use super::form::{Checked, unseal};
+use super::wal::{self, Name, Wal};
 use crate::jobs::entry::AttemptId;
-use crate::jobs::keys::KeyDigest;
-use crate::request::fingerprint::{Fingerprint, FingerprintKey};
 
-type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
+pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-const ENTRIES: Table = TableDefinition::new("entries");
-const JOBS: Table = TableDefinition::new("jobs");
-const KEYS: Table = TableDefinition::new("keys");
-const TABS: Table = TableDefinition::new("tabs");
-const ACCOUNTS: Table = TableDefinition::new("accounts");
-const META: Table = TableDefinition::new("meta");
+pub(super) const ENTRIES: Table = TableDefinition::new("entries");
+pub(super) const JOBS: Table = TableDefinition::new("jobs");
+pub(super) const KEYS: Table = TableDefinition::new("keys");
+pub(super) const TABS: Table = TableDefinition::new("tabs");
+pub(super) const ACCOUNTS: Table = TableDefinition::new("accounts");
+pub(super) const META: Table = TableDefinition::new("meta");
 /// The file in the ledger's folder.
 pub(super) const FILE: &str = "ledger.redb";
 /// The file whose lock is the process's that has the ledger, also while the ledger itself is closed after a failure.
@@ -39,8 +34,11 @@ pub(super) const LOCK: &str = "ledger.lock";
 /// The bytes of pages that are kept in memory. What is asked for is in the book; only the writer reads them, and by
 /// itself redb would keep a GiB.
 const CACHE: usize = 32 << 20;
-/// The version of the tables.
-const FORMAT: u32 = 1;
+/// The version of the tables. Files of the first one have no log beside them.
+const FORMAT: u32 = 2;
+const FIRST_FORMAT: u32 = 1;
+/// Where the tables name the log that belongs to them.
+const LOG: &[u8] = b"log";
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -67,63 +65,20 @@ pub enum StoreError {
     Write(String),
 }
 
-/// What a file held.
-pub struct Contents {
-    /// Entries.
-    pub entries: Vec<(Fingerprint, Checked<EntryForm>)>,
-    /// Jobs.
-    pub jobs: Vec<JobForm>,
-    /// Idempotency keys.
-    pub keys: Vec<(KeyDigest, KeyForm)>,
-    /// Open tabs, by their attempt.
-    pub tabs: Vec<(AttemptId, TabForm)>,
-    /// Accounts.
-    pub accounts: Vec<(AccountKey, AccountForm)>,
-    /// The fingerprints' key.
-    pub fingerprints: FingerprintKey,
-    /// The last time that was written down.
-    pub heartbeat: Time,
-    /// Records beside entries that are damaged.
-    pub damaged: usize,
-}
+/// Rows, each in its last version.
+type Pending = HashMap<(Kind, Vec<u8>), Option<Vec<u8>>>;
 
-/// What is to be written together; `None` deletes.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Entries.
-    pub entries: Vec<(Fingerprint, Option<EntryForm>)>,
-    /// Jobs, by their id.
-    pub jobs: Vec<(String, Option<JobForm>)>,
-    /// Idempotency keys.
-    pub keys: Vec<(KeyDigest, Option<KeyForm>)>,
-    /// Open tabs, by their attempt.
-    pub tabs: Vec<(AttemptId, Option<TabForm>)>,
-    /// Accounts.
-    pub accounts: Vec<(AccountKey, Option<AccountForm>)>,
-    /// Now.
-    pub heartbeat: Time,
-}
-
-impl Batch {
-    /// What has changed in a book.
-    pub fn of(book: &Book, dirty: &Dirty, heartbeat: Time) -> Self {
-        let tab = book.tab();
-        let accounts = dirty.bill.accounts.iter();
-        Self {
-            entries: dirty.entries.iter().map(|name| (*name, book.entry(name).and_then(EntryForm::of))).collect(),
-            jobs: dirty.jobs.iter().map(|id| (id.to_string(), book.record(id).map(JobForm::of))).collect(),
-            keys: dirty.keys.iter().map(|digest| (*digest, book.key(digest).map(KeyForm::of))).collect(),
-            tabs: dirty.bill.tabs.iter().map(|attempt| (*attempt, tab.open(attempt).map(TabForm::of))).collect(),
-            accounts: accounts.map(|key| (key.clone(), tab.account(key).map(AccountForm::of))).collect(),
-            heartbeat,
-        }
-    }
-}
-
-/// An open ledger file.
+/// An open ledger.
 pub struct Store {
-    database: Database,
+    /// `None` once it is closed.
+    database: Option<Database>,
     path: PathBuf,
+    /// The log.
+    wal: Wal,
+    /// What stands in the log and not yet in the tables.
+    pending: Pending,
+    /// Whether a write has failed: nothing is certain then but what is on the disk.
+    has_failed: bool,
     /// Held as long as the file is open.
     _lock: fs::File,
 }
@@ -147,8 +102,12 @@ impl Store {
         // What the system says against it is clearer than what the store would make of it.
         let file = OpenOptions::new().read(true).write(true).open(&path);
         drop(file.map_err(broken)?);
-        let store = Self { database: database(&path)?, path, _lock: lock };
-        store.check_format()?;
+        let database = database(&path)?;
+        check_format(&database, &path)?;
+        let (wal, pending) = log(&database, &path)?;
+        let mut store = Self { database: Some(database), path, wal, pending, has_failed: false, _lock: lock };
+        // What a process that did not end in order left in the log goes into the tables.
+        store.guard(Self::settle)?;
         Ok(store)
     }
 
@@ -170,8 +129,8 @@ impl Store {
         let store = Self::open(folder)?;
         if let Some(hex) = fingerprints {
             let written = guarded(&store.path, || -> Result<(), redb::Error> {
-                let transaction = store.database.begin_write()?;
-                put_text(&transaction, b"fingerprint key", hex)?;
+                let transaction = store.database()?.begin_write()?;
+                put(&transaction, [&Row::text(b"fingerprint key", hex)])?;
                 transaction.commit()?;
                 Ok(())
             })?;
@@ -189,133 +148,137 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unreadable`], where the file itself is damaged; damaged values are told one by one.
-    pub fn read(&self) -> Result<Contents, StoreError> {
-        guarded(&self.path, || self.read_unguarded())?
+    pub fn read(&mut self) -> Result<Contents, StoreError> {
+        self.guard(Self::settle)?;
+        guarded(&self.path, || Contents::read(&self.database()?.begin_read()?))?
             .map_err(|error| StoreError::Unreadable(self.path.clone(), error.to_string()))
             .and_then(|contents| contents.ok_or_else(|| self.unreadable("its fingerprint key is damaged")))
     }
 
-    fn read_unguarded(&self) -> Result<Option<Contents>, redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let entries = entries(&transaction)?;
-        let (mut jobs, mut damaged) = (Vec::new(), 0);
-        for row in transaction.open_table(JOBS)?.iter()? {
-            let (key, value) = row?;
-            match unseal(key.value(), value.value()) {
-                Checked::Sound(form) => jobs.push(form),
-                Checked::Damaged => {
-                    damaged += 1;
-                    error!(job = %String::from_utf8_lossy(key.value()), "a job's record is damaged and is skipped")
-                }
-            }
-        }
-        let mut keys = Vec::new();
-        for row in transaction.open_table(KEYS)?.iter()? {
-            let (key, value) = row?;
-            match (key.value().try_into(), unseal(key.value(), value.value())) {
-                (Ok(digest), Checked::Sound(form)) => keys.push((digest, form)),
-                _ => {
-                    damaged += 1;
-                    error!("an idempotency key's record is damaged and is skipped");
-                }
-            }
-        }
-        let (tabs, accounts) = read_bill(&transaction, &mut damaged)?;
-        let meta = transaction.open_table(META)?;
-        let text = |name: &[u8]| -> Result<Option<String>, redb::Error> {
-            let value = meta.get(name)?;
-            Ok(value.and_then(|value| match unseal(name, value.value()) {
-                Checked::Sound(text) => Some(text),
-                Checked::Damaged => None,
-            }))
-        };
-        let heartbeat = text(b"heartbeat")?.and_then(|millis| millis.parse().ok()).unwrap_or_default();
-        let fingerprints = text(b"fingerprint key")?.and_then(|hex| FingerprintKey::from_hex(&hex).ok());
-        let heartbeat = Time::from_millis(heartbeat);
-        Ok(fingerprints.map(|fingerprints| Contents {
-            entries,
-            jobs,
-            keys,
-            tabs,
-            accounts,
-            fingerprints,
-            heartbeat,
-            damaged,
-        }))
-    }
-
-    /// Writes a batch; when this returns it is on the disk.
+    /// Writes a batch; when this returns it is on the disk. Where there is no news it is time to have everything in the
+    /// tables.
     ///
     /// # Errors
     /// [`StoreError::Write`]; nothing may be said of what is on the disk then.
-    pub fn write(&self, batch: &Batch) -> Result<(), StoreError> {
-        let written = guarded(&self.path, || self.write_unguarded(batch))?;
-        written.map_err(|error| StoreError::Write(error.to_string()))
+    pub fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let rows = batch.rows();
+        // The heartbeat is always there.
+        let is_quiet = rows.len() == 1 && !self.pending.is_empty();
+        self.guard(move |store| {
+            let is_logged = !is_quiet && store.wal.append(&rows)?;
+            store.pending.extend(rows.into_iter().map(|row| ((row.kind, row.key), row.value)));
+            if is_logged && !store.wal.is_long() { Ok(()) } else { store.settle() }
+        })
     }
 
-    fn write_unguarded(&self, batch: &Batch) -> Result<(), redb::Error> {
-        let transaction = self.database.begin_write()?;
-        {
-            let mut table = transaction.open_table(ENTRIES)?;
-            for (fingerprint, form) in &batch.entries {
-                let key = fingerprint.as_bytes();
-                put(&mut table, key, form.as_ref().and_then(|form| seal_named(key, form)))?;
-            }
-            if !batch.jobs.is_empty() {
-                let mut table = transaction.open_table(JOBS)?;
-                for (id, form) in &batch.jobs {
-                    put(&mut table, id.as_bytes(), form.as_ref().and_then(|form| seal(id.as_bytes(), form)))?;
-                }
-            }
-            if !batch.keys.is_empty() {
-                let mut table = transaction.open_table(KEYS)?;
-                for (digest, form) in &batch.keys {
-                    put(&mut table, digest, form.as_ref().and_then(|form| seal(digest, form)))?;
-                }
-            }
-            if !batch.tabs.is_empty() {
-                let mut table = transaction.open_table(TABS)?;
-                for (attempt, form) in &batch.tabs {
-                    let key = attempt.into_bytes();
-                    put(&mut table, &key, form.as_ref().and_then(|form| seal(&key, form)))?;
-                }
-            }
-            if !batch.accounts.is_empty() {
-                let mut table = transaction.open_table(ACCOUNTS)?;
-                for (account, form) in &batch.accounts {
-                    let key = form::account_key(account);
-                    put(&mut table, &key, form.as_ref().and_then(|form| seal(&key, form)))?;
-                }
-            }
-            put_text(&transaction, b"heartbeat", &batch.heartbeat.as_millis().to_string())?;
+    /// A write, after whose failure none follows.
+    fn guard(&mut self, write: impl FnOnce(&mut Self) -> Result<(), redb::Error>) -> Result<(), StoreError> {
+        if self.has_failed {
+            return Err(StoreError::Write("it has failed before".to_owned()));
         }
-        transaction.commit()?;
+        self.has_failed = true;
+        let path = self.path.clone();
+        let written = guarded(&path, || write(self))?;
+        written.map_err(|error| StoreError::Write(error.to_string()))?;
+        self.has_failed = false;
         Ok(())
     }
 
-    /// It must have the format that is read here.
-    fn check_format(&self) -> Result<(), StoreError> {
-        let found = guarded(&self.path, || self.format())?;
-        match found.map_err(|error| self.unreadable(&error.to_string()))? {
-            Some(FORMAT) => Ok(()),
-            Some(found) => Err(StoreError::Format { path: self.path.clone(), found }),
-            None => Err(self.unreadable("it is no ledger of ours")),
+    /// Puts what stands in the log into the tables, which name the next one in the same commit.
+    fn settle(&mut self) -> Result<(), redb::Error> {
+        if self.pending.is_empty() {
+            return Ok(());
         }
+        let name = self.wal.name().next()?;
+        let mut rows: Vec<Row> = self.pending.drain().map(|((kind, key), value)| Row { kind, key, value }).collect();
+        rows.push(Row::text(LOG, &name.to_text()));
+        // In the order of their keys, so that neighbours are written in one go.
+        rows.sort_unstable_by(|a, b| (a.kind, &a.key).cmp(&(b.kind, &b.key)));
+        let transaction = self.database()?.begin_write()?;
+        put(&transaction, &rows)?;
+        transaction.commit()?;
+        self.wal.renew(name);
+        Ok(())
     }
 
-    fn format(&self) -> Result<Option<u32>, redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let Ok(meta) = transaction.open_table(META) else { return Ok(None) };
-        let value = meta.get(b"format".as_slice())?;
-        Ok(value.and_then(|value| match unseal::<String>(b"format", value.value()) {
-            Checked::Sound(text) => text.parse().ok(),
-            Checked::Damaged => None,
-        }))
+    fn database(&self) -> Result<&Database, redb::Error> {
+        self.database.as_ref().ok_or(redb::Error::DatabaseClosed)
     }
 
     fn unreadable(&self, why: &str) -> StoreError {
-        StoreError::Unreadable(self.path.clone(), why.to_owned())
+        unreadable(&self.path, why)
     }
+}
+
+fn unreadable(path: &Path, why: &str) -> StoreError {
+    StoreError::Unreadable(path.to_owned(), why.to_owned())
+}
+
+impl Drop for Store {
+    /// An orderly end leaves everything in the tables. If that fails, the next start does it.
+    fn drop(&mut self) {
+        if !self.has_failed
+            && let Err(error) = self.guard(Self::settle)
+        {
+            error!(%error, "the ledger's log is left to the next start");
+        }
+        // It writes once more when it is closed, and may meet damage there.
+        let database = self.database.take();
+        _ = guarded(&self.path, || drop(database));
+    }
+}
+
+/// It must have the format that is read here. A file of the first one gets its log.
+fn check_format(database: &Database, path: &Path) -> Result<(), StoreError> {
+    let found = guarded(path, || text(database, b"format"))?;
+    let found = found.map_err(|error| unreadable(path, &error.to_string()))?;
+    match found.map(|text| text.parse()) {
+        Some(Ok(FORMAT)) => Ok(()),
+        Some(Ok(FIRST_FORMAT)) => {
+            let folder = path.parent().unwrap_or(path);
+            Wal::create(folder).map_err(|error| StoreError::Io(folder.join(wal::FILE), error))?;
+            let raised = guarded(path, || -> Result<(), redb::Error> {
+                let transaction = database.begin_write()?;
+                put(&transaction, &first_rows()?)?;
+                Ok(transaction.commit()?)
+            })?;
+            raised.map_err(|error| StoreError::Write(error.to_string()))
+        }
+        Some(Ok(found)) => Err(StoreError::Format { path: path.to_owned(), found }),
+        Some(Err(_)) | None => Err(unreadable(path, "it is no ledger of ours")),
+    }
+}
+
+/// The log that belongs to the tables, and what stands in it and not in them.
+fn log(database: &Database, path: &Path) -> Result<(Wal, Pending), StoreError> {
+    let text = guarded(path, || text(database, LOG))?.map_err(|error| unreadable(path, &error.to_string()))?;
+    let name = text.and_then(|text| Name::parse(&text));
+    let name = name.ok_or_else(|| unreadable(path, "it has lost the name of its log"))?;
+    let path = path.with_file_name(wal::FILE);
+    let (file, bytes) = Wal::open(path.parent().unwrap_or(&path)).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => unreadable(&path, "it is missing"),
+        _ => StoreError::Io(path.clone(), error),
+    })?;
+    let rows = wal::read(&bytes, name.generation);
+    let rows = rows.map_err(|wal::Damaged| unreadable(&path, "it is damaged before its end"))?;
+    let pending = rows.into_iter().map(|row| ((row.kind, row.key), row.value)).collect();
+    Ok((Wal::begin(file, name), pending))
+}
+
+/// A text about the file itself, if it is there and sound.
+fn text(database: &Database, name: &[u8]) -> Result<Option<String>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let Ok(meta) = transaction.open_table(META) else { return Ok(None) };
+    let value = meta.get(name)?;
+    Ok(value.and_then(|value| match unseal(name, value.value()) {
+        Checked::Sound(text) => Some(text),
+        Checked::Damaged => None,
+    }))
+}
+
+/// What the tables say of themselves.
+fn first_rows() -> io::Result<[Row; 2]> {
+    Ok([Row::text(b"format", &FORMAT.to_string()), Row::text(LOG, &Name::default().next()?.to_text())])
 }
 
 /// Takes the folder for this process alone; `None` if another one has it.
@@ -340,6 +303,7 @@ fn begin(folder: &Path, path: &Path) -> Result<(), StoreError> {
         Ok(()) | Err(_) => {}
     }
     drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(broken)?);
+    Wal::create(folder).map_err(broken)?;
     let database = database(&new)?;
     let begun = guarded(&new, || write_first(&database))?;
     begun.map_err(|error| StoreError::Unreadable(new.clone(), error.to_string()))?;
@@ -355,9 +319,8 @@ fn write_first(database: &Database) -> Result<(), redb::Error> {
     for table in [ENTRIES, JOBS, KEYS] {
         transaction.open_table(table)?;
     }
-    put_text(&transaction, b"format", &FORMAT.to_string())?;
     let key = new_key().map_err(|error| redb::Error::Io(io::Error::other(error)))?;
-    put_text(&transaction, b"fingerprint key", &key)?;
+    put(&transaction, first_rows()?.iter().chain(&[Row::text(b"fingerprint key", &key)]))?;
     transaction.commit()?;
     Ok(())
 }
@@ -376,89 +339,38 @@ fn database(path: &Path) -> Result<Database, StoreError> {
     }
 }
 
-/// What attempts cost, by attempt, and what was spent, by account.
-type Bill = (Vec<(AttemptId, TabForm)>, Vec<(AccountKey, AccountForm)>);
-
-fn read_bill(transaction: &ReadTransaction, damaged: &mut usize) -> Result<Bill, redb::Error> {
-    let (mut tabs, mut accounts) = (Vec::new(), Vec::new());
-    for (key, value) in optional(transaction, TABS)? {
-        match (<[u8; 16]>::try_from(key.as_slice()), unseal(&key, &value)) {
-            (Ok(attempt), Checked::Sound(form)) => tabs.push((AttemptId::from_bytes(attempt), form)),
-            _ => {
-                *damaged += 1;
-                error!("a tab of the ledger is damaged and is skipped");
-            }
-        }
-    }
-    for (key, value) in optional(transaction, ACCOUNTS)? {
-        match (form::parse_account_key(&key), unseal(&key, &value)) {
-            (Some(account), Checked::Sound(form)) => accounts.push((account, form)),
-            _ => {
-                *damaged += 1;
-                error!("an account of the ledger is damaged and is skipped: what was spent in it is not known");
-            }
-        }
-    }
-    Ok((tabs, accounts))
-}
-
 /// The attempt of an entry whose own is lost: none has this id.
 pub const fn nobody() -> AttemptId {
     AttemptId::from_bytes([0; 16])
 }
 
-/// All entries, under the names that they were written under. An entry that is missing would free its prompt, so the
-/// store must give as many as it says it has, and each once.
-fn entries(transaction: &ReadTransaction) -> Result<Vec<(Fingerprint, Checked<EntryForm>)>, redb::Error> {
-    let table = transaction.open_table(ENTRIES)?;
-    let mut entries = Vec::new();
-    let mut names = HashSet::new();
-    for row in table.iter()? {
-        let (key, value) = row?;
-        let key = key.value().try_into().map_err(|_| corrupted("an entry has lost its fingerprint"))?;
-        let (name, form) = unseal_named(&key, value.value());
-        if !names.insert(name) {
-            return Err(corrupted("an entry stands there twice"));
+/// Rows into their tables.
+fn put<'a>(transaction: &WriteTransaction, rows: impl IntoIterator<Item = &'a Row> + Clone) -> Result<(), redb::Error> {
+    for kind in KINDS {
+        let mut own = rows.clone().into_iter().filter(|row| row.kind == kind).peekable();
+        if own.peek().is_none() {
+            continue;
         }
-        entries.push((Fingerprint::from_bytes(name), form));
-    }
-    if table.len()? != entries.len() as u64 {
-        return Err(corrupted("entries are missing"));
-    }
-    Ok(entries)
-}
-
-fn corrupted(why: &str) -> redb::Error {
-    redb::Error::Corrupted(why.to_owned())
-}
-
-/// A key and its value.
-type Row = (Vec<u8>, Vec<u8>);
-
-/// The rows of a table that files of the first version do not have.
-fn optional(transaction: &ReadTransaction, table: Table) -> Result<Vec<Row>, redb::Error> {
-    let table = match transaction.open_table(table) {
-        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        table => table?,
-    };
-    let rows = table.iter()?.map(|row| row.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())));
-    rows.collect::<Result<_, _>>().map_err(redb::Error::from)
-}
-
-fn put(
-    table: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
-    key: &[u8],
-    value: Option<Vec<u8>>,
-) -> Result<(), redb::Error> {
-    match value {
-        Some(value) => drop(table.insert(key, value.as_slice())?),
-        None => drop(table.remove(key)?),
+        let mut table = transaction.open_table(table(kind))?;
+        for row in own {
+            match &row.value {
+                Some(value) => drop(table.insert(row.key.as_slice(), value.as_slice())?),
+                None => drop(table.remove(row.key.as_slice())?),
+            }
+        }
     }
     Ok(())
 }
 
-fn put_text(transaction: &WriteTransaction, name: &[u8], text: &str) -> Result<(), redb::Error> {
-    put(&mut transaction.open_table(META)?, name, seal(name, &text))
+const fn table(kind: Kind) -> Table {
+    match kind {
+        Kind::Entries => ENTRIES,
+        Kind::Jobs => JOBS,
+        Kind::Keys => KEYS,
+        Kind::Tabs => TABS,
+        Kind::Accounts => ACCOUNTS,
+        Kind::Meta => META,
+    }
 }
 
 /// 64 random hex digits.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::batch::Batch;
 use super::form::{EntryForm, JobForm};
-use super::store::Batch;
 use super::*;
 use crate::jobs::entry::{Asker, AttemptId, Created, Look};
 use crate::jobs::records::{Job, Life, Record};
@@ -28,7 +28,10 @@ struct Folder(std::path::PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("reelgate-{name}-{}", std::process::id()));
+        // In memory where there is such a place: these files are opened hundreds of times, and survive nothing.
+        let memory = std::path::PathBuf::from("/dev/shm");
+        let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        let path = place.join(format!("reelgate-{name}-{}", std::process::id()));
         _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
         Self(path)
@@ -37,12 +40,28 @@ impl Folder {
     fn file(&self) -> std::path::PathBuf {
         self.0.join("ledger.redb")
     }
+
+    fn log(&self) -> std::path::PathBuf {
+        self.0.join("ledger.wal")
+    }
+
+    /// Both files as they lie there.
+    fn files(&self) -> Files {
+        Files { tables: fs::read(self.file()).unwrap(), log: fs::read(self.log()).unwrap() }
+    }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
         _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// What a ledger's folder holds.
+#[derive(Clone)]
+struct Files {
+    tables: Vec<u8>,
+    log: Vec<u8>,
 }
 
 fn fingerprint(number: u8) -> Fingerprint {
@@ -60,9 +79,10 @@ fn entry(number: u8, is_accepted: bool, now: Time) -> (Entry, Record) {
     (Entry { state, ..Entry::claimed(attempt, "open".into()) }, record)
 }
 
-/// A file of paid prompts, written as the journal writes them: `sending` in one batch, `accepted` in a later one.
-fn paid(folder: &Folder) -> Vec<u8> {
-    let store = Store::open(&folder.0).unwrap();
+/// Paid prompts, written as the journal writes them: `sending` in one batch, `accepted` in a later one. `quiet` says
+/// after how many of them there was time to put the log into the tables.
+fn paid(folder: &Folder, quiet: u8) -> Files {
+    let mut store = Store::open(&folder.0).unwrap();
     let now = Clock::system().now();
     for numbers in (0..PAID).collect::<Vec<_>>().chunks(8) {
         for is_accepted in [false, true] {
@@ -76,16 +96,20 @@ fn paid(folder: &Folder) -> Vec<u8> {
             }
             store.write(&batch).unwrap();
         }
+        if numbers.contains(&quiet) {
+            store.write(&Batch { heartbeat: now, ..Batch::default() }).unwrap();
+        }
     }
-    // As it lies there while the process runs, and so after a kill.
-    let killed = fs::read(folder.file()).unwrap();
+    // As they lie there while the process runs, and so after a kill.
+    let killed = folder.files();
     drop(store);
     killed
 }
 
-/// The paid prompts that a start on this file would buy again; none if it does not start.
-fn freed(folder: &Folder, file: &[u8]) -> Result<Vec<u8>, StoreError> {
-    fs::write(folder.file(), file).unwrap();
+/// The paid prompts that a start on these files would buy again; none if it does not start.
+fn freed(folder: &Folder, files: &Files) -> Result<Vec<u8>, StoreError> {
+    fs::write(folder.file(), &files.tables).unwrap();
+    fs::write(folder.log(), &files.log).unwrap();
     let opened = open(&folder.0, &WINDOWS, Clock::system())?;
     Ok((0..PAID).filter(|number| opened.book.entry(&fingerprint(*number)).is_none()).collect())
 }
@@ -93,24 +117,31 @@ fn freed(folder: &Folder, file: &[u8]) -> Result<Vec<u8>, StoreError> {
 #[test]
 fn f43_no_flipped_bit_frees_a_paid_prompt() {
     let folder = Folder::new("flips");
-    let killed = paid(&folder);
-    let ended = fs::read(folder.file()).unwrap();
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     let (mut unreadable, mut read) = (0, 0);
-    for file in [&killed, &ended] {
-        assert!(freed(&folder, file).unwrap().is_empty());
-        let written: Vec<_> = (0..file.len()).filter(|place| file[*place] != 0).collect();
-        for _ in 0..flips() {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let place = written[(seed >> 20) as usize % written.len()];
-            let mut damaged = file.clone();
-            damaged[place] ^= 1 << (seed >> 61);
-            match freed(&folder, &damaged) {
-                Ok(freed) => {
-                    assert!(freed.is_empty(), "bit {} of byte {place} frees {freed:?}", seed >> 61);
-                    read += 1;
+    // With all of it in the log, and with some of it in the tables.
+    for quiet in [PAID, 20] {
+        _ = fs::remove_file(folder.file());
+        let killed = paid(&folder, quiet);
+        let ended = folder.files();
+        for (files, in_log) in [(&killed, false), (&killed, true), (&ended, false)] {
+            assert!(freed(&folder, files).unwrap().is_empty());
+            let whole = if in_log { &files.log } else { &files.tables };
+            let written: Vec<_> = (0..whole.len()).filter(|place| whole[*place] != 0).collect();
+            for _ in 0..flips() {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let place = written[(seed >> 20) as usize % written.len()];
+                let mut damaged = files.clone();
+                let bytes = if in_log { &mut damaged.log } else { &mut damaged.tables };
+                bytes[place] ^= 1 << (seed >> 61);
+                match freed(&folder, &damaged) {
+                    Ok(freed) => {
+                        let bit = seed >> 61;
+                        assert!(freed.is_empty(), "bit {bit} of byte {place} (log: {in_log}) frees {freed:?}");
+                        read += 1;
+                    }
+                    Err(_) => unreadable += 1,
                 }
-                Err(_) => unreadable += 1,
             }
         }
     }
@@ -119,14 +150,15 @@ fn f43_no_flipped_bit_frees_a_paid_prompt() {
 
 /// Flips of each file; by hand there may be more.
 fn flips() -> usize {
-    std::env::var("REELGATE_TEST_FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(150)
+    std::env::var("REELGATE_TEST_FLIPS").ok().and_then(|text| text.parse().ok()).unwrap_or(50)
 }
 
 #[test]
 fn f43_a_fingerprint_that_was_damaged_in_its_row_is_known_from_its_value() {
     let folder = Folder::new("names");
-    paid(&folder);
-    let mut file = fs::read(folder.file()).unwrap();
+    paid(&folder, PAID);
+    let mut files = folder.files();
+    let file = &mut files.tables;
     let name = fingerprint(3);
     let json = format!("{{\"attempt\":\"{}\"", "03".repeat(16));
     for place in memchr::memmem::find_iter(&file.clone(), name.as_bytes()) {
@@ -135,15 +167,15 @@ fn f43_a_fingerprint_that_was_damaged_in_its_row_is_known_from_its_value() {
             file[place + 5] ^= 4;
         }
     }
-    assert!(freed(&folder, &file).unwrap().is_empty());
+    assert!(freed(&folder, &files).unwrap().is_empty());
 }
 
 #[test]
 fn f43_an_empty_file_and_one_that_was_cut_are_no_new_ledgers() {
     let folder = Folder::new("cut");
-    let whole = paid(&folder);
+    let Files { tables: whole, log } = paid(&folder, 20);
     for length in [0, 1, 320, 4096, whole.len() / 2, whole.len() - 1] {
-        match freed(&folder, &whole[..length]) {
+        match freed(&folder, &Files { tables: whole[..length].to_vec(), log: log.clone() }) {
             Ok(freed) => assert!(freed.is_empty(), "cut to {length} it frees {freed:?}"),
             Err(error) => assert!(error.to_string().contains("ledger.redb"), "{error}"),
         }
@@ -162,6 +194,101 @@ fn a_start_that_was_cut_off_while_it_made_the_file_is_made_good() {
         assert!(folder.file().exists() && !folder.0.join("ledger.redb.new").exists());
         fs::remove_file(folder.file()).unwrap();
     }
+}
+
+#[test]
+fn f43_a_log_that_was_cut_loses_its_last_record_and_nothing_without_a_word() {
+    let folder = Folder::new("cut-log");
+    let Files { tables, log } = paid(&folder, 20);
+    let end = log.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    // What came after the quiet moment stands in the second half.
+    for length in [0, 1000].into_iter().chain((4 << 20..=end).step_by(997)).chain([end]) {
+        let cut = Files { tables: tables.clone(), log: log[..length].to_vec() };
+        // What was told to be on the disk and is not cannot be known from what is left, but what is left counts.
+        let freed = freed(&folder, &cut).unwrap();
+        assert!(length < end || freed.is_empty(), "cut to {length} it frees {freed:?}");
+        // Those were in the tables by then.
+        assert!(freed.iter().all(|number| *number >= 24), "cut to {length} it frees {freed:?}");
+    }
+    fs::write(folder.file(), &tables).unwrap();
+    fs::remove_file(folder.log()).unwrap();
+    let Err(StoreError::Unreadable(path, _)) = open(&folder.0, &WINDOWS, Clock::system()) else {
+        panic!("it began without its log");
+    };
+    assert_eq!(path, folder.log());
+}
+
+/// The store falls back to its commit before, as it does after a crash when its last one shows damage. The log of that
+/// commit, and the one after it, still tell everything.
+#[test]
+fn f43_tables_that_have_fallen_back_lose_nothing() {
+    let folder = Folder::new("fallback");
+    let mut store = Store::open(&folder.0).unwrap();
+    let now = Clock::system().now();
+    let write = |store: &mut Store, number: u8| {
+        let form = EntryForm::of(&entry(number, true, now).0);
+        store.write(&Batch { entries: vec![(fingerprint(number), form)], heartbeat: now, ..Batch::default() }).unwrap();
+    };
+    write(&mut store, 0);
+    let before = fs::read(folder.file()).unwrap();
+    write(&mut store, 1);
+    // Now it goes into the tables, and the log begins anew.
+    store.write(&Batch { heartbeat: now, ..Batch::default() }).unwrap();
+    write(&mut store, 2);
+    let log = fs::read(folder.log()).unwrap();
+    drop(store);
+    let freed = freed(&folder, &Files { tables: before, log }).unwrap();
+    assert!((0..3).all(|number| !freed.contains(&number)), "{freed:?}");
+}
+
+#[test]
+fn a_log_that_grows_long_goes_into_the_tables_and_stays_short() {
+    let folder = Folder::new("long");
+    let now = Clock::system().now();
+    let mut store = Store::open(&folder.0).unwrap();
+    for _ in 0..12 {
+        let entries = (0..PAID).map(|number| {
+            let (mut entry, _) = entry(number, true, now);
+            entry.request_id = "x".repeat(20_000).into();
+            (fingerprint(number), EntryForm::of(&entry))
+        });
+        store.write(&Batch { entries: entries.collect(), heartbeat: now, ..Batch::default() }).unwrap();
+    }
+    // A batch that fits into no log.
+    let (mut huge, _) = entry(7, false, now);
+    huge.request_id = "y".repeat(5 << 20).into();
+    let form = EntryForm::of(&huge);
+    store.write(&Batch { entries: vec![(fingerprint(7), form)], heartbeat: now, ..Batch::default() }).unwrap();
+    let killed = folder.files();
+    drop(store);
+    assert!(killed.log.len() <= 8 << 20, "{}", killed.log.len());
+    assert!(freed(&folder, &killed).unwrap().is_empty());
+    let opened = open(&folder.0, &WINDOWS, Clock::system()).unwrap();
+    assert_eq!(opened.book.entry(&fingerprint(7)).unwrap().request_id.len(), 5 << 20);
+}
+
+/// A file of the first format is read, and from then on is one of this.
+#[test]
+fn a_file_of_the_first_format_gets_its_log() {
+    let folder = Folder::new("first");
+    paid(&folder, PAID);
+    let table = redb::TableDefinition::<&[u8], &[u8]>::new("meta");
+    {
+        let database = redb::Database::open(folder.file()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut meta = transaction.open_table(table).unwrap();
+        meta.insert(b"format".as_slice(), form::seal(b"format", &"1").unwrap().as_slice()).unwrap();
+        meta.remove(b"log".as_slice()).unwrap();
+        drop(meta);
+        transaction.commit().unwrap();
+    }
+    fs::remove_file(folder.log()).unwrap();
+    let first = fs::read(folder.file()).unwrap();
+    for _ in 0..2 {
+        let opened = open(&folder.0, &WINDOWS, Clock::system()).unwrap();
+        assert!((0..PAID).all(|number| opened.book.entry(&fingerprint(number)).is_some()));
+    }
+    assert!(fs::read(folder.file()).unwrap() != first && folder.log().exists());
 }
 
 /// What an identical submission gets at that time, on a machine whose wall clock shows that.
@@ -197,7 +324,7 @@ fn m10_f61_a_wall_clock_that_was_set_back_or_forward_makes_nothing_live_longer()
         (State::Done(job.clone(), tomorrow), Time::default(), now, WINDOWS.delivery + minute, false),
         (State::Accepted(Created { at: tomorrow, ..job }), Time::default(), now, WINDOWS.delivery + minute, false),
     ] {
-        let store = Store::open(&folder.0).unwrap();
+        let mut store = Store::open(&folder.0).unwrap();
         let told = format!("{state:?}, {heartbeat:?}, {wall:?}, {later:?}");
         let form = EntryForm::of(&Entry { state, ..entry.clone() });
         store.write(&Batch { entries: vec![(fingerprint(1), form)], heartbeat, ..Batch::default() }).unwrap();
