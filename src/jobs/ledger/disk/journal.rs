@@ -178,11 +178,12 @@ impl Drop for Writer {
 impl Writer {
     fn run(mut self, woken: &Receiver<()>) {
         loop {
-            let ended = match woken.recv_timeout(HEARTBEAT) {
-                Ok(()) | Err(RecvTimeoutError::Timeout) => false,
-                Err(RecvTimeoutError::Disconnected) => true,
-            };
-            self.write_all();
+            let woken_by = woken.recv_timeout(HEARTBEAT);
+            let ended = woken_by == Err(RecvTimeoutError::Disconnected);
+            // What it is woken for may have gone with the batch before.
+            if woken_by.is_err() || self.book().is_dirty() {
+                self.write_all();
+            }
             while !self.is_open && !ended {
                 if let Err(RecvTimeoutError::Disconnected) = woken.recv_timeout(BETWEEN_TRIES) {
                     break;

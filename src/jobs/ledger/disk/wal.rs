@@ -6,16 +6,20 @@
 //! A record that was acknowledged is whole on the disk, and only then comes the next one. So a log that is not whole
 //! before its end is damaged, and is not read past that as if nothing were there. At its end a record that is not whole
 //! was torn by a crash before it was acknowledged, or damaged since: what of it can be read counts, since each value
-//! shows by its own seal whether it is sound, and a prompt is rather held than bought again (`HARDENING.md` F-43).
+//! shows by its own seal whether it is sound, and a prompt is rather held than bought again (`HARDENING.md` F-43). What a
+//! torn record was to overwrite still stands where it has holes; so each row begins with the log's mark, in one sector
+//! with its lengths, and what does not is not read.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use tracing::error;
 
 use super::batch::{KINDS, Kind, Row};
+use super::form::{Checked, unseal};
 
 /// The file in the ledger's folder.
 pub(super) const FILE: &str = "ledger.wal";
@@ -23,11 +27,16 @@ pub(super) const FILE: &str = "ledger.wal";
 const ENOUGH: usize = 2 << 20;
 /// Half of the file: the longest log. A batch that does not fit goes into the tables.
 const HALF: usize = 4 << 20;
-/// Records begin at multiples of this, so that they are found again behind a damaged one.
-const STEP: usize = 8;
-const CHECKSUM: usize = 16;
+/// Records and rows begin at multiples of this, so that they are found again behind what is damaged, and so that no head
+/// of a row lies in two sectors.
+const STEP: usize = 16;
+const CHECKSUM: usize = 24;
 /// A record's header: generation, parent, number, length of its rows, checksum.
 const HEADER: usize = 16 + 16 + 4 + 4 + CHECKSUM;
+/// A row's head: the log's mark, the kind and its inverse, and the lengths of key and value.
+const ROW_HEAD: usize = STEP;
+/// The bits by which bytes may differ from what they would be if only a few of them were flipped.
+const FEW: u32 = 8;
 /// The length of a value that is deleted.
 const DELETED: u32 = u32::MAX;
 
@@ -120,10 +129,9 @@ impl Wal {
         self.record.clear();
         self.record.resize(HEADER, 0);
         for row in rows {
-            put(&mut self.record, row)?;
+            put(&mut self.record, mark(&self.name.generation), row)?;
         }
         let end = self.record.len();
-        self.record.resize(end.next_multiple_of(STEP), 0);
         if self.length + self.record.len() > HALF {
             return Ok(false);
         }
@@ -140,20 +148,32 @@ impl Wal {
     }
 }
 
-fn put(record: &mut Vec<u8>, row: &Row) -> io::Result<()> {
+/// What the rows of a log begin with.
+const fn mark(generation: &Generation) -> u64 {
+    u128::from_le_bytes(*generation) as u64
+}
+
+fn put(record: &mut Vec<u8>, mark: u64, row: &Row) -> io::Result<()> {
     let kind = KINDS.iter().position(|kind| *kind == row.kind).and_then(|place| u8::try_from(place).ok());
-    record.push(kind.unwrap_or(u8::MAX));
-    record.extend_from_slice(&length(row.key.len())?.to_le_bytes());
+    let kind = kind.unwrap_or(u8::MAX);
+    let key = u16::try_from(row.key.len()).map_err(|_| too_long())?;
     let value = row.value.as_deref();
+    record.extend_from_slice(&mark.to_le_bytes());
+    record.extend_from_slice(&[kind, !kind]);
+    record.extend_from_slice(&key.to_le_bytes());
     record.extend_from_slice(&value.map_or(Ok(DELETED), |value| length(value.len()))?.to_le_bytes());
     record.extend_from_slice(&row.key);
     record.extend_from_slice(value.unwrap_or_default());
+    record.resize(record.len().next_multiple_of(STEP), 0);
     Ok(())
 }
 
 fn length(bytes: usize) -> io::Result<u32> {
-    let length = u32::try_from(bytes).ok().filter(|length| *length != DELETED);
-    length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a row is too long"))
+    u32::try_from(bytes).ok().filter(|length| *length != DELETED).ok_or_else(too_long)
+}
+
+fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "a row is too long")
 }
 
 /// The log has lost something that may have been acknowledged, and not even whose it was can be told.
@@ -164,20 +184,18 @@ pub(super) struct Damaged;
 /// forgotten that they know it.
 pub(super) fn read(bytes: &[u8], generation: Generation) -> Result<Vec<Row>, Damaged> {
     let (first, second) = bytes.split_at_checked(HALF).unwrap_or((bytes, &[]));
-    let begins = |is_it: &dyn Fn(&Header) -> bool| {
-        let is_first = |half: &&[u8]| Record::at(half, 0).is_some_and(|record| is_it(&record.header));
-        [first, second].into_iter().find(is_first)
-    };
+    let halves = || [first, second].into_iter();
     let mut all = Vec::new();
-    match begins(&|header| header.generation == generation) {
+    match halves().find(|half| begins_near(half, &generation)) {
         Some(half) => read_half(half, generation, &mut all)?,
-        None if [first, second].into_iter().any(|half| holds(half, 0, generation)) => return Err(Damaged),
+        None if halves().any(|half| holds(half, 0, generation)) => return Err(Damaged),
         None => {}
     }
     let is_next = |header: &Header| header.parent == generation && header.generation != generation;
-    if let Some(half) = begins(&is_next)
-        && let Some(next) = Record::at(half, 0)
-    {
+    let next = halves().find_map(|half| Some((half, Record::at(half, 0).filter(|record| is_next(&record.header))?)));
+    if let Some((half, next)) = next {
+        // Who wrote it had the tables' word for its name, so two things are damaged if it is not whole.
+        next.is_whole().then_some(()).ok_or(Damaged)?;
         read_half(half, next.header.generation, &mut all)?;
     }
     Ok(all)
@@ -187,26 +205,76 @@ fn read_half(half: &[u8], generation: Generation, all: &mut Vec<Row>) -> Result<
     let (mut at, mut number) = (0, 0);
     while let Some(record) = Record::at(half, at)
         && (record.header.generation, record.header.number) == (generation, number)
+        && record.is_whole()
     {
-        record.take_rows(all);
-        if !record.is_whole() {
-            error!(
-                record = number,
-                "the last record of the ledger's log is torn or damaged: it counts as far as it goes"
-            );
-            break;
-        }
+        take_rows(record.rows, mark(&generation), all, |_| true)?;
         at = record.end;
         number += 1;
     }
+    let rest = half.get(at..).unwrap_or_default();
+    if begins_near(rest, &generation) {
+        error!(record = number, "the last record of the ledger's log is torn or damaged: it counts as far as it goes");
+        take_rows(rest.get(HEADER..).unwrap_or_default(), mark(&generation), all, is_believed)?;
+    }
     // Nothing may follow: it was written after what cannot be read here, which was therefore acknowledged.
     if holds(half, at, generation) { Err(Damaged) } else { Ok(()) }
+}
+
+/// Whether these bytes begin with a generation, but for a few bits.
+fn begins_near(bytes: &[u8], generation: &Generation) -> bool {
+    let is_near =
+        |first: &Generation| (u128::from_le_bytes(*first) ^ u128::from_le_bytes(*generation)).count_ones() <= FEW;
+    bytes.first_chunk().is_some_and(is_near)
+}
+
+/// Whether a row counts whose record is not whole: a deletion may free what was paid, and what is not sound would hide
+/// what is known from before; but an entry that is not sound holds its prompt.
+fn is_believed(row: &Row) -> bool {
+    match (&row.value, row.kind) {
+        (None, _) | (_, Kind::Meta) => false,
+        (Some(_), Kind::Entries) => true,
+        (Some(value), _) => matches!(unseal::<IgnoredAny>(&row.key, value), Checked::Sound(_)),
+    }
 }
 
 /// Whether a whole record of a log stands there, or anywhere behind.
 fn holds(half: &[u8], from: usize, generation: Generation) -> bool {
     let mut places = memchr::memmem::find_iter(half.get(from..).unwrap_or_default(), &generation);
     places.any(|place| Record::at(half, from + place).is_some_and(|record| record.is_whole()))
+}
+
+/// The rows among these bytes that count. Each ends where the next mark stands, whatever its lengths say; between rows may
+/// be anything.
+fn take_rows(bytes: &[u8], mark: u64, all: &mut Vec<Row>, counts: fn(&Row) -> bool) -> Result<(), Damaged> {
+    let (places, _) = bytes.as_chunks::<ROW_HEAD>();
+    let heads = places.iter().enumerate().filter_map(|(place, head)| {
+        let (first, lengths) = head.split_first_chunk()?;
+        let is_marked = (u64::from_le_bytes(*first) ^ mark).count_ones() <= FEW;
+        is_marked.then_some((place * ROW_HEAD, lengths))
+    });
+    let mut heads = heads.peekable();
+    while let Some((place, lengths)) = heads.next() {
+        let end = heads.peek().map_or(bytes.len(), |(next, _)| *next);
+        let row = row(lengths, bytes.get(place + ROW_HEAD..end).unwrap_or_default())?;
+        all.extend(row.filter(counts));
+    }
+    Ok(())
+}
+
+/// The row that these lengths describe; `None` if it was cut off with the file. Its head lies in one sector with its mark,
+/// so what no row can be is damage.
+fn row(lengths: &[u8], bytes: &[u8]) -> Result<Option<Row>, Damaged> {
+    let [place, inverse, a, b, length @ ..] = lengths else { return Err(Damaged) };
+    let kind = *KINDS.get(usize::from(*place)).filter(|_| *place == !*inverse).ok_or(Damaged)?;
+    let key = usize::from(u16::from_le_bytes([*a, *b]));
+    if kind == Kind::Entries && key != size_of::<[u8; 32]>() {
+        return Err(Damaged);
+    }
+    let Some((key, rest)) = bytes.split_at_checked(key) else { return Ok(None) };
+    let length = length.first_chunk().map_or(DELETED, |length| u32::from_le_bytes(*length));
+    // A value that says that it is longer than all that there is cannot be had: its key still counts.
+    let value = || usize::try_from(length).ok().and_then(|length| rest.get(..length)).unwrap_or_default();
+    Ok(Some(Row::new(kind, key, (length != DELETED).then(|| value().to_vec()))))
 }
 
 /// All rows that can be found, of whatever log.
@@ -219,7 +287,9 @@ pub(super) fn carve(bytes: &[u8]) -> Vec<Row> {
         let record = record
             .filter(|record| record.is_whole() || Record::at(bytes, record.end).is_some_and(|next| next.is_whole()));
         at = record.map_or(at + STEP, |record| {
-            record.take_rows(&mut all);
+            let counts = if record.is_whole() { |_: &Row| true } else { is_believed };
+            // What comes before the damage is found all the same.
+            _ = take_rows(record.rows, mark(&record.header.generation), &mut all, counts);
             record.end
         });
     }
@@ -274,32 +344,7 @@ impl<'a> Record<'a> {
     fn is_whole(&self) -> bool {
         self.header.bytes(self.rows) == *self.head
     }
-
-    /// Its rows. Of a record that is not whole a deletion is not believed, since it may free what was paid; and a value
-    /// shows by its own seal what it is worth.
-    fn take_rows(&self, all: &mut Vec<Row>) {
-        let (is_whole, mut rest) = (self.is_whole(), self.rows);
-        while let Some((row, after)) = row(rest) {
-            if is_whole || row.value.is_some() && row.kind != Kind::Meta {
-                all.push(row);
-            }
-            rest = after;
-        }
-    }
 }
 
-/// The first row of some, and the others.
-fn row(bytes: &[u8]) -> Option<(Row, &[u8])> {
-    let (kind, rest) = bytes.split_first()?;
-    let kind = *KINDS.get(usize::from(*kind))?;
-    let (key, rest) = rest.split_first_chunk::<4>()?;
-    let (value, rest) = rest.split_first_chunk::<4>()?;
-    let (key, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*key)).ok()?)?;
-    match u32::from_le_bytes(*value) {
-        DELETED => Some((Row::new(kind, key, None), rest)),
-        length => {
-            let (value, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-            Some((Row::new(kind, key, Some(value.to_vec())), rest))
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

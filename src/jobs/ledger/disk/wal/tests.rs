@@ -1,0 +1,120 @@
+use super::super::form::{seal_named, unseal_named};
+use super::*;
+
+const SECTOR: usize = 512;
+
+/// Entries as they stand in the log; those of another `time` have the same length.
+fn rows(numbers: std::ops::Range<u8>, time: char) -> Vec<Row> {
+    let value = |key: &[u8; 32]| seal_named(key, &time.to_string().repeat(150 + usize::from(key[0]) % 7));
+    let keys = numbers.map(|number| *blake3::hash(&[number]).as_bytes());
+    keys.map(|key| Row::new(Kind::Entries, &key, value(&key))).collect()
+}
+
+/// A log that has come back to its first half twice, and the place of its last record, with what lay there before.
+struct Torn {
+    name: Name,
+    bytes: Vec<u8>,
+    before: Vec<u8>,
+    last: std::ops::Range<usize>,
+}
+
+fn log(folder: &Path) -> Torn {
+    std::fs::create_dir_all(folder).unwrap();
+    Wal::create(folder).unwrap();
+    let read = || std::fs::read(folder.join(FILE)).unwrap();
+    let mut wal = Wal::begin(Wal::open(folder).unwrap().0, Name::default().next().unwrap());
+    for time in ['a', 'b', 'c'] {
+        for numbers in [0..10, 10..20] {
+            assert!(wal.append(&rows(numbers, time)).unwrap());
+        }
+        if time < 'c' {
+            wal.renew(wal.name().next().unwrap());
+        }
+    }
+    let half = if wal.name().in_second { HALF } else { 0 };
+    let (before, start) = (read(), half + wal.length);
+    assert!(wal.append(&rows(20..40, 'c')).unwrap());
+    let (bytes, last) = (read(), start..half + wal.length);
+    std::fs::remove_dir_all(folder).unwrap();
+    Torn { name: *wal.name(), bytes, before, last }
+}
+
+/// What `torn` has of the last record; everything before it must be there as it was written.
+fn read_torn(torn: &Torn, bytes: &[u8]) -> Vec<Row> {
+    let mut all = read(bytes, torn.name.generation).expect("a torn record is no damage");
+    let told = [rows(0..10, 'c'), rows(10..20, 'c')].concat();
+    let last = all.split_off(told.len());
+    assert_eq!(all, told);
+    last
+}
+
+#[test]
+fn f43_f41_a_torn_record_is_never_read_with_what_it_was_to_overwrite() {
+    let mut torn = log(&std::env::temp_dir().join(format!("reelgate-torn-{}", std::process::id())));
+    let written = rows(20..40, 'c');
+    assert_eq!(read_torn(&torn, &torn.bytes), written);
+    // An older row just where the new one begins is the worst that can lie there.
+    let old = rows(20..40, 'a');
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    for round in 0..2_000 {
+        let mut bytes = torn.bytes.clone();
+        for sector in torn.last.clone().step_by(SECTOR).map(|place| place / SECTOR * SECTOR) {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            if seed >> 62 == 0 {
+                let range = sector.max(torn.last.start)..(sector + SECTOR).min(torn.last.end);
+                match (round % 2, torn.before.get(range.clone())) {
+                    (0, Some(before)) => bytes[range].copy_from_slice(before),
+                    _ => bytes[range].fill(0),
+                }
+            }
+        }
+        for row in read_torn(&torn, &bytes) {
+            assert!(written.iter().any(|one| one.key == row.key), "a row that was never written there");
+            let key = <[u8; 32]>::try_from(row.key.as_slice()).unwrap();
+            // Sound and new, or damaged, and then its prompt is held.
+            if let (_, Checked::Sound(value)) = unseal_named::<String>(&key, row.value.as_deref().unwrap()) {
+                assert!(value.starts_with('c'), "an old value counts again");
+            }
+        }
+    }
+    // The same of a record that was torn right down to the rows of an older one.
+    let mut file = Vec::new();
+    old.iter().for_each(|row| put(&mut file, mark(&[9; 16]), row).unwrap());
+    torn.bytes.truncate(torn.last.end);
+    let place = torn.last.start + HEADER;
+    torn.bytes[place..place + file.len()].copy_from_slice(&file);
+    assert_eq!(read_torn(&torn, &torn.bytes.clone()), []);
+}
+
+#[test]
+fn f43_a_flipped_bit_in_the_last_record_loses_none_of_its_rows() {
+    let torn = log(&std::env::temp_dir().join(format!("reelgate-flipped-{}", std::process::id())));
+    let written = rows(20..40, 'c');
+    for place in torn.last.start..torn.last.start + 2 * SECTOR {
+        let mut bytes = torn.bytes.clone();
+        bytes[place] ^= 1 << (place % 8);
+        // Where it cannot be told whose row it was, nothing is begun.
+        let Ok(mut all) = read(&bytes, torn.name.generation) else { continue };
+        let last = all.split_off(20);
+        let held = |row: &Row| {
+            last.iter().any(|one| {
+                let key = <[u8; 32]>::try_from(one.key.as_slice()).unwrap();
+                unseal_named::<String>(&key, one.value.as_deref().unwrap()).0[..] == row.key
+            })
+        };
+        assert!(written.iter().all(held), "byte {place} loses a row");
+    }
+}
+
+#[test]
+fn f43_a_record_that_is_not_whole_before_the_end_refuses_the_log() {
+    let torn = log(&std::env::temp_dir().join(format!("reelgate-middle-{}", std::process::id())));
+    let first = HALF;
+    assert!(torn.last.start > first, "the third log is where the first one was");
+    for place in [0, 20, 40, HEADER + 100] {
+        let mut bytes = torn.bytes.clone();
+        bytes[first + place] ^= 1;
+        assert!(read(&bytes, torn.name.generation).is_err(), "byte {place}");
+    }
+    assert!(read(&torn.bytes, [1; 16]).unwrap().is_empty(), "another log's records are not this one's");
+}
