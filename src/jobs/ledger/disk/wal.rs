@@ -150,7 +150,8 @@ impl Wal {
 
 /// What the rows of a log begin with.
 const fn mark(generation: &Generation) -> u64 {
-    u128::from_le_bytes(*generation) as u64
+    let [a, b, c, d, e, f, g, h, ..] = *generation;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn put(record: &mut Vec<u8>, mark: u64, row: &Row) -> io::Result<()> {
