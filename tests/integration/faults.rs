@@ -116,8 +116,17 @@ async fn f05_f07_f10_a_call_that_is_cut_at_any_byte_is_one_call_at_most() {
             assert!(scene.upstream.accepted().len() <= scene.upstream.posts() as usize);
         }
     }
-    let slow = Fault { towards: Towards::Client, at: 5, how: Failure::Trickle };
-    proxy.next(slow);
+    drop(proxy);
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f09_an_answer_that_trickles_is_whole() {
+    let proxy = FaultProxy::begin().await;
+    let url = format!("http://{}", proxy.address);
+    let scene = Scene::with(|config, _| config.upstream.url = url).await;
+    proxy.lead_to(scene.upstream.address());
+    proxy.next(Fault { towards: Towards::Client, at: 5, how: Failure::Trickle });
     let answer = tokio::time::timeout(SOON, scene.submit("slow, and whole")).await.expect("it ends");
     assert_eq!(answer.status, 200, "{}", answer.text());
     drop(proxy);

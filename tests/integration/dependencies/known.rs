@@ -108,4 +108,4 @@ pub(super) const MACROS: [&str; 15] = [
 pub(super) const LINKED: [&str; 3] = ["aws-lc-rs", "aws-lc-sys", "libmimalloc-sys"];
 
 /// How many packages there may be in all, those of the tests included. It is raised by hand, in the commit that says why.
-pub(super) const PACKAGES: usize = 240;
+pub(super) const PACKAGES: usize = 243;
