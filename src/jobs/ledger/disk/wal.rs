@@ -19,7 +19,7 @@ use serde::de::IgnoredAny;
 use tracing::error;
 
 use super::batch::{KINDS, Kind, Row};
-use super::form::{Checked, unseal};
+use super::form::{Checked, unseal, unseal_named};
 
 /// The file in the ledger's folder.
 pub(super) const FILE: &str = "ledger.wal";
@@ -181,12 +181,20 @@ fn too_long() -> io::Error {
 #[derive(Debug)]
 pub(super) struct Damaged;
 
-/// The rows of a log, in the order in which they were written, and those of the log after it, should the tables have
-/// forgotten that they know it.
-pub(super) fn read(bytes: &[u8], generation: Generation) -> Result<Vec<Row>, Damaged> {
+/// What a log says.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Its rows, in the order in which they were written.
+    pub(super) rows: Vec<Row>,
+    /// Entries of a last record that is not whole, whose values are not sound: they count where nothing else stands.
+    pub(super) doubtful: Vec<Row>,
+}
+
+/// What a log says, and then the log after it, should the tables have forgotten that they know it.
+pub(super) fn read(bytes: &[u8], generation: Generation) -> Result<Told, Damaged> {
     let (first, second) = bytes.split_at_checked(HALF).unwrap_or((bytes, &[]));
     let halves = || [first, second].into_iter();
-    let mut all = Vec::new();
+    let mut all = Told::default();
     match halves().find(|half| begins_near(half, &generation)) {
         Some(half) => read_half(half, generation, &mut all)?,
         None if halves().any(|half| holds(half, 0, generation)) => return Err(Damaged),
@@ -202,20 +210,20 @@ pub(super) fn read(bytes: &[u8], generation: Generation) -> Result<Vec<Row>, Dam
     Ok(all)
 }
 
-fn read_half(half: &[u8], generation: Generation, all: &mut Vec<Row>) -> Result<(), Damaged> {
+fn read_half(half: &[u8], generation: Generation, all: &mut Told) -> Result<(), Damaged> {
     let (mut at, mut number) = (0, 0);
     while let Some(record) = Record::at(half, at)
         && (record.header.generation, record.header.number) == (generation, number)
         && record.is_whole()
     {
-        take_rows(record.rows, mark(&generation), all, |_| true)?;
+        all.rows.extend(rows(record.rows, mark(&generation))?);
         at = record.end;
         number += 1;
     }
     let rest = half.get(at..).unwrap_or_default();
     if begins_near(rest, &generation) {
         error!(record = number, "the last record of the ledger's log is torn or damaged: it counts as far as it goes");
-        take_rows(rest.get(HEADER..).unwrap_or_default(), mark(&generation), all, is_believed)?;
+        all.take_what_stands(rows(rest.get(HEADER..).unwrap_or_default(), mark(&generation))?);
     }
     // Nothing may follow: it was written after what cannot be read here, which was therefore acknowledged.
     if holds(half, at, generation) { Err(Damaged) } else { Ok(()) }
@@ -228,13 +236,22 @@ fn begins_near(bytes: &[u8], generation: &Generation) -> bool {
     bytes.first_chunk().is_some_and(is_near)
 }
 
-/// Whether a row counts whose record is not whole: a deletion may free what was paid, and what is not sound would hide
-/// what is known from before; but an entry that is not sound holds its prompt.
-fn is_believed(row: &Row) -> bool {
-    match (&row.value, row.kind) {
-        (None, _) | (_, Kind::Meta) => false,
-        (Some(_), Kind::Entries) => true,
-        (Some(value), _) => matches!(unseal::<IgnoredAny>(&row.key, value), Checked::Sound(_)),
+impl Told {
+    /// What counts of a record that is not whole. A deletion is not believed, since it may free what was paid.
+    fn take_what_stands(&mut self, rows: Vec<Row>) {
+        for row in rows {
+            let (Some(value), Kind::Entries, Ok(key)) = (&row.value, row.kind, row.key.as_slice().try_into()) else {
+                let is_sound = |value: &Vec<u8>| matches!(unseal::<IgnoredAny>(&row.key, value), Checked::Sound(_));
+                if row.value.as_ref().is_some_and(is_sound) {
+                    self.rows.push(row);
+                }
+                continue;
+            };
+            match unseal_named::<IgnoredAny>(&key, value) {
+                (name, Checked::Sound(_)) => self.rows.push(Row { key: name.to_vec(), ..row }),
+                (_, Checked::Damaged) => self.doubtful.push(row),
+            }
+        }
     }
 }
 
@@ -244,9 +261,9 @@ fn holds(half: &[u8], from: usize, generation: Generation) -> bool {
     places.any(|place| Record::at(half, from + place).is_some_and(|record| record.is_whole()))
 }
 
-/// The rows among these bytes that count. Each ends where the next mark stands, whatever its lengths say; between rows may
-/// be anything.
-fn take_rows(bytes: &[u8], mark: u64, all: &mut Vec<Row>, counts: fn(&Row) -> bool) -> Result<(), Damaged> {
+/// The rows among these bytes. Each ends where the next mark stands, whatever its lengths say; between rows may be
+/// anything.
+fn rows(bytes: &[u8], mark: u64) -> Result<Vec<Row>, Damaged> {
     let (places, _) = bytes.as_chunks::<ROW_HEAD>();
     let heads = places.iter().enumerate().filter_map(|(place, head)| {
         let (first, lengths) = head.split_first_chunk()?;
@@ -254,12 +271,12 @@ fn take_rows(bytes: &[u8], mark: u64, all: &mut Vec<Row>, counts: fn(&Row) -> bo
         is_marked.then_some((place * ROW_HEAD, lengths))
     });
     let mut heads = heads.peekable();
+    let mut all = Vec::new();
     while let Some((place, lengths)) = heads.next() {
         let end = heads.peek().map_or(bytes.len(), |(next, _)| *next);
-        let row = row(lengths, bytes.get(place + ROW_HEAD..end).unwrap_or_default())?;
-        all.extend(row.filter(counts));
+        all.extend(row(lengths, bytes.get(place + ROW_HEAD..end).unwrap_or_default())?);
     }
-    Ok(())
+    Ok(all)
 }
 
 /// The row that these lengths describe; `None` if it was cut off with the file. Its head lies in one sector with its mark,
@@ -280,7 +297,7 @@ fn row(lengths: &[u8], bytes: &[u8]) -> Result<Option<Row>, Damaged> {
 
 /// All rows that can be found, of whatever log.
 pub(super) fn carve(bytes: &[u8]) -> Vec<Row> {
-    let mut all = Vec::new();
+    let mut all = Told::default();
     let mut at = 0;
     while at < bytes.len() {
         let record = Record::at(bytes, at);
@@ -288,13 +305,17 @@ pub(super) fn carve(bytes: &[u8]) -> Vec<Row> {
         let record = record
             .filter(|record| record.is_whole() || Record::at(bytes, record.end).is_some_and(|next| next.is_whole()));
         at = record.map_or(at + STEP, |record| {
-            let counts = if record.is_whole() { |_: &Row| true } else { is_believed };
-            // What comes before the damage is found all the same.
-            _ = take_rows(record.rows, mark(&record.header.generation), &mut all, counts);
+            let rows = rows(record.rows, mark(&record.header.generation)).unwrap_or_default();
+            if record.is_whole() {
+                all.rows.extend(rows)
+            } else {
+                all.take_what_stands(rows)
+            }
             record.end
         });
     }
-    all
+    all.rows.extend(all.doubtful);
+    all.rows
 }
 
 /// What stands before the rows of a record.
