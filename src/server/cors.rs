@@ -160,6 +160,22 @@ mod tests {
     }
 
     #[test]
+    fn r73_r74_a_request_with_several_origins_is_a_foreign_pages() {
+        let cors = cors(&[]);
+        let (ours, foreign) = ("https://app.example", "https://evil.example");
+        for several in [[ours, foreign], [foreign, ours], [ours, ours]] {
+            let mut headers = HeaderMap::new();
+            for origin in several {
+                headers.append(ORIGIN, HeaderValue::from_static(origin));
+            }
+            for method in [Method::POST, Method::GET] {
+                let refused = cors.check(&method, &headers, Authority::parse("gateway.example"));
+                assert_eq!(refused, Err(Error::OriginRefused), "{several:?}");
+            }
+        }
+    }
+
+    #[test]
     fn r73_only_exact_origins_may_call() {
         let cors = cors(&[]);
         for good in ["https://app.example", "http://app.example:3000", "https://videos.example"] {

@@ -392,7 +392,7 @@ async fn f08_a_twin_joins_what_is_still_awaited_and_the_late_answer_is_a_hit() {
 }
 
 #[tokio::test]
-async fn m12_an_answer_after_the_last_moment_still_turns_the_hold_into_a_hit() {
+async fn m12_f08_an_answer_after_the_last_moment_still_turns_the_hold_into_a_hit() {
     let scene = impatient().await;
     scene.upstream.next_submission(Fault::Delay(Duration::from_secs(3)));
     assert_eq!(scene.submit("A candle.").await.refusal(), (504, "outcome_unknown".to_owned()));
@@ -405,7 +405,7 @@ async fn m12_an_answer_after_the_last_moment_still_turns_the_hold_into_a_hit() {
 }
 
 #[tokio::test]
-async fn m12_a_late_refusal_frees_the_prompt() {
+async fn m12_f08_a_late_refusal_frees_the_prompt() {
     let scene = impatient().await;
     let refusal = Fault::status(422, Form::xai("invalid-argument"));
     scene.upstream.next_submission(Fault::All(vec![refusal, Fault::Delay(Duration::from_secs(2))]));
@@ -420,10 +420,9 @@ async fn m12_a_late_refusal_frees_the_prompt() {
 #[tokio::test]
 async fn f09_an_answer_byte_by_byte_is_bounded_as_a_whole() {
     let scene = impatient().await;
-    scene.upstream.next_submission(Fault::Trickle { bytes: 1, every: Duration::from_millis(20) });
-    let begun = Instant::now();
+    scene.upstream.next_submission(Fault::Trickle { bytes: 1, every: Duration::from_millis(30) });
     assert_eq!(scene.submit("A candle.").await.refusal(), (504, "outcome_unknown".to_owned()));
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(scene.upstream.counts().answered, 0, "the client was told before the answer's end");
     scene.metric_becomes("entries{state=\"accepted\"}", 1.0).await;
     scene.submit("A candle.").await.request_id();
     assert_eq!(scene.upstream.posts(), 1);

@@ -114,3 +114,28 @@ async fn m27_an_empty_account_alarms_and_slows_nobody() {
     assert_eq!(scene.metric("degraded{reason=\"upstream_credit\"}").await, 0.0);
     scene.end().await;
 }
+
+#[tokio::test]
+async fn t78_no_retry_after_of_the_upstream_holds_anybody_for_longer_than_a_minute() {
+    for (after, is_a_number) in [
+        ("18446744073709551615", true),
+        ("9223372036854775808", true),
+        ("4294967296", true),
+        ("99999999999999999999", false),
+        ("-1", false),
+        ("1e9", false),
+    ] {
+        let scene = Scene::start().await;
+        let headers = vec![("Retry-After".to_owned(), after.to_owned())];
+        scene.upstream.next_submission(Fault::Status { status: 429, form: Form::Comet("busy".to_owned()), headers });
+        let refused = submit_as(&scene, "ada", "one").await;
+        assert_eq!((refused.status, refused.header("retry-after")), (429, after), "it passes as it came");
+        let next = submit_as(&scene, "bob", "two").await;
+        if is_a_number {
+            assert!((1..=60).contains(&paced(&next)), "{after}: {}", next.header("retry-after"));
+        } else {
+            assert_eq!(next.status, 200, "{after}: what cannot be read slows nobody");
+        }
+        scene.end().await;
+    }
+}

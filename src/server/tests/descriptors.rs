@@ -4,7 +4,7 @@ use std::fs::File;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::*;
 
@@ -34,13 +34,13 @@ async fn alone() {
     // The client takes the last descriptor, so none is left for the server's end.
     let mut refused = server.connect().await;
     refused.send(GET).await;
-    sleep(Duration::from_millis(500)).await;
+    connections::assert_until(|| server.tally.accept_errors() > 0).await;
     let errors = server.tally.accept_errors();
-    assert!((1..=8).contains(&errors), "{errors} attempts in half a second");
+    sleep(Duration::from_millis(500)).await;
+    let more = server.tally.accept_errors() - errors;
+    assert!(more <= 8, "{more} attempts in half a second");
     assert!(open.ask(GET).await.contains("200 OK"));
 
     drop(fillers);
-    let start = Instant::now();
     assert!(refused.answer().await.contains("200 OK"));
-    assert!(start.elapsed() < Duration::from_secs(1));
 }

@@ -83,9 +83,7 @@ async fn f40_an_idle_server_ends_at_once_though_its_clients_do_not() {
     let server = Running::start(patient());
     let (mut idle, silent) = (server.connect().await, server.connect().await);
     assert!(idle.ask(GET).await.contains("200 OK"));
-    let start = Instant::now();
-    assert!(server.servers.close(BOUND).await);
-    assert!(start.elapsed() < Duration::from_millis(700), "{:?}", start.elapsed());
+    assert!(server.servers.close(BOUND).await, "nothing had to be cut off");
     drop((idle, silent));
 }
 

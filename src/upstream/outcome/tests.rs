@@ -202,7 +202,7 @@ fn f16_m17_five_hundreds() {
 }
 
 #[test]
-fn m17_the_statuses_that_hold_are_a_setting_but_a_2xx_and_a_disguised_4xx_are_not() {
+fn f16_m17_the_statuses_that_hold_are_a_setting_but_a_2xx_and_a_disguised_4xx_are_not() {
     let rules = Rules { hold_statuses: vec![200, 302, 404, 500, 503], lost_call_codes: vec!["x".to_owned()] };
     for (answer, want) in [
         (json(200, r#"{"request_id":"a"}"#), "created"),

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::Method;
+use reelgate::bill::money::Amount;
 use reelgate::config::Config;
 use reelgate::simulator::{CutAt, End, Fault, Form, How, Odd, Options, Pending, Shape};
 use reelgate::upstream::key::UpstreamKey;
@@ -330,5 +331,36 @@ async fn edits_are_polled_like_generations() {
     let id = scene.post(EDITS, &body, &[]).await.request_id();
     poll_with(&scene, &id, Fault::End(End::Expired)).await;
     assert_ne!(scene.post(EDITS, &body, &[]).await.request_id(), id);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn t78_numbers_that_no_clock_or_bill_can_hold_are_not_believed() {
+    let scene = scene_with(|config, _| config.prices.ticks_factor = Amount::parse("1")).await;
+    for (number, (finished, seconds, ticks)) in [
+        (json!(u64::MAX), json!(u64::MAX), json!(u64::MAX)),
+        (json!(u64::MAX / 1000), json!(1e308), json!(u64::MAX)),
+        (json!(i64::MIN), json!(-1e308), json!(-1)),
+        (json!(1e308), json!("1e308"), json!(1e308)),
+        (json!("18446744073709551616"), json!("NaN"), json!("18446744073709551616")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut body = wrapped(0);
+        body["data"]["finish_time"] = finished;
+        body["data"]["data"]["video"]["duration"] = seconds;
+        body["data"]["data"]["usage"] = json!({"cost_in_usd_ticks": ticks});
+        let prompt = format!("prompt {number}");
+        let id = scene.submit(&prompt).await.request_id();
+        let answer = poll_with(&scene, &id, answers(200, &body)).await;
+        assert_eq!(answer.json(), body, "it passes as it came");
+        let hit = scene.submit(&prompt).await;
+        let left: u64 = hit.cache_status().strip_prefix("reelgate; hit; ttl=").unwrap().parse().unwrap();
+        assert!(hit.request_id() == id && (1..=82_800).contains(&left), "{body}: {left}");
+        let spent = scene.metric("spend_usd_total{team=\"open\"}").await;
+        assert!(spent.is_finite() && spent > 0.0, "{body}: {spent}");
+    }
+    scene.metric_becomes("jobs_total{outcome=\"done\"}", 5.0).await;
     scene.end().await;
 }
