@@ -13,7 +13,8 @@ use reelgate::clock::{Clock, Time};
 use reelgate::jobs::book::{Ask, Book, Bounds};
 use reelgate::jobs::entry::{Asker, AttemptId, Created, Turn, Windows};
 use reelgate::jobs::ledger::disk;
-use reelgate::jobs::ledger::disk::store::{Batch, Store};
+use reelgate::jobs::ledger::disk::batch::Batch;
+use reelgate::jobs::ledger::disk::store::Store;
 use reelgate::jobs::ledger::hot::Hot;
 use reelgate::jobs::records::{Job, Life};
 use reelgate::request::fingerprint::Fingerprint;
@@ -66,7 +67,7 @@ impl Filled {
 
 /// Fills the ledger in a folder that has none yet.
 pub fn fill(folder: &Path, entries: u64) -> io::Result<()> {
-    let store = Store::open(folder).map_err(io::Error::other)?;
+    let mut store = Store::open(folder).map_err(io::Error::other)?;
     let (mut book, shared) = (Book::default(), [TEAM.into(), KEY.into()]);
     book.keep_dirty();
     for number in 0..entries {

@@ -117,7 +117,7 @@ fn freed(folder: &Folder, files: &Files) -> Result<Vec<u8>, StoreError> {
 #[test]
 fn what_entries_and_jobs_of_a_file_say_alike_is_in_memory_once() {
     let folder = Folder::new("shared-texts");
-    paid(&folder);
+    paid(&folder, PAID);
     let opened = open(&folder.0, &WINDOWS, Clock::system()).unwrap();
     let of = |number| {
         let entry = opened.book.entry(&fingerprint(number)).unwrap();
