@@ -1,8 +1,6 @@
 //! The API behind, and the paid call to it: a new connection for one POST, sent once, read whole. Nothing here ever
 //! sends a request again (`MONEY.md` M2).
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -126,29 +124,16 @@ impl Upstream {
     pub async fn connect(self: &Arc<Self>) -> Result<PaidConnection, Unreached> {
         // A body may be 32 MiB: written from where it lies, not copied into hyper's buffer.
         let gate = Arc::new(Gate::default());
-        let (sender, connection) = self.dial(true, Some(gate.clone())).await?;
-        Ok(PaidConnection { sender, connection, gate, upstream: self.clone(), key: self.key() })
+        let (sender, driver) = self.open(true, Some(gate.clone())).await?;
+        Ok(PaidConnection { sender, driver, gate, upstream: self.clone(), key: self.key() })
     }
 
-    /// A new connection, its driver running on this runtime.
-    pub(super) async fn open<B>(&self, vectored: bool) -> Result<(http1::SendRequest<B>, Driver), Unreached>
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: std::error::Error + Send + Sync,
-    {
-        let (sender, connection) = self.dial(vectored, None).await?;
-        // How it ends is told to whoever waits for an answer on it.
-        let task = self.tasks.spawn(async move { _ = connection.await });
-        Ok((sender, Driver(task.abort_handle())))
-    }
-
-    /// A new connection that nothing drives yet; its first byte goes through the gate.
-    async fn dial<B>(
+    /// A new connection, its driver running on this runtime; its first byte goes through the gate.
+    pub(super) async fn open<B>(
         &self,
         vectored: bool,
         gate: Option<Arc<Gate>>,
-    ) -> Result<(http1::SendRequest<B>, Connection<B>), Unreached>
+    ) -> Result<(http1::SendRequest<B>, Driver), Unreached>
     where
         B: Body + Send + 'static,
         B::Data: Send,
@@ -157,7 +142,11 @@ impl Upstream {
         let stream = TokioIo::new(Gated::new(self.dialer.dial().await?, gate));
         let mut builder = http1::Builder::new();
         builder.writev(vectored).max_buf_size(MAX_HEAD_BYTES).max_header_size(MAX_HEAD_BYTES);
-        builder.handshake(stream).await.map_err(|_| Unreached::Refused)
+        let handshake = builder.handshake::<TokioIo<Gated<Stream>>, B>(stream).await;
+        let (sender, connection) = handshake.map_err(|_| Unreached::Refused)?;
+        // How it ends is told to whoever waits for an answer on it.
+        let task = self.tasks.spawn(async move { _ = connection.await });
+        Ok((sender, Driver(task.abort_handle())))
     }
 
     pub(super) fn poll_request<B>(
@@ -185,9 +174,6 @@ struct Keys {
     retired: Vec<Arc<UpstreamKey>>,
 }
 
-/// hyper's side of a connection.
-type Connection<B> = http1::Connection<TokioIo<Gated<Stream>>, B>;
-
 /// The task that drives a connection. Without it the connection is closed.
 pub(super) struct Driver(AbortHandle);
 
@@ -200,7 +186,7 @@ impl Drop for Driver {
 /// A connection that has carried nothing yet and will carry one paid call.
 pub struct PaidConnection {
     sender: http1::SendRequest<Full<Bytes>>,
-    connection: Connection<Full<Bytes>>,
+    driver: Driver,
     gate: Arc<Gate>,
     upstream: Arc<Upstream>,
     key: Arc<UpstreamKey>,
@@ -221,42 +207,29 @@ impl PaidConnection {
     ///
     /// # Errors
     /// Why there is no complete answer, and whether anything may have been sent.
-    pub async fn send(self, operation: Operation, passed: &Passed, body: Bytes) -> Result<Answer, Unanswered> {
-        let Self { mut sender, connection, gate, upstream, key } = self;
+    pub async fn send(mut self, operation: Operation, passed: &Passed, body: Bytes) -> Result<Answer, Unanswered> {
+        // The connection ends with this call.
+        let _driver = self.driver;
+        let key = self.key;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_static(operation.path());
-        *request.headers_mut() = headers::submit(&upstream.origin, passed, &key);
+        *request.headers_mut() = headers::submit(&self.upstream.origin, passed, &key);
         let interim = Interim::watch(&mut request);
-        let call = async {
-            let response = tokio::select! {
-                biased;
-                () = gate.shut() => return Err(Unanswered::TooLate),
-                () = interim.too_many.notified() => return Err(Unanswered::InDoubt(Doubt::Broken)),
-                response = sender.try_send_request(request) => response,
-            };
-            let response = response.map_err(|mut failure| match failure.take_message() {
-                _ if gate.is_shut() => Unanswered::TooLate,
-                // Given back: not a byte of it was written.
-                Some(_) => Unanswered::NotSent(Unreached::Refused),
-                None => Unanswered::InDoubt(Doubt::Broken),
-            })?;
-            read(response, &key).await
+        let response = tokio::select! {
+            biased;
+            () = self.gate.shut() => return Err(Unanswered::TooLate),
+            () = interim.too_many.notified() => return Err(Unanswered::InDoubt(Doubt::Broken)),
+            response = self.sender.try_send_request(request) => response,
         };
-        driven(connection, call).await
+        let response = response.map_err(|mut failure| match failure.take_message() {
+            _ if self.gate.is_shut() => Unanswered::TooLate,
+            // Given back: not a byte of it was written.
+            Some(_) => Unanswered::NotSent(Unreached::Refused),
+            None => Unanswered::InDoubt(Doubt::Broken),
+        })?;
+        read(response, &key).await
     }
-}
-
-/// Drives a connection while its only call runs, in the same task: a task of its own would be woken for each step of the
-/// call, and would wake the call's. It ends with the call.
-async fn driven<T>(mut connection: Connection<Full<Bytes>>, call: impl Future<Output = T>) -> T {
-    let (mut call, mut is_open) = (pin!(call), true);
-    poll_fn(|context| {
-        // The connection first: if it has ended before the call, that is told to the call, and nothing is sent on it.
-        is_open = is_open && Pin::new(&mut connection).poll(context).is_pending();
-        call.as_mut().poll(context)
-    })
-    .await
 }
 
 /// The interim answers before the answer: a few are normal, without end they are an attack on our patience (F-19).

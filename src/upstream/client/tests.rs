@@ -179,8 +179,12 @@ async fn f05_a_connection_that_ended_before_the_call_was_not_used() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let behind = upstream.upstream(|settings| settings.url = url);
     let (connection, accepted) = tokio::join!(behind.connect(), listener.accept());
-    let connection = connection.unwrap();
+    let mut connection = connection.unwrap();
     drop(accepted.unwrap());
+    // Until the driver has seen the end.
+    while connection.sender.ready().await.is_ok() {
+        tokio::task::yield_now().await;
+    }
     let passed = Passed::of(&HeaderMap::new(), Version::HTTP_11, behind.via());
     let answer = connection.send(Operation::Edits, &passed, Bytes::from_static(b"{}")).await;
     assert_eq!(answer, Err(Unanswered::NotSent(Unreached::Refused)));
@@ -308,8 +312,8 @@ async fn m3_a_request_that_hyper_has_already_is_not_written_too_late() {
         connection.send_by(SendBy { issued: clock.reading(), clock, within: Duration::from_secs(1) });
         let passed = Passed::of(&HeaderMap::new(), Version::HTTP_2, behind.via());
         let mut call = Box::pin(connection.send(Operation::Generations, &passed, Bytes::from_static(b"{}")));
-        // Now hyper has the request, and has not written it yet.
-        assert!(poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context))).await.is_pending());
+        // Now hyper has the request; the task that writes it has not run yet.
+        assert!(std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context))).await.is_pending());
         millis.fetch_add(frozen, Ordering::SeqCst);
         let answer = call.await;
         match sends {
