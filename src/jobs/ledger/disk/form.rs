@@ -67,6 +67,17 @@ pub fn unseal<T: de::DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Checked<T> {
     sound.map_or(Checked::Damaged, Checked::Sound)
 }
 
+/// Whether some bytes are a value that was written under this key, whatever it says.
+pub(super) fn is_sound(key: &[u8], bytes: &[u8]) -> bool {
+    let Some((sum, [version, rest @ ..])) = bytes.split_at_checked(CHECKSUM) else { return false };
+    let json = match (*version, rest.split_at_checked(NAME)) {
+        (NAMED, Some((name, json))) if name == key => json,
+        (VERSION, _) => rest,
+        _ => return false,
+    };
+    sum == checksum(key, *version, json)
+}
+
 fn checksum(key: &[u8], version: u8, json: &[u8]) -> [u8; CHECKSUM] {
     let mut hasher = blake3::Hasher::new();
     hasher

@@ -1,13 +1,13 @@
-//! The ledger on disk (`MONEY.md` M7–M10): what the book decides is written down by one thread, a batch at a time; what
-//! must be durable before the next step waits for its batch. All live entries are in memory; the file is read once, at
-//! the start.
+//! The ledger on disk (`MONEY.md` M7–M10): what the book decides is written down by one thread, a batch at a time, into a
+//! log first and into tables later; what must be durable before the next step waits for its batch. All live entries are
+//! in memory; the files are read once, at the start.
 
-pub mod form;
 pub mod journal;
 pub mod batch;
-pub mod contents;
+pub mod form;
 pub mod store;
 mod wal;
+pub mod contents;
 pub mod recover;
 
 use std::path::Path;

@@ -259,10 +259,20 @@ fn log(database: &Database, path: &Path) -> Result<(Wal, Pending), StoreError> {
         io::ErrorKind::NotFound => unreadable(&path, "it is missing"),
         _ => StoreError::Io(path.clone(), error),
     })?;
-    let rows = wal::read(&bytes, name.generation);
-    let rows = rows.map_err(|wal::Damaged| unreadable(&path, "it is damaged before its end"))?;
-    let pending = rows.into_iter().map(|row| ((row.kind, row.key), row.value)).collect();
+    let told = wal::read(&bytes, name.generation);
+    let told = told.map_err(|wal::Damaged| unreadable(&path, "it is damaged before its end"))?;
+    let mut pending: Pending = told.rows.into_iter().map(|row| ((row.kind, row.key), row.value)).collect();
+    for Row { kind, key, value } in told.doubtful {
+        let stands = guarded(&path, || has_entry(database, &key))?;
+        if !stands.map_err(|error| unreadable(&path, &error.to_string()))? {
+            pending.entry((kind, key)).or_insert(value);
+        }
+    }
     Ok((Wal::begin(file, name), pending))
+}
+
+fn has_entry(database: &Database, name: &[u8]) -> Result<bool, redb::Error> {
+    Ok(database.begin_read()?.open_table(ENTRIES)?.get(name)?.is_some())
 }
 
 /// A text about the file itself, if it is there and sound.

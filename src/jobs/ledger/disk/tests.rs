@@ -218,6 +218,34 @@ fn f43_a_log_that_was_cut_loses_its_last_record_and_nothing_without_a_word() {
     assert_eq!(path, folder.log());
 }
 
+/// The last record cannot be told from one that a crash has torn: what of it can be read counts.
+#[test]
+fn f43_a_damaged_value_in_the_last_record_of_the_log_holds_its_prompt() {
+    let folder = Folder::new("last");
+    let now = Clock::system().now();
+    let mut store = Store::open(&folder.0).unwrap();
+    let mut write = |is_accepted: bool, numbers: std::ops::Range<u8>| {
+        let entries = numbers.map(|number| (fingerprint(number), EntryForm::of(&entry(number, is_accepted, now).0)));
+        store.write(&Batch { entries: entries.collect(), heartbeat: now, ..Batch::default() }).unwrap();
+    };
+    write(true, 0..20);
+    let before = fs::read(folder.log()).unwrap().len();
+    // One of them is known from before.
+    write(false, 19..PAID);
+    let Files { tables, log } = folder.files();
+    drop(store);
+    let mut damaged = log.clone();
+    let values = memchr::memmem::find_iter(&log, "{\"attempt\"").filter(|place| *place >= before);
+    values.for_each(|place| damaged[place + 15] ^= 1);
+    fs::write(folder.file(), &tables).unwrap();
+    fs::write(folder.log(), &damaged).unwrap();
+    let opened = open(&folder.0, &WINDOWS, Clock::system()).unwrap();
+    for number in 0..PAID {
+        let state = &opened.book.entry(&fingerprint(number)).unwrap().state;
+        assert_eq!(matches!(state, State::Accepted(_)), number < 20, "{number}: {state:?}");
+    }
+}
+
 /// The store falls back to its commit before, as it does after a crash when its last one shows damage. The log of that
 /// commit, and the one after it, still tell everything.
 #[test]

@@ -16,6 +16,7 @@ use std::path::Path;
 use tracing::error;
 
 use super::batch::{KINDS, Kind, Row};
+use super::form::{NAME, is_sound};
 
 /// The file in the ledger's folder.
 pub(super) const FILE: &str = "ledger.wal";
@@ -160,15 +161,23 @@ fn length(bytes: usize) -> io::Result<u32> {
 #[derive(Debug)]
 pub(super) struct Damaged;
 
-/// The rows of a log, in the order in which they were written, and those of the log after it, should the tables have
-/// forgotten that they know it.
-pub(super) fn read(bytes: &[u8], generation: Generation) -> Result<Vec<Row>, Damaged> {
+/// What a log says.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Its rows, in the order in which they were written.
+    pub(super) rows: Vec<Row>,
+    /// Entries of a last record that is not whole, whose values are not sound: they count where nothing else stands.
+    pub(super) doubtful: Vec<Row>,
+}
+
+/// What a log says, and then the log after it, should the tables have forgotten that they know it.
+pub(super) fn read(bytes: &[u8], generation: Generation) -> Result<Told, Damaged> {
     let (first, second) = bytes.split_at_checked(HALF).unwrap_or((bytes, &[]));
     let begins = |is_it: &dyn Fn(&Header) -> bool| {
         let is_first = |half: &&[u8]| Record::at(half, 0).is_some_and(|record| is_it(&record.header));
         [first, second].into_iter().find(is_first)
     };
-    let mut all = Vec::new();
+    let mut all = Told::default();
     match begins(&|header| header.generation == generation) {
         Some(half) => read_half(half, generation, &mut all)?,
         None if [first, second].into_iter().any(|half| holds(half, 0, generation)) => return Err(Damaged),
@@ -183,19 +192,20 @@ pub(super) fn read(bytes: &[u8], generation: Generation) -> Result<Vec<Row>, Dam
     Ok(all)
 }
 
-fn read_half(half: &[u8], generation: Generation, all: &mut Vec<Row>) -> Result<(), Damaged> {
+fn read_half(half: &[u8], generation: Generation, all: &mut Told) -> Result<(), Damaged> {
     let (mut at, mut number) = (0, 0);
     while let Some(record) = Record::at(half, at)
         && (record.header.generation, record.header.number) == (generation, number)
     {
-        record.take_rows(all);
         if !record.is_whole() {
             error!(
                 record = number,
                 "the last record of the ledger's log is torn or damaged: it counts as far as it goes"
             );
+            record.take_what_stands(all);
             break;
         }
+        all.rows.extend(record.rows());
         at = record.end;
         number += 1;
     }
@@ -219,7 +229,7 @@ pub(super) fn carve(bytes: &[u8]) -> Vec<Row> {
         let record = record
             .filter(|record| record.is_whole() || Record::at(bytes, record.end).is_some_and(|next| next.is_whole()));
         at = record.map_or(at + STEP, |record| {
-            record.take_rows(&mut all);
+            all.extend(record.rows());
             record.end
         });
     }
@@ -275,15 +285,25 @@ impl<'a> Record<'a> {
         self.header.bytes(self.rows) == *self.head
     }
 
-    /// Its rows. Of a record that is not whole a deletion is not believed, since it may free what was paid; and a value
-    /// shows by its own seal what it is worth.
-    fn take_rows(&self, all: &mut Vec<Row>) {
-        let (is_whole, mut rest) = (self.is_whole(), self.rows);
-        while let Some((row, after)) = row(rest) {
-            if is_whole || row.value.is_some() && row.kind != Kind::Meta {
-                all.push(row);
-            }
+    /// Its rows.
+    fn rows(&self) -> impl Iterator<Item = Row> + use<'a> {
+        let mut rest = self.rows;
+        std::iter::from_fn(move || {
+            let (row, after) = row(rest)?;
             rest = after;
+            Some(row)
+        })
+    }
+
+    /// What counts of a record that is not whole. A deletion is not believed, since it may free what was paid.
+    fn take_what_stands(&self, all: &mut Told) {
+        for row in self.rows() {
+            let Some(value) = &row.value else { continue };
+            match row.kind {
+                _ if is_sound(&row.key, value) => all.rows.push(row),
+                Kind::Entries if row.key.len() == NAME => all.doubtful.push(row),
+                Kind::Entries | Kind::Jobs | Kind::Keys | Kind::Tabs | Kind::Accounts | Kind::Meta => {}
+            }
         }
     }
 }

@@ -10,9 +10,12 @@ use crate::jobs::ledger::LedgerError;
 /// What somebody is told: that a change is kept, or that it is not.
 type Told = Result<(), LedgerError>;
 
+/// Who waits for which change.
+type Waiting = Vec<(u64, oneshot::Sender<Told>)>;
+
 /// See the module's page. `None` once there is nobody who writes.
 #[derive(Debug)]
-pub(super) struct Waiters(Mutex<Option<Vec<(u64, oneshot::Sender<Told>)>>>);
+pub(super) struct Waiters(Mutex<Option<Waiting>>);
 
 impl Default for Waiters {
     fn default() -> Self {
@@ -51,13 +54,13 @@ impl Waiters {
         tell(all.unwrap_or_default(), Err(LedgerError::Unavailable));
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Option<Vec<(u64, oneshot::Sender<Told>)>>> {
+    fn waiting(&self) -> MutexGuard<'_, Option<Waiting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Outside the lock, since it wakes. Who has left meanwhile is told nothing.
-fn tell(all: Vec<(u64, oneshot::Sender<Told>)>, told: Told) {
+fn tell(all: Waiting, told: Told) {
     for (_, waiter) in all {
         _ = waiter.send(told);
     }
