@@ -209,7 +209,7 @@ impl Attempt {
     async fn fly(&mut self, connection: PaidConnection) {
         let sent = Instant::now();
         self.flight.sent(sent);
-        let key: Box<str> = connection.key().id().into();
+        let key = connection.key().shared_id();
         let (operation, passed) = (self.order.operation, self.order.passed.clone());
         let body = std::mem::take(&mut self.order.body);
         let mut call = Box::pin(async move { connection.send(operation, &passed, body).await });
@@ -275,7 +275,7 @@ impl Attempt {
     }
 
     /// Writes the id down before anybody is told (M7), but never withholds it (M8).
-    async fn keep(&self, request_id: &RequestId, answer: &Answer, key: &str) {
+    async fn keep(&self, request_id: &RequestId, answer: &Answer, key: &Arc<str>) {
         let created = Created {
             job: request_id.clone(),
             answer: answer.body.clone(),
@@ -283,8 +283,9 @@ impl Attempt {
             by: self.caller,
         };
         let (id, fingerprint, team) = (request_id.clone(), self.fingerprint, self.team.clone());
-        let job =
-            Arc::new(Job::new(id, self.id, fingerprint, team, key, created.at).asked_as(self.order.request_id.clone()));
+        let job = Arc::new(
+            Job::new(id, self.id, fingerprint, team, key.clone(), created.at).asked_as(self.order.request_id.clone()),
+        );
         match tokio::time::timeout(WRITE_PATIENCE, self.parts.ledger.accepted(job, created)).await {
             Ok(Ok(Rank::Current)) => {}
             Ok(Ok(Rank::Orphan)) => {
@@ -310,7 +311,7 @@ impl Attempt {
     }
 
     /// A late answer still turns the hold into a hit; the connection is read until the hold ends (M12).
-    async fn read_on(&self, call: impl Future<Output = Result<Answer, Unanswered>>, key: &str) {
+    async fn read_on(&self, call: impl Future<Output = Result<Answer, Unanswered>>, key: &Arc<str>) {
         let answer = tokio::select! {
             answer = call => answer,
             () = tokio::time::sleep(self.terms.hold) => return,

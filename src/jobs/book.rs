@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::bill::tab::Tab;
 use crate::clock::Time;
-use crate::jobs::entry::{Asker, AttemptId, Caller, Created, Entry, Fate, Look, State, Turn, Windows};
+use crate::jobs::entry::{Asker, AttemptId, Caller, Created, Entry, Fate, Look, Rare, State, Turn, Windows};
 use crate::jobs::keys::{self, KeyDigest, Keys, NewKey};
 use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job, Records};
@@ -105,7 +105,7 @@ pub type Counts = [(&'static str, usize); 6];
 #[derive(Debug, Default)]
 pub struct Book {
     /// In order, so that a page of them, and the one that is named by its first digits, is found without a walk.
-    entries: BTreeMap<Fingerprint, Entry>,
+    entries: BTreeMap<Fingerprint, Box<Entry>>,
     /// Entries that time ends, the next first.
     due: BTreeSet<(Time, Fingerprint)>,
     /// Whose entries they are, and which may make room.
@@ -164,8 +164,8 @@ impl Book {
     /// Takes the fingerprint for an attempt, over what stood there. What it may cost is reserved in the [`Tab`].
     pub fn claim(&mut self, ask: &Ask, now: Time, bounds: &Bounds) {
         let mut entry = Entry::claimed(ask.attempt, ask.team.clone());
-        entry.wish = ask.asker.no_cache.then_some((ask.asker.caller, now));
-        entry.base = ask.base;
+        let wish = ask.asker.no_cache.then_some((ask.asker.caller, now));
+        entry.rest = Rare { wish, base: ask.base, ..Rare::default() }.into();
         entry.request_id = ask.request_id.clone();
         // What is certain of the older entry comes back if this attempt makes nothing.
         let old = self.take(ask.fingerprint, &bounds.windows);
@@ -270,7 +270,7 @@ impl Book {
         let Some(mut entry) = self.take(fingerprint, windows) else { return };
         if entry.attempt == attempt {
             if let Some(beneath) = entry.beneath {
-                self.put(fingerprint, *beneath, windows);
+                self.put(fingerprint, beneath, windows);
             }
             return;
         }
@@ -297,7 +297,11 @@ impl Book {
 
     /// The only waiter of a keyless attempt left before the last byte of its answer was taken (M15).
     pub fn undelivered(&mut self, fingerprint: Fingerprint, attempt: AttemptId, windows: &Windows) {
-        self.change(fingerprint, windows, |entry| entry.undelivered |= entry.attempt == attempt);
+        self.change(fingerprint, windows, |entry| {
+            if entry.attempt == attempt {
+                entry.rest.change().undelivered = true;
+            }
+        });
         self.mark(fingerprint);
     }
 
@@ -368,7 +372,7 @@ impl Book {
                 Some(_) => {
                     let open = self.take(fingerprint, &bounds.windows).and_then(|old| old.open(now, &bounds.windows));
                     if let Some(open) = open {
-                        self.put(fingerprint, *open, &bounds.windows);
+                        self.put(fingerprint, open, &bounds.windows);
                     }
                     self.mark(fingerprint);
                 }
@@ -394,7 +398,7 @@ impl Book {
 
     /// The entry of a fingerprint, to look at.
     pub fn entry(&self, fingerprint: &Fingerprint) -> Option<&Entry> {
-        self.entries.get(fingerprint)
+        self.entries.get(fingerprint).map(AsRef::as_ref)
     }
 
     /// Changes an entry in place and keeps the indexes true to it.
@@ -415,7 +419,8 @@ impl Book {
         self.mark(fingerprint);
     }
 
-    fn put(&mut self, fingerprint: Fingerprint, entry: Entry, windows: &Windows) {
+    fn put(&mut self, fingerprint: Fingerprint, entry: impl Into<Box<Entry>>, windows: &Windows) {
+        let entry = entry.into();
         if let Some(due) = entry.due(windows) {
             self.due.insert((due, fingerprint));
         }
@@ -430,7 +435,7 @@ impl Book {
         self.entries.insert(fingerprint, entry);
     }
 
-    fn take(&mut self, fingerprint: Fingerprint, windows: &Windows) -> Option<Entry> {
+    fn take(&mut self, fingerprint: Fingerprint, windows: &Windows) -> Option<Box<Entry>> {
         let entry = self.entries.remove(&fingerprint)?;
         if let Some(due) = entry.due(windows) {
             self.due.remove(&(due, fingerprint));

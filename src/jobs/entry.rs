@@ -2,6 +2,7 @@
 //! (`DESIGN.md` §3, `MONEY.md` M1, M12–M14, M19–M22). Pure: time and settings are arguments.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,6 +119,15 @@ pub struct Entry {
     pub state: State,
     /// The id of the request that began it, as its client knows it; empty where that is not known.
     pub request_id: Arc<str>,
+    /// What few entries have.
+    pub rest: Rest,
+    /// What this entry replaced, until it is certain that a new job exists.
+    pub beneath: Option<Box<Entry>>,
+}
+
+/// What is remembered of few entries only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rare {
     /// The caller whose `no-cache` began it, and when that caller last heard of it (M13).
     pub wish: Option<(Caller, Time)>,
     /// Callers refused in the hold's last moments, and when (M14).
@@ -128,8 +138,36 @@ pub struct Entry {
     pub undelivered: bool,
     /// On a ledger that replicas share: until when a claim stands without being renewed (M4).
     pub lease: Option<Time>,
-    /// What this entry replaced, until it is certain that a new job exists.
-    pub beneath: Option<Box<Entry>>,
+}
+
+/// A [`Rare`] that takes no room until something is written to it: there may be a million entries.
+#[derive(Clone, Debug, Default)]
+pub struct Rest(Option<Box<Rare>>);
+
+impl Rest {
+    /// To be changed.
+    pub fn change(&mut self) -> &mut Rare {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl From<Rare> for Rest {
+    fn from(rare: Rare) -> Self {
+        Self((rare != Rare::NONE).then(|| Box::new(rare)))
+    }
+}
+
+impl Deref for Rest {
+    type Target = Rare;
+
+    fn deref(&self) -> &Rare {
+        static NONE: Rare = Rare::NONE;
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl Rare {
+    const NONE: Self = Self { wish: None, refused: Vec::new(), base: None, undelivered: false, lease: None };
 }
 
 /// Attempts whose leases have lapsed.
@@ -193,25 +231,14 @@ impl Shown {
 impl Entry {
     /// A fresh claim.
     pub fn claimed(attempt: AttemptId, team: Arc<str>) -> Self {
-        Self {
-            attempt,
-            team,
-            state: State::Claimed,
-            request_id: Arc::default(),
-            wish: None,
-            refused: Vec::new(),
-            base: None,
-            undelivered: false,
-            lease: None,
-            beneath: None,
-        }
+        Self { attempt, team, state: State::Claimed, request_id: Arc::default(), rest: Rest::default(), beneath: None }
     }
 
     /// What is left of this entry, and of those beneath it, when leases have lapsed (M4): a claim reads as free, what
     /// was being sent as unknown until the lease's end and the hold. Which attempts that were is told.
     pub fn lapse(mut self, now: Time, windows: &Windows, lapsed: &mut Lapsed) -> Option<Self> {
         self.beneath = self.beneath.take().and_then(|beneath| beneath.lapse(now, windows, lapsed)).map(Box::new);
-        match (&self.state, self.lease) {
+        match (&self.state, self.rest.lease) {
             (State::Claimed, Some(lease)) if lease <= now => {
                 lapsed.gone.push(self.attempt);
                 self.beneath.map(|beneath| *beneath)
@@ -257,13 +284,14 @@ impl Entry {
     /// Whether this is the same wish again: SDKs repeat a failed call with its headers (M13).
     fn renews_wish(&self, asker: Asker, now: Time) -> bool {
         asker.no_cache
-            && self.wish.is_some_and(|(caller, at)| caller == asker.caller && now.since(at) < RETRY_AFTER_DOUBT)
+            && self.rest.wish.is_some_and(|(caller, at)| caller == asker.caller && now.since(at) < RETRY_AFTER_DOUBT)
     }
 
     /// How long `caller` is still held: to the hold's end, or 61 s past a refusal in its last 61 s (M14).
     fn held(&self, caller: Caller, until: Time, now: Time, windows: &Windows, renewed: bool) -> Option<Duration> {
         let hard_end = until + windows.hold;
         let own_end = self
+            .rest
             .refused
             .iter()
             .find(|(refused, _)| *refused == caller)
@@ -274,8 +302,8 @@ impl Entry {
     /// Remembers that `caller` was told at `now` that the outcome is unknown (M14). The wish it began with stays fresh
     /// for as long (M13).
     pub fn doubt(&mut self, caller: Caller, now: Time) {
-        if let Some((_, at)) = self.wish.as_mut().filter(|(wisher, _)| *wisher == caller) {
-            *at = now;
+        if self.rest.wish.is_some_and(|(wisher, _)| wisher == caller) {
+            self.rest.change().wish = Some((caller, now));
         }
         // Before the hold has begun nobody knows where its last moments will be.
         let until = match self.state {
@@ -283,15 +311,16 @@ impl Entry {
             State::Sending => None,
             _ => return,
         };
-        if let Some((_, at)) = self.refused.iter_mut().find(|(refused, _)| *refused == caller) {
+        let refused = &mut self.rest.change().refused;
+        if let Some((_, at)) = refused.iter_mut().find(|(refused, _)| *refused == caller) {
             *at = now;
             return;
         }
         if let Some(until) = until {
-            self.refused.retain(|(_, at)| *at + RETRY_AFTER_DOUBT > until);
+            refused.retain(|(_, at)| *at + RETRY_AFTER_DOUBT > until);
         }
-        if self.refused.len() < MAX_REFUSED {
-            self.refused.push((caller, now));
+        if refused.len() < MAX_REFUSED {
+            refused.push((caller, now));
         }
     }
 
@@ -302,7 +331,7 @@ impl Entry {
             State::Accepted(created) => Some(created.at + windows.delivery),
             State::Done(_, until) | State::Rejected(_, until) => Some(*until),
             State::Unknown(until) => {
-                let last = self.refused.iter().map(|(_, at)| *at + RETRY_AFTER_DOUBT).max();
+                let last = self.rest.refused.iter().map(|(_, at)| *at + RETRY_AFTER_DOUBT).max();
                 Some(last.map_or(*until, |last| last.max(*until).min(*until + windows.hold)))
             }
         }
@@ -337,7 +366,7 @@ impl Entry {
 
     /// The body under which a keyless twin finds this entry: only if it is held or undelivered (M15).
     pub fn found_by_body(&self) -> Option<Fingerprint> {
-        self.base.filter(|_| self.undelivered || matches!(self.state, State::Unknown(_)))
+        self.rest.base.filter(|_| self.rest.undelivered || matches!(self.state, State::Unknown(_)))
     }
 
     /// The job, if the entry has one.

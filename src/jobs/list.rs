@@ -111,7 +111,7 @@ pub struct JobLine {
     /// The attempt that made it.
     pub attempt: AttemptId,
     /// The id of the upstream key that paid; not known where the outcome is not.
-    pub key: Option<Box<str>>,
+    pub key: Option<Arc<str>>,
     /// When it was made, or when its outcome became unknown.
     pub created: Time,
     /// When its end was seen.

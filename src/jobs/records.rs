@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::bill::money::Amount;
 use crate::bill::tab::Verdict;
 use crate::clock::Time;
-use crate::jobs::entry::{AttemptId, Shown};
+use crate::jobs::entry::{AttemptId, Entry, Shown};
 use crate::jobs::list::Cursor;
 use crate::jobs::owners::{Owned, Owner, Owners};
 use crate::jobs::watchlist::Watchlist;
@@ -34,7 +34,7 @@ pub struct Job {
     /// The team it was made for.
     pub team: Arc<str>,
     /// The id of the upstream key that made it: only to that key a missing job is gone (M19).
-    pub key: Box<str>,
+    pub key: Arc<str>,
     /// When the upstream gave the id.
     pub created: Time,
     /// The id of the request that began it, as its client knows it; empty where that is not known.
@@ -56,7 +56,7 @@ impl Job {
         attempt: AttemptId,
         fingerprint: Fingerprint,
         team: Arc<str>,
-        key: &str,
+        key: impl Into<Arc<str>>,
         created: Time,
     ) -> Self {
         let (unfinished, polled, owners) = (AtomicU64::new(0), AtomicU64::new(0), Owners::default());
@@ -79,6 +79,18 @@ impl Job {
     pub fn asked_as(mut self, request_id: Arc<str>) -> Self {
         self.request_id = request_id;
         self
+    }
+
+    /// What its entry says too is kept once.
+    pub fn share(&mut self, entry: &Entry) {
+        if let Some(created) = entry.created().filter(|created| created.job == self.id) {
+            self.id = created.job.clone();
+        }
+        for (own, other) in [(&mut self.team, &entry.team), (&mut self.request_id, &entry.request_id)] {
+            if own == other {
+                *own = other.clone();
+            }
+        }
     }
 
     /// A client polls it.

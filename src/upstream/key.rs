@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hyper::header::HeaderValue;
 use rustix::fs::{FileType, StatVfsMountFlags};
@@ -16,7 +17,7 @@ use crate::upstream::settings::Settings;
 /// The key that pays.
 pub struct UpstreamKey {
     authorization: HeaderValue,
-    id: String,
+    id: Arc<str>,
     pattern: KeyPattern,
 }
 
@@ -75,13 +76,18 @@ impl UpstreamKey {
         let mut authorization = HeaderValue::from_str(&bearer).map_err(|_| Flaw::NotVisibleAscii)?;
         authorization.set_sensitive(true);
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-        let id = hex::encode(digest.as_ref().get(..4).unwrap_or_default());
+        let id = hex::encode(digest.as_ref().get(..4).unwrap_or_default()).into();
         Ok(Self { authorization, id, pattern: KeyPattern::new(text) })
     }
 
     /// The first 8 hex digits of the key's SHA-256: which key, without telling it.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The same, shared with all that it makes.
+    pub fn shared_id(&self) -> Arc<str> {
+        self.id.clone()
     }
 
     /// The `Authorization` header, marked sensitive.

@@ -19,7 +19,7 @@ impl Book {
         let look = self.look(fingerprint, ask, now, &bounds.windows);
         // A refusal adopts nothing: whoever is told the job, or waits for it, does.
         if twin.is_some() && matches!(look, Look::Hit(..) | Look::Join(_)) {
-            self.change(fingerprint, &bounds.windows, |entry| entry.undelivered = false);
+            self.change(fingerprint, &bounds.windows, |entry| entry.rest.change().undelivered = false);
             self.mark(fingerprint);
         }
         if let Some(digest) = ask.key {
@@ -86,6 +86,6 @@ impl Book {
     fn twin(&self, ask: &Ask, now: Time, windows: &Windows) -> Option<Fingerprint> {
         let lives = |entry: &Entry| entry.due(windows).is_none_or(|due| now < due);
         let twins = self.by_base.get(&ask.base?)?.iter();
-        twins.copied().find(|twin| self.entries.get(twin).is_some_and(lives))
+        twins.copied().find(|twin| self.entry(twin).is_some_and(lives))
     }
 }

@@ -103,7 +103,7 @@ impl Book {
 
     fn job_line(&self, record: &Record) -> JobLine {
         let job = &record.job;
-        let entry = self.entries.get(&job.fingerprint).into_iter().flat_map(layers);
+        let entry = self.entry(&job.fingerprint).into_iter().flat_map(layers);
         let mut own = entry.filter(|entry| entry.created().is_some_and(|created| created.job == job.id));
         JobLine {
             job: Some(job.id.clone()),
@@ -184,7 +184,7 @@ fn layer(entry: &Entry, windows: &Windows) -> Layer {
         job: created.map(|created| created.job.clone()),
         created: created.map(|created| created.at),
         until: entry.due(windows),
-        undelivered: entry.undelivered,
+        undelivered: entry.rest.undelivered,
         asked_as: entry.request_id.clone(),
     }
 }

@@ -96,7 +96,7 @@ impl Book {
         let unknown = self.list_jobs(&all, None, usize::MAX, usize::MAX, &WINDOWS).lines.len();
         let layers =
             |entry: &Entry| std::iter::successors(Some(entry.clone()), |entry| entry.beneath.as_deref().cloned());
-        let layers = self.entries.values().flat_map(layers);
+        let layers = self.entries.values().map(AsRef::as_ref).flat_map(layers);
         assert_eq!(unknown, layers.filter(|entry| matches!(entry.state, State::Unknown(_))).count());
     }
 }

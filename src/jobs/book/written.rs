@@ -1,6 +1,7 @@
 //! What of the book is written down, and when: which entries, jobs and keys have changed, and how they come back.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::{Ask, Book};
 use crate::bill::tab::Changed;
@@ -104,7 +105,12 @@ impl Book {
     }
 
     /// Puts a job back that was written down.
-    pub fn restore_record(&mut self, record: Record) {
+    pub fn restore_record(&mut self, mut record: Record) {
+        if let Some(entry) = self.entries.get(&record.job.fingerprint)
+            && let Some(job) = Arc::get_mut(&mut record.job)
+        {
+            job.share(entry);
+        }
         self.twice.remove(&record.job.id, record.job.fingerprint);
         self.records.restore(record);
     }
@@ -146,7 +152,7 @@ impl Book {
     ) -> bool {
         let leased = self.change(fingerprint, windows, |entry| match entry.of_attempt(attempt) {
             Some(own) => {
-                own.lease = lease;
+                own.rest.change().lease = lease;
                 true
             }
             None => false,
@@ -157,8 +163,8 @@ impl Book {
     /// An attempt that goes on though its lease had lapsed and it read as unknown (M4). Whether there is such an attempt.
     pub fn renew(&mut self, fingerprint: Fingerprint, attempt: AttemptId, lease: Time, windows: &Windows) -> bool {
         let renewed = self.change(fingerprint, windows, |entry| match entry.of_attempt(attempt) {
-            Some(own) if own.lease.is_some() => {
-                own.lease = Some(lease);
+            Some(own) if own.rest.lease.is_some() => {
+                own.rest.change().lease = Some(lease);
                 if let State::Unknown(_) = own.state {
                     own.state = State::Sending;
                 }

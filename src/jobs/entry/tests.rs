@@ -18,6 +18,11 @@ fn entry(state: State) -> Entry {
     Entry { state, ..Entry::claimed(AttemptId::from_bytes([1; 16]), "open".into()) }
 }
 
+/// What the entry of caller 1's wish remembers.
+fn wished() -> Rest {
+    Rare { wish: Some(([1; 16], at(1000))), ..Rare::default() }.into()
+}
+
 fn plain(caller: u8) -> Asker {
     Asker { caller: [caller; 16], no_cache: false }
 }
@@ -67,7 +72,7 @@ fn m13_no_cache_asks_for_a_new_job_in_every_state() {
 
 #[test]
 fn m13_a_wish_repeated_within_a_minute_meets_the_job_it_began() {
-    let begun = |state| Entry { wish: Some(([1; 16], at(1000))), ..entry(state) };
+    let begun = |state| Entry { rest: wished(), ..entry(state) };
     assert!(matches!(look(&mut begun(State::Sending), wishing(1), 1060), Look::Join(_)));
     assert!(matches!(look(&mut begun(State::Accepted(created())), wishing(1), 1060), Look::Hit(..)));
     assert!(matches!(look(&mut begun(State::Unknown(at(1600))), wishing(1), 1060), Look::Held(_)));
@@ -77,7 +82,7 @@ fn m13_a_wish_repeated_within_a_minute_meets_the_job_it_began() {
 
 #[test]
 fn m13_a_wish_stays_the_same_wish_for_a_minute_after_its_caller_was_told_to_wait() {
-    let mut entry = Entry { wish: Some(([1; 16], at(1000))), ..entry(State::Sending) };
+    let mut entry = Entry { rest: wished(), ..entry(State::Sending) };
     entry.doubt([1; 16], at(1035));
     assert!(matches!(look(&mut entry, wishing(1), 1090), Look::Join(_)), "the SDK's own retry after the 504");
     assert_eq!(look(&mut entry, wishing(1), 1096), Look::Free);
@@ -120,7 +125,7 @@ fn m14_sixteen_callers_are_remembered_and_twice_the_hold_is_the_end() {
     for caller in 0..20 {
         look(&mut held, plain(caller), 1590);
     }
-    assert_eq!(held.refused.len(), 16);
+    assert_eq!(held.rest.refused.len(), 16);
     assert_eq!(look(&mut held, plain(19), 1600), Look::Free);
     let short = Windows { hold: Duration::from_secs(10), ..WINDOWS };
     let mut held = entry(State::Unknown(at(1010)));
@@ -177,4 +182,11 @@ fn m20_a_billed_refusal_stays_a_hit_for_its_window_and_is_not_renewed() {
     let at_once = Windows { refusal: Duration::ZERO, ..WINDOWS };
     let fate = entry(State::Accepted(created())).turn(Turn::Refused, Shown::default(), at(1100), &at_once);
     assert_eq!(fate, Fate::Ends);
+}
+
+#[test]
+fn what_few_entries_have_takes_no_room_in_the_others() {
+    let none = Rest::from(Rare::default());
+    assert!(none.0.is_none() && none.refused.is_empty() && none.wish.is_none());
+    assert!(size_of::<Entry>() <= 160, "{} bytes, a million times", size_of::<Entry>());
 }

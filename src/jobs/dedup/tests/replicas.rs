@@ -398,7 +398,7 @@ async fn m15_a_keyless_twin_counts_under_the_entry_it_has_joined() {
     eventually("it is on its way", || world.posts() == 1).await;
     // Its waiter leaves, and the next equal one adopts the attempt; that one leaves too.
     drop((one.dedup.delivery(&first, &leader), leader));
-    let undelivered = || world.shared.lock().unwrap().book.entry(&first.fingerprint).unwrap().undelivered;
+    let undelivered = || world.shared.lock().unwrap().book.entry(&first.fingerprint).unwrap().rest.undelivered;
     eventually("it is undelivered", undelivered).await;
     let second = alone(2);
     let adopter = one.waits(second.clone()).await;

@@ -4,6 +4,7 @@
 
 mod versions;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::clock::Time;
-use crate::jobs::entry::{AttemptId, Created, Entry, State};
+use crate::jobs::entry::{AttemptId, Created, Entry, Rare, State};
 use crate::jobs::keys::{Fate, KeyRecord};
 use crate::jobs::owners::{Owner, Owners};
 use crate::jobs::records::{Job, Life, Record};
@@ -110,6 +111,19 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     }
 }
 
+/// The texts that a file says again and again, such as the names of teams.
+#[derive(Debug, Default)]
+pub struct Texts(HashSet<Arc<str>>);
+
+impl Texts {
+    fn share(&mut self, text: &mut Arc<str>) {
+        match self.0.get(text) {
+            Some(known) => *text = known.clone(),
+            None => _ = self.0.insert(text.clone()),
+        }
+    }
+}
+
 /// An entry as it is written down.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct EntryForm {
@@ -186,13 +200,18 @@ impl EntryForm {
             team: entry.team.clone(),
             state,
             request_id: entry.request_id.clone(),
-            wish: entry.wish.map(|(caller, at)| (Hex(caller), at.as_millis())),
-            refused: entry.refused.iter().map(|(caller, at)| (Hex(*caller), at.as_millis())).collect(),
-            base: entry.base.map(|base| Hex(*base.as_bytes())),
-            undelivered: entry.undelivered,
+            wish: entry.rest.wish.map(|(caller, at)| (Hex(caller), at.as_millis())),
+            refused: entry.rest.refused.iter().map(|(caller, at)| (Hex(*caller), at.as_millis())).collect(),
+            base: entry.rest.base.map(|base| Hex(*base.as_bytes())),
+            undelivered: entry.rest.undelivered,
             beneath: None,
-            lease: entry.lease.map(Time::as_millis),
+            lease: entry.rest.lease.map(Time::as_millis),
         }
+    }
+
+    /// What many entries say is kept once.
+    pub fn share(&mut self, texts: &mut Texts) {
+        texts.share(&mut self.team);
     }
 
     /// The entry again.
@@ -211,14 +230,17 @@ impl EntryForm {
             }
             StateForm::Unknown(until) => State::Unknown(Time::from_millis(until)),
         };
-        Entry {
-            state,
-            request_id: self.request_id,
+        let rare = Rare {
             wish: self.wish.map(|(caller, at)| (caller.0, Time::from_millis(at))),
             refused: self.refused.into_iter().map(|(caller, at)| (caller.0, Time::from_millis(at))).collect(),
             base: self.base.map(|base| Fingerprint::from_bytes(base.0)),
             undelivered: self.undelivered,
             lease: self.lease.map(Time::from_millis),
+        };
+        Entry {
+            state,
+            request_id: self.request_id,
+            rest: rare.into(),
             beneath: self.beneath.map(|beneath| Box::new(beneath.into_entry())),
             ..Entry::claimed(AttemptId::from_bytes(self.attempt.0), self.team)
         }
@@ -245,7 +267,7 @@ pub struct JobForm {
     attempt: Hex<16>,
     fingerprint: Hex<32>,
     team: Arc<str>,
-    key: String,
+    key: Arc<str>,
     created: u64,
     life: LifeForm,
     ended: Option<u64>,
@@ -304,7 +326,7 @@ impl JobForm {
             attempt: Hex(job.attempt.into_bytes()),
             fingerprint: Hex(*job.fingerprint.as_bytes()),
             team: job.team.clone(),
-            key: job.key.to_string(),
+            key: job.key.clone(),
             created: job.created.as_millis(),
             life,
             ended: record.ended.map(Time::as_millis),
@@ -313,6 +335,12 @@ impl JobForm {
             forgotten: record.forgotten,
             owners: job.owners.all().into_iter().map(OwnerForm::from).collect(),
         }
+    }
+
+    /// What many records say is kept once.
+    pub fn share(&mut self, texts: &mut Texts) {
+        texts.share(&mut self.team);
+        texts.share(&mut self.key);
     }
 
     /// The record again, if its id has the form of one.
@@ -328,7 +356,7 @@ impl JobForm {
             LifeForm::Moderated => Life::Moderated,
         };
         let created = Time::from_millis(self.created);
-        let mut job = Job::new(id, attempt, fingerprint, self.team, &self.key, created).asked_as(self.request_id);
+        let mut job = Job::new(id, attempt, fingerprint, self.team, self.key, created).asked_as(self.request_id);
         job.owners = Owners::of(self.owners.into_iter().map(Owner::from).collect());
         Some(Record {
             job: Arc::new(job),

@@ -49,9 +49,13 @@ pub fn read(store: Store, windows: &Windows, clock: Clock) -> Result<Opened, Sto
     let mut book = Book::default();
     book.keep_dirty();
     let (mut interrupted, mut damaged) = (0, 0);
+    let mut texts = form::Texts::default();
     for (fingerprint, form) in contents.entries {
         let entry = match form {
-            Checked::Sound(form) => form.into_entry(),
+            Checked::Sound(mut form) => {
+                form.share(&mut texts);
+                form.into_entry()
+            }
             Checked::Damaged => {
                 damaged += 1;
                 error!(%fingerprint, "an entry of the ledger is damaged: its prompt is held as unknown");
@@ -65,7 +69,12 @@ pub fn read(store: Store, windows: &Windows, clock: Clock) -> Result<Opened, Sto
             book.mark(fingerprint);
         }
     }
-    contents.jobs.into_iter().filter_map(form::JobForm::into_record).for_each(|record| book.restore_record(record));
+    for mut form in contents.jobs {
+        form.share(&mut texts);
+        if let Some(record) = form.into_record() {
+            book.restore_record(record);
+        }
+    }
     for (digest, form) in contents.keys {
         book.restore_key(digest, form.into_record());
     }
@@ -93,7 +102,9 @@ fn after_restart(mut entry: Entry, now: Time, windows: &Windows) -> (Entry, bool
         State::Accepted(created) => State::Accepted(Created { at: created.at.min(now), ..created }),
         State::Claimed => State::Claimed,
     };
-    entry.refused.iter_mut().for_each(|(_, at)| *at = now.min(*at));
+    if !entry.rest.refused.is_empty() {
+        entry.rest.change().refused.iter_mut().for_each(|(_, at)| *at = now.min(*at));
+    }
     let (beneath, beneath_changed) = match entry.beneath.take() {
         Some(beneath) => {
             let (beneath, changed) = after_restart(*beneath, now, windows);

@@ -91,6 +91,22 @@ fn freed(folder: &Folder, file: &[u8]) -> Result<Vec<u8>, StoreError> {
 }
 
 #[test]
+fn what_entries_and_jobs_of_a_file_say_alike_is_in_memory_once() {
+    let folder = Folder::new("shared-texts");
+    paid(&folder);
+    let opened = open(&folder.0, &WINDOWS, Clock::system()).unwrap();
+    let of = |number| {
+        let entry = opened.book.entry(&fingerprint(number)).unwrap();
+        let created = entry.created().unwrap();
+        (entry, &created.job, opened.book.job(&created.job).unwrap())
+    };
+    let ((entry, id, job), (other, _, other_job)) = (of(1), of(2));
+    assert!(std::ptr::eq(id.as_str(), job.id.as_str()));
+    assert!([&other.team, &job.team, &other_job.team].iter().all(|team| Arc::ptr_eq(team, &entry.team)));
+    assert!(Arc::ptr_eq(&job.key, &other_job.key));
+}
+
+#[test]
 fn f43_no_flipped_bit_frees_a_paid_prompt() {
     let folder = Folder::new("flips");
     let killed = paid(&folder);

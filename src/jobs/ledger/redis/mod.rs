@@ -95,7 +95,7 @@ impl Ledger for RedisLedger {
             let dress = |command: &mut script::Command| command.not_after = Some(lease_end.load(Ordering::Relaxed));
             let step = |book: &mut crate::jobs::book::Book, now: Time, bounds: &Bounds| {
                 let own = book.entry_of(fingerprint, attempt).filter(|own| own.state == State::Claimed);
-                let lease = own.and_then(|own| own.lease).ok_or(LedgerError::Superseded)?;
+                let lease = own.and_then(|own| own.rest.lease).ok_or(LedgerError::Superseded)?;
                 lease_end.store(lease.as_millis(), Ordering::Relaxed);
                 book.sending(fingerprint, attempt, &bounds.windows).map_err(|_| LedgerError::Superseded)?;
                 book.lease(fingerprint, attempt, Some(now + length), &bounds.windows);

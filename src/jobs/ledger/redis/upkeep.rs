@@ -235,7 +235,7 @@ impl Shared {
         let next = self.unit(Wanted::entry(fingerprint), PLAIN, |book, now, bounds| {
             book.sweep(now, bounds, AT_ONCE);
             let entry = book.entry(&fingerprint);
-            Ok(entry.map(|entry| entry.lease.or_else(|| entry.due(&bounds.windows)).unwrap_or(now)))
+            Ok(entry.map(|entry| entry.rest.lease.or_else(|| entry.due(&bounds.windows)).unwrap_or(now)))
         });
         match next.await? {
             None => {

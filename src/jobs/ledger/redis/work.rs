@@ -262,7 +262,7 @@ impl Work {
             command.counts.extend(is.map(|state| change(state, "1")));
         }
         let due = entry.map(|entry| {
-            let leased = entry.lease.filter(|_| matches!(entry.state, State::Claimed | State::Sending));
+            let leased = entry.rest.lease.filter(|_| matches!(entry.state, State::Claimed | State::Sending));
             leased.or_else(|| entry.due(windows)).unwrap_or(now)
         });
         let member = hex(fingerprint.as_bytes());
@@ -278,7 +278,7 @@ impl Work {
         command.marks.extend(marks.map(|(member, score)| Mark { key: "unknown", member, score }));
         let expires = (due.unwrap_or(now).max(now) + windows.hold + windows.hold + A_DAY).as_millis();
         // Where only keys share, an equal keyless body finds it while it is held or undelivered.
-        if let Some(base) = entry.and_then(|entry| entry.base) {
+        if let Some(base) = entry.and_then(|entry| entry.rest.base) {
             let leaves = entry.is_none_or(|entry| entry.found_by_body().is_none());
             command.joins.push(Join { key: base_key(&base), member, leaves, expires });
         }
