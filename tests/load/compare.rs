@@ -26,7 +26,7 @@ pub struct Compare {
     /// How long a turn is.
     #[arg(long, default_value_t = 1.5)]
     pub seconds: f64,
-    /// Also with a million entries and a million users, which takes a quarter of an hour.
+    /// Also with a million entries and a million users, which takes some minutes.
     #[arg(long)]
     pub full: bool,
     #[command(flatten)]

@@ -5,6 +5,7 @@
 //! cargo test --profile gate --test load -- gate       # what hardly moves, against the record; part of tests/run
 //! cargo test --release --test load -- compare         # CPU, latency and memory beside nginx and the bare pass-through
 //! cargo test --release --test load -- parts           # the pure parts alone
+//! cargo test --release --test load -- memory          # what a million entries take in memory
 //! ```
 
 #![allow(
@@ -29,6 +30,7 @@ mod compare;
 mod contestants;
 mod drive;
 mod driver;
+mod filled;
 mod gate;
 mod nginx;
 mod parts;
@@ -62,6 +64,8 @@ enum Mode {
     Compare(compare::Compare),
     /// The pure parts alone.
     Parts(parts::Parts),
+    /// Memory of an entry, with many.
+    Memory(filled::Filled),
     /// The floor of the stack, as a process.
     Bare(bare::Bare),
     /// A light upstream, as a process.
@@ -85,6 +89,7 @@ fn main() -> ExitCode {
             parts.run();
             Ok(true)
         }
+        Some(Mode::Memory(filled)) => filled.run().map(|()| true),
         Some(Mode::Bare(bare)) => bare.run().map(|()| true),
         Some(Mode::Upstream(upstream)) => upstream.run().map(|()| true),
         Some(Mode::Drive(drive)) => drive.run().map(|()| true),

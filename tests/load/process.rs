@@ -76,16 +76,7 @@ impl Process {
 
     /// Its memory in KiB; what it shares with others counts as its share of it.
     pub fn memory(&self, kind: Memory) -> u64 {
-        let field = match kind {
-            Memory::All => "Pss:",
-            Memory::Anonymous => "Pss_Anon:",
-        };
-        let of = |id| {
-            let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
-            let line = text.lines().find_map(|line| line.strip_prefix(field))?;
-            line.trim().trim_end_matches(" kB").parse::<u64>().ok()
-        };
-        self.tree().into_iter().filter_map(of).sum()
+        self.tree().into_iter().map(|id| memory_of(id, kind)).sum()
     }
 
     /// Its memory when it no longer shrinks.
@@ -117,6 +108,17 @@ impl Process {
         }
         all
     }
+}
+
+/// The memory of one process in KiB.
+pub fn memory_of(id: u32, kind: Memory) -> u64 {
+    let field = match kind {
+        Memory::All => "Pss:",
+        Memory::Anonymous => "Pss_Anon:",
+    };
+    let text = fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
 }
 
 impl Drop for Process {

@@ -5,6 +5,7 @@ use std::io;
 use super::compare::{Compare, tell};
 use super::contestants::{Bench, Contestant, Launch, Who};
 use super::drive::Drive;
+use super::filled;
 use super::process::Memory;
 use super::race::{middle, slice};
 use super::requests::Kind;
@@ -22,30 +23,21 @@ pub fn grows(compare: &Compare, bench: &Bench) -> io::Result<()> {
     ];
     let launch = || Launch { environment: environment.clone(), ..Launch::default() };
     let few = bench.launch(Who::Gateway, &launch())?;
-    let many = bench.launch(Who::Gateway, &launch())?;
-    let mut made = 0;
+    let alone = memory(&few);
     for count in entries {
-        let before = memory(&many);
-        let more = Drive {
-            connections: 128,
-            requests: Some(count - made),
-            seed: bench.fresh_numbers(),
-            ..Drive::new(Kind::New)
-        };
-        bench.drive(&many, more)?;
-        let each = (memory(&many) - before) * 1024.0 / (count - made) as f64;
-        made = *count;
-        let from = "entry, job, owners, spend: all that is kept".into();
-        tell(Row {
-            what: format!("memory of each of {count} entries"),
-            measured: each,
-            unit: "bytes",
-            goal: None,
-            from,
-        });
+        // A million submissions would take the better part of an hour: the ledger is there before the gateway is.
+        let ledger = bench.folder().join(format!("filled-{count}"));
+        filled::fill(&ledger, *count)?;
+        let mut over = launch();
+        over.environment.push(("REELGATE_LEDGER__PATH", ledger.display().to_string()));
+        let many = bench.launch(Who::Gateway, &over)?;
+        let measured = (memory(&many) - alone) * 1024.0 / *count as f64;
+        let (what, from) = (format!("memory of each of {count} entries"), "all that is kept, read from a file".into());
+        tell(Row { what, measured, unit: "bytes", goal: None, from });
         flat(compare, bench, [&few, &many], &format!("{count} entries"), 64)?;
+        many.end()?;
+        std::fs::remove_dir_all(&ledger)?;
     }
-    many.end()?;
     for count in users {
         let many = bench.launch(Who::Gateway, &launch())?;
         bench.drive(&many, compare.drive(Kind::Varied))?;
