@@ -104,10 +104,10 @@ impl Store {
         drop(file.map_err(broken)?);
         let database = database(&path)?;
         check_format(&database, &path)?;
-        let (wal, pending) = log(&database, &path)?;
+        let (wal, pending, is_torn) = log(&database, &path)?;
         let mut store = Self { database: Some(database), path, wal, pending, has_failed: false, _lock: lock };
         // What a process that did not end in order left in the log goes into the tables.
-        store.guard(Self::settle)?;
+        store.guard(if is_torn { Self::begin_anew } else { Self::settle })?;
         Ok(store)
     }
 
@@ -186,9 +186,11 @@ impl Store {
 
     /// Puts what stands in the log into the tables, which name the next one in the same commit.
     fn settle(&mut self) -> Result<(), redb::Error> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
+        if self.pending.is_empty() { Ok(()) } else { self.begin_anew() }
+    }
+
+    /// The same, also if nothing stands in it that counts: the log has a new name then.
+    fn begin_anew(&mut self) -> Result<(), redb::Error> {
         let name = self.wal.name().next()?;
         let mut rows: Vec<Row> = self.pending.drain().map(|((kind, key), value)| Row { kind, key, value }).collect();
         rows.push(Row::text(LOG, &name.to_text()));
@@ -249,8 +251,8 @@ fn check_format(database: &Database, path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// The log that belongs to the tables, and what stands in it and not in them.
-fn log(database: &Database, path: &Path) -> Result<(Wal, Pending), StoreError> {
+/// The log that belongs to the tables, what stands in it and not in them, and whether its last record is torn.
+fn log(database: &Database, path: &Path) -> Result<(Wal, Pending, bool), StoreError> {
     let text = guarded(path, || text(database, LOG))?.map_err(|error| unreadable(path, &error.to_string()))?;
     let name = text.and_then(|text| Name::parse(&text));
     let name = name.ok_or_else(|| unreadable(path, "it has lost the name of its log"))?;
@@ -268,7 +270,7 @@ fn log(database: &Database, path: &Path) -> Result<(Wal, Pending), StoreError> {
             pending.entry((kind, key)).or_insert(value);
         }
     }
-    Ok((Wal::begin(file, name), pending))
+    Ok((Wal::begin(file, name), pending, told.is_torn))
 }
 
 fn has_entry(database: &Database, name: &[u8]) -> Result<bool, redb::Error> {

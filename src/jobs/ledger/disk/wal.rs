@@ -188,6 +188,8 @@ pub(super) struct Told {
     pub(super) rows: Vec<Row>,
     /// Entries of a last record that is not whole, whose values are not sound: they count where nothing else stands.
     pub(super) doubtful: Vec<Row>,
+    /// Whether anything is left of such a record: nothing may be written over it under the same name.
+    pub(super) is_torn: bool,
 }
 
 /// What a log says, and then the log after it, should the tables have forgotten that they know it.
@@ -198,7 +200,7 @@ pub(super) fn read(bytes: &[u8], generation: Generation) -> Result<Told, Damaged
     match halves().find(|half| begins_near(half, &generation)) {
         Some(half) => read_half(half, generation, &mut all)?,
         None if halves().any(|half| holds(half, 0, generation)) => return Err(Damaged),
-        None => {}
+        None => all.is_torn = halves().any(|half| !matches!(torn(half, &generation), Ok(rows) if rows.is_empty())),
     }
     let is_next = |header: &Header| header.parent == generation && header.generation != generation;
     let next = halves().find_map(|half| Some((half, Record::at(half, 0).filter(|record| is_next(&record.header))?)));
@@ -221,12 +223,20 @@ fn read_half(half: &[u8], generation: Generation, all: &mut Told) -> Result<(), 
         number += 1;
     }
     let rest = half.get(at..).unwrap_or_default();
+    let torn = torn(rest, &generation);
+    all.is_torn |= !matches!(&torn, Ok(rows) if rows.is_empty());
     if begins_near(rest, &generation) {
         error!(record = number, "the last record of the ledger's log is torn or damaged: it counts as far as it goes");
-        all.take_what_stands(rows(rest.get(HEADER..).unwrap_or_default(), mark(&generation))?);
+        all.is_torn = true;
+        all.take_what_stands(torn?);
     }
     // Nothing may follow: it was written after what cannot be read here, which was therefore acknowledged.
     if holds(half, at, generation) { Err(Damaged) } else { Ok(()) }
+}
+
+/// The rows behind the header of a record that is not whole.
+fn torn(record: &[u8], generation: &Generation) -> Result<Vec<Row>, Damaged> {
+    rows(record.get(HEADER..).unwrap_or_default(), mark(generation))
 }
 
 /// Whether these bytes begin with a generation, but for a few bits.
