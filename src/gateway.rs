@@ -34,6 +34,7 @@ use crate::jobs::dedup::Dedup;
 use crate::jobs::observe::Reader;
 use crate::request::client::Clients;
 use crate::request::fingerprint::FingerprintKey;
+use crate::request::head::Head;
 use crate::request::route::Route;
 use crate::server::body::{BodyMemory, Upload};
 use crate::server::cors::Caller;
@@ -108,7 +109,7 @@ impl Worker {
     /// What is asked, checked in the order in which it could hurt (`HARDENING.md` §7).
     async fn answer(
         &self,
-        head: &Parts,
+        head: &Head<'_>,
         upload: Upload,
         peer: Peer,
         rules: &Arc<Rules>,
@@ -126,18 +127,18 @@ impl Worker {
     }
 
     /// From where: our own host, no loop, no foreign page.
-    fn caller(&self, head: &Parts, rules: &Rules) -> Result<Caller, Error> {
+    fn caller(&self, head: &Head<'_>, rules: &Rules) -> Result<Caller, Error> {
         let authority = rules.hosts.check(head)?;
         if self.gateway.upstream.via().is_in(&head.headers) {
             return Err(Error::LoopDetected);
         }
-        rules.cors.check(&head.method, &head.headers, authority)
+        rules.cors.check(&head.method, &head.header, authority)
     }
 
     /// For what.
     async fn route(
         &self,
-        head: &Parts,
+        head: &Head<'_>,
         upload: Upload,
         peer: Peer,
         caller: &Caller,
@@ -177,6 +178,7 @@ impl Handler for Worker {
     /// Records, answers, and turns every error into an answer: nothing fails beyond this point.
     async fn handle(self: Rc<Self>, head: Parts, upload: Upload, peer: Peer) -> Response<Self::Body> {
         let peer = self.gateway.proxies.client(peer, &head.headers);
+        let head = Head::of(&head);
         let mut record = Record::begin(&self.gateway.telemetry, peer.address, &head);
         let rules = self.gateway.rules.load_full();
         let (caller, result) = self.answer(&head, upload, peer, &rules, &mut record).await;

@@ -1,6 +1,8 @@
 //! The `Authorization` of a request, as RFC 6750 §2.1 has it: one, `Bearer`, in whatever case, and a credential.
 
-use hyper::header::{AUTHORIZATION, HeaderMap};
+use hyper::header::AUTHORIZATION;
+
+use crate::request::head::Header;
 
 /// What a request says of who sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +19,8 @@ pub enum Bearer<'a> {
 
 impl<'a> Bearer<'a> {
     /// Reads the header.
-    pub fn read(headers: &'a HeaderMap) -> Self {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
+    pub fn read(header: &Header<'a>) -> Self {
+        let mut values = header.lines(&AUTHORIZATION);
         let Some(value) = values.next() else { return Self::Absent };
         if values.next().is_some() {
             return Self::Several;
@@ -40,7 +42,7 @@ const LONGEST: usize = 4096;
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
+    use hyper::header::{HeaderMap, HeaderValue};
 
     use super::*;
 
@@ -68,10 +70,10 @@ mod tests {
             for value in values {
                 headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
             }
-            assert_eq!(Bearer::read(&headers), want, "{values:?}");
+            assert_eq!(Bearer::read(&Header::of(&headers)), want, "{values:?}");
         }
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_bytes(b"Bearer \xff").unwrap());
-        assert_eq!(Bearer::read(&headers), Bearer::Malformed);
+        assert_eq!(Bearer::read(&Header::of(&headers)), Bearer::Malformed);
     }
 }

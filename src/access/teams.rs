@@ -2,6 +2,7 @@
 //! nothing about a key can be learned from the time it takes, and by the name that a token carries.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use hyper::header::{HeaderMap, ORIGIN};
@@ -13,6 +14,9 @@ use super::token::{self, Tokens};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::request::client::BucketKey;
+use crate::request::fingerprint::PickBits;
+use crate::request::head::Header;
+use crate::request::verbatim::{Name, Verbatim};
 
 /// All teams.
 #[derive(Debug)]
@@ -29,9 +33,12 @@ pub struct Teams {
 type Found = (Arc<Team>, Arc<Key>);
 
 /// The keys that were presented and found, by another hash of them: SHA-256 is what they are stored by, and it costs
-/// several times as much. As many as there are keys.
+/// many times as much. As many as there are keys.
 #[derive(Debug, Default)]
-struct Known(RwLock<HashMap<blake3::Hash, Found>>);
+struct Known {
+    found: RwLock<HashMap<Name, Found, BuildHasherDefault<PickBits>>>,
+    names: Verbatim,
+}
 
 /// One team.
 #[derive(Debug)]
@@ -95,15 +102,15 @@ impl Teams {
         if self.is_open() { 1 } else { self.by_name.len() }
     }
 
-    /// Who sends a request with these headers. In mode `open` they are not looked at.
+    /// Who sends a request with this header. In mode `open` it is not looked at.
     ///
     /// # Errors
     /// [`NoPass`].
-    pub fn identify(&self, headers: &HeaderMap, tokens: &Tokens, now: Time) -> Result<Pass, NoPass> {
+    pub fn identify(&self, header: &Header<'_>, tokens: &Tokens, now: Time) -> Result<Pass, NoPass> {
         if self.is_open() {
             return Ok(self.open.clone());
         }
-        let credential = match Bearer::read(headers) {
+        let credential = match Bearer::read(header) {
             Bearer::Absent => return Err(NoPass::Missing),
             Bearer::Several => return Err(NoPass::Several),
             Bearer::Malformed => return Err(NoPass::Refused("malformed".to_owned())),
@@ -116,14 +123,14 @@ impl Teams {
     }
 
     fn of_key(&self, presented: &str, now: Time) -> Result<Pass, NoPass> {
-        let hash = blake3::hash(presented.as_bytes());
-        let found = self.known.0.read().unwrap_or_else(PoisonError::into_inner).get(&hash).cloned();
+        let name = self.known.names.name(&[presented.as_bytes()]);
+        let found = self.known.found.read().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
         let (team, key) = match found {
             Some(found) => found,
             None => {
                 let found = self.by_digest.get(&Digest::of(presented)).cloned();
                 let found = found.ok_or_else(|| NoPass::Refused("unknown key".to_owned()))?;
-                self.known.0.write().unwrap_or_else(PoisonError::into_inner).insert(hash, found.clone());
+                self.known.found.write().unwrap_or_else(PoisonError::into_inner).insert(name, found.clone());
                 found
             }
         };
@@ -277,7 +284,7 @@ mod tests {
     fn identify(teams: &Teams, presented: &str, now: u64) -> Result<Pass, NoPass> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {presented}")).unwrap());
-        teams.identify(&headers, &Tokens::new(&[7; 32]), Time::from_millis(now))
+        teams.identify(&Header::of(&headers), &Tokens::new(&[7; 32]), Time::from_millis(now))
     }
 
     #[test]
@@ -345,7 +352,7 @@ mod tests {
             for place in 0..kinds.len() {
                 let place = (place + round) % kinds.len();
                 let begun = tokio::time::Instant::now();
-                let pass = teams.identify(&kinds[place].1, &tokens, Time::from_millis(0));
+                let pass = teams.identify(&Header::of(&kinds[place].1), &tokens, Time::from_millis(0));
                 times[place].push(begun.elapsed().as_nanos());
                 assert_eq!(pass.is_ok(), place == 2);
             }

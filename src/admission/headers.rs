@@ -15,10 +15,8 @@ pub struct Standing([Option<Level>; Limit::ALL.len()]);
 
 impl Standing {
     pub(super) fn set(&mut self, limit: Limit, level: Level) {
-        for (place, each) in self.0.iter_mut().zip(Limit::ALL) {
-            if each == limit {
-                *place = Some(level);
-            }
+        if let Some(place) = self.0.get_mut(limit.place()) {
+            *place = Some(level);
         }
     }
 

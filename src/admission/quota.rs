@@ -88,6 +88,11 @@ impl Limit {
         Self { scope: Scope::Total, kind: Kind::Generations },
     ];
 
+    /// Its place in [`Limit::ALL`].
+    pub(super) const fn place(self) -> usize {
+        self.scope as usize * 2 + self.kind as usize
+    }
+
     /// Its name in the configuration, in errors and in headers: `user.generations`.
     pub const fn name(self) -> &'static str {
         match (self.scope, self.kind) {
@@ -223,6 +228,12 @@ mod tests {
             assert_eq!(level, Level { remaining, seconds: wait }, "owes {owes}");
         }
         assert_eq!(quota(6, 60).level(seconds(3), now), Level { remaining: 6, seconds: 0 });
+    }
+
+    #[test]
+    fn limits_and_scopes_stand_in_their_places() {
+        assert!(Limit::ALL.into_iter().map(Limit::place).eq(0..Limit::ALL.len()));
+        assert!(Scope::ALL.into_iter().map(|scope| scope as usize).eq(0..Scope::ALL.len()));
     }
 
     #[test]

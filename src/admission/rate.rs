@@ -75,7 +75,7 @@ impl Limits {
     /// # Errors
     /// If the address may not; then nothing is taken.
     pub fn before_body(&self, who: &Who) -> Result<Standing, Refusal> {
-        self.take(who, Kind::Requests, &[Scope::Address]).map(|(_, standing)| standing)
+        self.take(who, Kind::Requests, [Scope::Address], drop)
     }
 
     /// Takes a request of token, user, team and total. It stays taken, whatever follows.
@@ -83,7 +83,7 @@ impl Limits {
     /// # Errors
     /// If one of them may not; then nothing is taken from any.
     pub fn requests(&self, who: &Who) -> Result<Standing, Refusal> {
-        self.take(who, Kind::Requests, &SHARED).map(|(_, standing)| standing)
+        self.take(who, Kind::Requests, SHARED, drop)
     }
 
     /// Takes a generation of token, user, team, address and total.
@@ -91,7 +91,7 @@ impl Limits {
     /// # Errors
     /// If one of them may not; then nothing is taken from any.
     pub fn generations(&self, who: &Who) -> Result<(Taken, Standing), Refusal> {
-        self.take(who, Kind::Generations, &Scope::ALL)
+        self.generation(who, Scope::ALL)
     }
 
     /// Takes a generation of the address alone: the others are counted elsewhere.
@@ -99,7 +99,13 @@ impl Limits {
     /// # Errors
     /// If it may not.
     pub fn address_generation(&self, who: &Who) -> Result<(Taken, Standing), Refusal> {
-        self.take(who, Kind::Generations, &[Scope::Address])
+        self.generation(who, [Scope::Address])
+    }
+
+    fn generation<const N: usize>(&self, who: &Who, scopes: [Scope; N]) -> Result<(Taken, Standing), Refusal> {
+        let mut taken = Taken { team: who.team, ..Taken::default() };
+        let standing = self.take(who, Kind::Generations, scopes, |(scope, token)| taken.add(scope, token))?;
+        Ok((taken, standing))
     }
 
     /// The buckets of a kind that are shared by all replicas: those of token, user, team and total.
@@ -146,37 +152,44 @@ impl Limits {
         self.buckets(scope).len()
     }
 
-    fn take(&self, who: &Who, kind: Kind, scopes: &[Scope]) -> Result<(Taken, Standing), Refusal> {
+    /// Takes one of each of these scopes, which stand in the order of [`Scope::ALL`], or of none. `keep` is told what was
+    /// taken.
+    fn take<const N: usize>(
+        &self,
+        who: &Who,
+        kind: Kind,
+        scopes: [Scope; N],
+        mut keep: impl FnMut((Scope, Token)),
+    ) -> Result<Standing, Refusal> {
         let quotas = self.quotas.load();
         let quotas = quotas.of_team(who.team);
-        if scopes.iter().all(|&scope| quotas.of(who, Limit { scope, kind }).is_none()) {
-            return Ok((Taken::default(), Standing::default()));
+        let asked = scopes.map(|scope| quotas.of(who, Limit { scope, kind }));
+        if asked.iter().all(Option::is_none) {
+            return Ok(Standing::default());
         }
         let now = self.now();
-        let mut held = [const { None::<(Limit, Quota, Held<'_>)> }; Scope::ALL.len()];
         let mut refused: Option<(Limit, Nanos)> = None;
-        for (place, scope) in held.iter_mut().zip(Scope::ALL) {
-            let limit = Limit { scope, kind };
-            let Some(quota) = quotas.of(who, limit).filter(|_| scopes.contains(&scope)) else { continue };
-            let bucket = self.buckets(scope).hold(key(who, scope), kind, &quota, now);
+        let mut held = [const { None::<Held<'_>> }; N];
+        for ((place, scope), quota) in held.iter_mut().zip(scopes).zip(&asked) {
+            let Some(quota) = quota else { continue };
+            let bucket = self.buckets(scope).hold(key(who, scope), kind, quota, now);
             if let Err(wait) = quota.take(&bucket, now) {
                 // The longest wait is the true one: only after it does the request pass every limit.
-                refused = refused.filter(|(_, longest)| *longest >= wait).or(Some((limit, wait)));
+                refused = refused.filter(|(_, longest)| *longest >= wait).or(Some((Limit { scope, kind }, wait)));
             }
-            *place = Some((limit, quota, bucket));
+            *place = Some(bucket);
         }
 
         let mut standing = Standing::default();
-        let mut taken = Taken { team: who.team, ..Taken::default() };
-        for (token, held) in taken.tokens.iter_mut().zip(&mut held) {
-            let Some((limit, quota, bucket)) = held else { continue };
+        for ((bucket, scope), quota) in held.iter_mut().zip(scopes).zip(&asked) {
+            let Some((bucket, quota)) = bucket.as_mut().zip(quota.as_ref()) else { continue };
             if refused.is_none() {
-                *token = Some(bucket.keep(quota));
+                keep((scope, bucket.keep(quota)));
             }
-            standing.set(*limit, quota.level(bucket.time(), now));
+            standing.set(Limit { scope, kind }, quota.level(bucket.time(), now));
         }
         match refused {
-            None => Ok((taken, standing)),
+            None => Ok(standing),
             Some((limit, wait)) => {
                 let retry_after = Duration::from_millis(whole_millis(wait));
                 Err(Refusal { limit, retry_after, standing: Box::new(standing) })
@@ -249,6 +262,14 @@ pub struct Taken {
     team: BucketKey,
     /// Those that were taken from buckets kept elsewhere.
     pub remote: Vec<RemoteToken>,
+}
+
+impl Taken {
+    fn add(&mut self, scope: Scope, token: Token) {
+        if let Some(place) = self.tokens.get_mut(scope as usize) {
+            *place = Some(token);
+        }
+    }
 }
 
 /// The quotas of everybody, and of the teams that have their own.

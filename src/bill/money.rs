@@ -50,6 +50,22 @@ impl Amount {
         Self(self.0.saturating_sub(other.0))
     }
 
+    /// Writes dollars with as many decimals as it has, at least two: `0.40`. Every hit's log line has one, so it goes
+    /// without the machinery of `format!`.
+    ///
+    /// # Errors
+    /// Those of `text`.
+    pub fn write(self, text: &mut impl fmt::Write) -> fmt::Result {
+        // The digit in front keeps the decimals' leading zeros.
+        let (mut part, mut least) = (TICKS_A_DOLLAR + self.0 % TICKS_A_DOLLAR, TICKS_A_DOLLAR);
+        while part % 10 == 0 && least > 100 {
+            (part, least) = (part / 10, least / 10);
+        }
+        text.write_str(itoa::Buffer::new().format(self.0 / TICKS_A_DOLLAR))?;
+        text.write_str(".")?;
+        text.write_str(itoa::Buffer::new().format(part).get(1..).unwrap_or_default())
+    }
+
     /// It, for each second of so many milliseconds, rounded up.
     pub fn for_millis(self, millis: u64) -> Self {
         let ticks = (u128::from(self.0) * u128::from(millis)).div_ceil(1000);
@@ -58,17 +74,8 @@ impl Amount {
 }
 
 impl fmt::Display for Amount {
-    /// Dollars with as many decimals as it has, at least two: `0.40`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Every hit's log line has one, so it goes without the machinery of `format!`. The digit in front keeps the
-        // decimals' leading zeros.
-        let (mut part, mut least) = (TICKS_A_DOLLAR + self.0 % TICKS_A_DOLLAR, TICKS_A_DOLLAR);
-        while part % 10 == 0 && least > 100 {
-            (part, least) = (part / 10, least / 10);
-        }
-        f.write_str(itoa::Buffer::new().format(self.0 / TICKS_A_DOLLAR))?;
-        f.write_str(".")?;
-        f.write_str(itoa::Buffer::new().format(part).get(1..).unwrap_or_default())
+        self.write(f)
     }
 }
 

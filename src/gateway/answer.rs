@@ -121,6 +121,8 @@ pub fn created(body: Bytes, served: Served, delivery: Option<Delivery>) -> Respo
     };
     let mut answer = Response::new(body);
     let headers = answer.headers_mut();
+    // Room for what the limits and the record add, so that the map does not grow on the way out.
+    headers.reserve(USUAL_FIELDS);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(CACHE_CONTROL, NO_STORE);
     headers.insert(CACHE_STATUS, served.cache_status());
@@ -232,6 +234,8 @@ pub fn warn(headers: &mut HeaderMap, warnings: &[String]) {
     }
 }
 
+/// How many fields the answer to a submission has, at most, but for those that only a page is told.
+const USUAL_FIELDS: usize = 8;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use hyper::http::request::Parts;
-
 use super::Worker;
 use super::rules::Rules;
 use crate::access::settings::Gate;
 use crate::access::teams::{NoPass, Pass};
 use crate::error::Error;
+use crate::request::head::Head;
 use crate::request::route::Operation;
 use crate::server::Peer;
 use crate::telemetry::record::Record;
@@ -19,14 +18,14 @@ impl Worker {
     pub(super) fn identify(
         &self,
         gate: Gate,
-        head: &Parts,
+        head: &Head<'_>,
         peer: Peer,
         rules: &Arc<Rules>,
         record: &mut Record,
     ) -> Result<Pass, Error> {
         let gateway = &*self.gateway;
         let address = peer.address.ip();
-        let pass = match rules.teams.identify(&head.headers, &gateway.tokens, gateway.clock.now()) {
+        let pass = match rules.teams.identify(&head.header, &gateway.tokens, gateway.clock.now()) {
             Ok(pass) => pass,
             Err(NoPass::Missing) => return Err(Error::MissingKey),
             Err(NoPass::Several) => {

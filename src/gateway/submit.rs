@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Response;
-use hyper::http::request::Parts;
 
 use super::Worker;
 use super::answer::{self, Body, Served};
@@ -26,6 +25,7 @@ use crate::jobs::entry::{Asker, AttemptId, Caller, Created, RETRY_AFTER_DOUBT};
 use crate::jobs::ledger::Request;
 use crate::jobs::settings::{By, Scope};
 use crate::request::client::Client;
+use crate::request::head::Head;
 use crate::request::route::Operation;
 use crate::request::submission::{self, Wishes};
 use crate::server::body::{self, Upload};
@@ -40,7 +40,7 @@ impl Worker {
     pub(super) async fn submit(
         &self,
         operation: Operation,
-        head: &Parts,
+        head: &Head<'_>,
         upload: Upload,
         client: Client,
         rules: &Arc<Rules>,
@@ -61,7 +61,7 @@ impl Worker {
     async fn serve(
         &self,
         operation: Operation,
-        head: &Parts,
+        head: &Head<'_>,
         upload: Upload,
         client: Client,
         rules: &Arc<Rules>,
@@ -70,8 +70,8 @@ impl Worker {
     ) -> Result<Response<Body>, Error> {
         let gateway = &*self.gateway;
         *standing = gateway.limits.before_body(client.who()).map_err(|refusal| limited(&refusal, standing))?;
-        submission::check_media(&head.headers)?;
-        let wishes = Wishes::read(&head.headers)?;
+        submission::check_media(&head.header)?;
+        let wishes = Wishes::read(&head.header)?;
         let body = body::read(upload, &rules.body, &gateway.memory).await?;
         record.bytes_in(u64::try_from(body.len()).unwrap_or(u64::MAX));
         let understood = self.understand(operation, wishes, &client, &body, rules).await?;

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use hyper::Response;
-use hyper::http::request::Parts;
 use serde_json::{Value, json};
 
 use super::Worker;
@@ -16,6 +15,7 @@ use crate::access::settings::Gate;
 use crate::access::token::Grant;
 use crate::error::{Error, Fault};
 use crate::request::client::Client;
+use crate::request::head::Head;
 use crate::request::json;
 use crate::request::submission;
 use crate::server::body::{self, Upload};
@@ -24,7 +24,7 @@ impl Worker {
     /// Serves a request for a token. It takes a request of the address, as submissions do before their body is read.
     pub(super) async fn client_token(
         &self,
-        head: &Parts,
+        head: &Head<'_>,
         upload: Upload,
         client: &Client,
         rules: &Rules,
@@ -35,7 +35,7 @@ impl Worker {
             return Err(Error::NotFound);
         }
         gateway.limits.before_body(client.who()).map_err(|refusal| Error::from(&refusal))?;
-        submission::check_media(&head.headers)?;
+        submission::check_media(&head.header)?;
         let body = body::read(upload, &rules.body.at_most(LONGEST_BODY), &gateway.memory).await?;
         let wish = Wish::read(&json::parse(&body)?, rules.token_lifetime).map_err(Error::InvalidRequest)?;
         for model in &wish.models {

@@ -61,11 +61,29 @@ impl Fingerprint {
     }
 
     /// The first 12 hex digits, as logs show it.
-    pub fn short(&self) -> String {
+    pub fn short(&self) -> Short {
         // Every submission's line has them; `hex::encode` gathers them one by one.
-        let mut digits = [0; 12];
+        let mut digits = [b'0'; 12];
         _ = hex::encode_to_slice(self.0.get(..6).unwrap_or_default(), &mut digits);
-        String::from_utf8(digits.to_vec()).unwrap_or_default()
+        Short(digits)
+    }
+}
+
+/// The first hex digits of a fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Short([u8; 12]);
+
+impl Short {
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        // Only hex digits are ever put in.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -77,7 +95,7 @@ impl fmt::Display for Fingerprint {
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.short())
+        f.write_str(self.short().as_str())
     }
 }
 

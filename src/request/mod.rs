@@ -1,5 +1,6 @@
 //! What is asked, and by whom: pure functions of the request, without I/O or a clock.
 
+pub mod head;
 pub mod route;
 pub mod client;
 pub mod trace;

@@ -2,10 +2,11 @@
 //! and all that later stages decide from; the bytes themselves go on as they came.
 
 use bytes::Bytes;
-use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, PRAGMA};
+use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, PRAGMA};
 use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 
+use super::head::Header;
 use super::json;
 use super::route::Operation;
 use super::schema::Schema;
@@ -54,13 +55,13 @@ impl Wishes {
     ///
     /// # Errors
     /// [`Error::BadRequest`] for a header that stands twice, is empty, too long or not printable ASCII.
-    pub fn read(headers: &HeaderMap) -> Result<Self, Error> {
+    pub fn read(header: &Header<'_>) -> Result<Self, Error> {
         // fetch's cache: "no-store" and "reload" add both headers by themselves: that is no wish (M13).
-        let no_cache = has_token(headers, &CACHE_CONTROL, "no-cache") && !has_token(headers, &PRAGMA, "no-cache");
-        let variation = single(headers, &REELGATE_VARIATION, "Reelgate-Variation", MAX_VARIATION)?;
-        let key = single(headers, &IDEMPOTENCY_KEY, "Idempotency-Key", MAX_KEY)?;
+        let no_cache = has_token(header, &CACHE_CONTROL, "no-cache") && !has_token(header, &PRAGMA, "no-cache");
+        let variation = single(header, &REELGATE_VARIATION, "Reelgate-Variation", MAX_VARIATION)?;
+        let key = single(header, &IDEMPOTENCY_KEY, "Idempotency-Key", MAX_KEY)?;
         let idempotency_key = key.map(|key| unquoted(&key)).transpose()?;
-        let dry_run = match single(headers, &REELGATE_DRY_RUN, "Reelgate-Dry-Run", 1)?.as_deref() {
+        let dry_run = match single(header, &REELGATE_DRY_RUN, "Reelgate-Dry-Run", 1)?.as_deref() {
             None => false,
             Some("1") => true,
             Some(_) => {
@@ -127,13 +128,12 @@ impl Submission {
 ///
 /// # Errors
 /// [`Error::UnsupportedMediaType`].
-pub fn check_media(headers: &HeaderMap) -> Result<(), Error> {
-    let plain =
-        headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+pub fn check_media(header: &Header<'_>) -> Result<(), Error> {
+    let plain = header.lines(&CONTENT_ENCODING).all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
     if !plain {
         return Err(Error::UnsupportedMediaType { param: "Content-Encoding" });
     }
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let mut types = header.lines(&CONTENT_TYPE);
     let is_json = match (types.next(), types.next()) {
         (Some(only), None) => only.to_str().is_ok_and(is_json),
         _ => false,
@@ -142,6 +142,10 @@ pub fn check_media(headers: &HeaderMap) -> Result<(), Error> {
 }
 
 fn is_json(media_type: &str) -> bool {
+    // As nearly every client writes it.
+    if media_type == "application/json" {
+        return true;
+    }
     let mut parts = media_type.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
     essence.eq_ignore_ascii_case("application/json")
@@ -188,19 +192,19 @@ fn is_format(character: char) -> bool {
 }
 
 /// Whether a list header has a token, in whichever of its lines.
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+fn has_token(header: &Header<'_>, name: &HeaderName, token: &str) -> bool {
+    let lines = header.lines(name).filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
 /// The only value of a header: 1 to `longest` printable ASCII characters.
 fn single(
-    headers: &HeaderMap,
+    header: &Header<'_>,
     name: &HeaderName,
     shown: &'static str,
     longest: usize,
 ) -> Result<Option<String>, Error> {
-    let mut values = headers.get_all(name).iter();
+    let mut values = header.lines(name);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(Error::BadRequest { param: shown, message: format!("{shown} may be sent once only").into() });

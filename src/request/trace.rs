@@ -5,6 +5,8 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::head::Header;
+
 /// A place in a trace: what the request to the upstream will carry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
@@ -18,16 +20,16 @@ pub struct Trace {
 impl Trace {
     /// The trace of a request that carries one: the client's, or a new one in place of what cannot be read. Where none is
     /// carried, nobody traces.
-    pub fn carried(headers: &HeaderMap, request_id: &str) -> Option<Self> {
-        headers.contains_key(TRACEPARENT).then(|| Self::of(headers).unwrap_or_else(|| Self::begin(request_id)))
+    pub fn carried(header: &Header<'_>, request_id: &str) -> Option<Self> {
+        header.has(&TRACEPARENT).then(|| Self::of(header).unwrap_or_else(|| Self::begin(request_id)))
     }
 
     /// The client's trace. `None` if it named none, or not exactly one that can be read.
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut sent = headers.get_all(TRACEPARENT).iter();
+    pub fn of(header: &Header<'_>) -> Option<Self> {
+        let mut sent = header.lines(&TRACEPARENT);
         let (Some(parent), None) = (sent.next(), sent.next()) else { return None };
         let (id, flags) = parse(parent.as_bytes())?;
-        Some(Self { id, flags, state: state(headers) })
+        Some(Self { id, flags, state: state(header) })
     }
 
     /// A new trace, for a request with this id: by the same digits if they can name a trace, so that one leads to the
@@ -85,10 +87,10 @@ fn is_id(digits: &[u8]) -> bool {
 
 /// The `tracestate` of all its lines, members in their order. `None` if there is none, or if a member breaks the rules:
 /// then nobody can tell where the others begin.
-fn state(headers: &HeaderMap) -> Option<HeaderValue> {
+fn state(header: &Header<'_>) -> Option<HeaderValue> {
     let mut members: Vec<&str> = Vec::new();
     let mut length = 0;
-    for line in headers.get_all(TRACESTATE) {
+    for line in header.lines(&TRACESTATE) {
         for member in line.to_str().ok()?.split(',').map(|member| member.trim_matches([' ', '\t'])) {
             if member.is_empty() {
                 continue;
@@ -161,7 +163,9 @@ mod tests {
         let parent = format!("00-{ID}-1234567890123456-00");
         let fields: Vec<_> = states.iter().map(|state| ("tracestate", *state)).collect();
         let mut headers = HeaderMap::new();
-        Trace::of(&map(&[&[("traceparent", parent.as_str())], &fields[..]].concat())).unwrap().write(&mut headers);
+        Trace::of(&Header::of(&map(&[&[("traceparent", parent.as_str())], &fields[..]].concat())))
+            .unwrap()
+            .write(&mut headers);
         headers.get("tracestate").map(|state| state.to_str().unwrap().to_owned())
     }
 
@@ -197,11 +201,11 @@ mod tests {
             ("00_12345678901234567890123456789012_1234567890123456_01", None),
             ("", None),
         ] {
-            let trace = Trace::of(&map(&[("traceparent", value)]));
+            let trace = Trace::of(&Header::of(&map(&[("traceparent", value)])));
             assert_eq!(trace.map(|trace| trace.flags), flags, "{value}");
         }
         let one = ("traceparent", "00-12345678901234567890123456789012-1234567890123456-01");
-        assert!(Trace::of(&map(&[one, one])).is_none() && Trace::of(&map(&[])).is_none());
+        assert!(Trace::of(&Header::of(&map(&[one, one]))).is_none() && Trace::of(&Header::of(&map(&[]))).is_none());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Names of bytes as they came, for what is remembered within one process: equal only for equal bytes.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
 
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
@@ -10,7 +10,15 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 pub struct Verbatim(SipHasher13);
 
 /// The name of some bytes. It is a keyed hash: to hash it again only picks bits.
-pub type Name = [u64; 2];
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name(pub [u64; 2]);
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self([word, _]) = self;
+        state.write_u64(*word);
+    }
+}
 
 impl Default for Verbatim {
     /// Under a new key.
@@ -21,6 +29,11 @@ impl Default for Verbatim {
 }
 
 impl Verbatim {
+    /// Under a key that outlives the process.
+    pub fn keyed(key: [u8; 16]) -> Self {
+        Self(SipHasher13::new_with_key(&key))
+    }
+
     /// The name of these parts. Each goes in behind its length, so that no two lists of parts are the same bytes.
     pub fn name(&self, parts: &[&[u8]]) -> Name {
         let mut hasher = self.0;
@@ -29,7 +42,7 @@ impl Verbatim {
             hasher.write(part);
         }
         let hash = hasher.finish128();
-        [hash.h1, hash.h2]
+        Name([hash.h1, hash.h2])
     }
 }
 
@@ -45,7 +58,7 @@ mod tests {
         for other in [&[b"a".as_slice(), b"bc"][..], &[b"abc"], &[b"ab", b"c", b""], &[b"c", b"ab"]] {
             assert_ne!(names.name(other), name, "{other:?}");
         }
-        assert_ne!(name[0], name[1], "128 bits, not 64 twice");
+        assert_ne!(name.0[0], name.0[1], "128 bits, not 64 twice");
         assert_ne!(Verbatim::default().name(&[b"ab", b"c"]), name);
     }
 }

@@ -11,6 +11,7 @@ use hyper::{Method, Response, StatusCode};
 use super::hosts::{Authority, Hosts};
 use super::settings::Settings;
 use crate::error::Error;
+use crate::request::head::Header;
 
 /// The origins that may call.
 #[derive(Clone, Debug)]
@@ -37,13 +38,13 @@ impl Cors {
     pub fn check(
         &self,
         method: &Method,
-        headers: &HeaderMap,
+        header: &Header<'_>,
         authority: Option<Authority<'_>>,
     ) -> Result<Caller, Error> {
-        let mut origins = headers.get_all(ORIGIN).iter();
+        let mut origins = header.lines(&ORIGIN);
         let Some(origin) = origins.next() else {
             let is_safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-            let is_foreign = || headers.get_all(SEC_FETCH_SITE).iter().any(|site| site == "cross-site");
+            let is_foreign = || header.lines(&SEC_FETCH_SITE).any(|site| site == "cross-site");
             return if !is_safe && is_foreign() { Err(Error::OriginRefused) } else { Ok(Caller(None)) };
         };
         let is_allowed = origins.next().is_none()
@@ -156,7 +157,7 @@ mod tests {
     }
 
     fn is_allowed(cors: &Cors, origin: &str, host: &str) -> bool {
-        cors.check(&Method::POST, &headers(&[("origin", origin)]), Authority::parse(host)).is_ok()
+        cors.check(&Method::POST, &Header::of(&headers(&[("origin", origin)])), Authority::parse(host)).is_ok()
     }
 
     #[test]
@@ -169,7 +170,7 @@ mod tests {
                 headers.append(ORIGIN, HeaderValue::from_static(origin));
             }
             for method in [Method::POST, Method::GET] {
-                let refused = cors.check(&method, &headers, Authority::parse("gateway.example"));
+                let refused = cors.check(&method, &Header::of(&headers), Authority::parse("gateway.example"));
                 assert_eq!(refused, Err(Error::OriginRefused), "{several:?}");
             }
         }
@@ -228,7 +229,7 @@ mod tests {
             assert_eq!(is_allowed(&named, origin, host), good, "{origin} to {host}");
         }
         assert!(!is_allowed(&unnamed, "http://videos.lan", "videos.lan"));
-        assert!(unnamed.check(&Method::POST, &headers(&[("origin", "http://a")]), None).is_err());
+        assert!(unnamed.check(&Method::POST, &Header::of(&headers(&[("origin", "http://a")])), None).is_err());
     }
 
     #[test]
@@ -241,18 +242,18 @@ mod tests {
             (Method::POST, false),
             (Method::PUT, false),
         ] {
-            assert_eq!(cors(&[]).check(&method, &cross, None).is_ok(), good, "{method}");
+            assert_eq!(cors(&[]).check(&method, &Header::of(&cross), None).is_ok(), good, "{method}");
         }
         let no_page = headers(&[("sec-fetch-site", "none")]);
-        assert_eq!(cors(&[]).check(&Method::POST, &no_page, None), Ok(Caller(None)));
+        assert_eq!(cors(&[]).check(&Method::POST, &Header::of(&no_page), None), Ok(Caller(None)));
         let allowed = headers(&[("sec-fetch-site", "cross-site"), ("origin", "https://app.example")]);
-        assert!(cors(&[]).check(&Method::POST, &allowed, None).is_ok());
+        assert!(cors(&[]).check(&Method::POST, &Header::of(&allowed), None).is_ok());
         let twice = headers(&[("origin", "https://app.example"), ("origin", "https://app.example")]);
-        assert!(cors(&[]).check(&Method::GET, &twice, None).is_err());
+        assert!(cors(&[]).check(&Method::GET, &Header::of(&twice), None).is_err());
     }
 
     fn caller() -> Caller {
-        cors(&[]).check(&Method::OPTIONS, &headers(&[("origin", "https://app.example")]), None).unwrap()
+        cors(&[]).check(&Method::OPTIONS, &Header::of(&headers(&[("origin", "https://app.example")])), None).unwrap()
     }
 
     #[test]

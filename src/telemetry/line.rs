@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::digits::{push_number, push_thousandths, push_time};
 use super::settings::Level;
+use crate::bill::money::Amount;
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(super) enum Style {
 pub(super) struct Name {
     pub(super) plain: &'static str,
     pub(super) json: &'static str,
+    /// The same, up to the quote before a text.
+    pub(super) quoted: &'static str,
     pub(super) text: &'static str,
 }
 
@@ -31,6 +34,7 @@ macro_rules! name {
         $crate::telemetry::line::Name {
             plain: $name,
             json: concat!(",\"", $name, "\":"),
+            quoted: concat!(",\"", $name, "\":\""),
             text: concat!(" ", $name, "="),
         }
     };
@@ -46,30 +50,41 @@ pub(super) struct Line {
 impl Line {
     /// A line of this moment.
     pub(super) fn begin(style: Style, level: Level, message: &(impl Display + ?Sized)) -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self::at(since_epoch, style, level, message)
+        Self::at(now(), style, level, message)
+    }
+
+    /// The same, whose message is a word of ours.
+    pub(super) fn of_word(style: Style, level: Level, message: &'static str) -> Self {
+        let mut line = Self::head(now(), style, level);
+        match style {
+            Style::Json => line.word(name!("message"), message),
+            Style::Text => line.text.push_str(message),
+        }
+        line
     }
 
     fn at(since_epoch: Duration, style: Style, level: Level, message: &(impl Display + ?Sized)) -> Self {
-        let mut line = Self { text: String::with_capacity(USUAL_LENGTH), style };
+        let mut line = Self::head(since_epoch, style, level);
         match style {
-            Style::Json => {
-                line.text.push_str("{\"time\":\"");
-                push_time(&mut line.text, since_epoch);
-                line.text.push_str("\",\"level\":\"");
-                line.text.push_str(level.name());
-                line.text.push('"');
-                line.field("message", message);
-            }
-            Style::Text => {
-                push_time(&mut line.text, since_epoch);
-                line.text.push(' ');
-                line.text.push_str(level.name());
-                line.text.push(' ');
-                line.escape(message);
-            }
+            Style::Json => line.field("message", message),
+            Style::Text => line.escape(message),
         }
         line
+    }
+
+    /// All that stands before the message.
+    fn head(since_epoch: Duration, style: Style, level: Level) -> Self {
+        let mut text = String::with_capacity(USUAL_LENGTH);
+        let (before, between, after) = match style {
+            Style::Json => ("{\"time\":\"", "\",\"level\":\"", "\""),
+            Style::Text => ("", " ", " "),
+        };
+        text.push_str(before);
+        push_time(&mut text, since_epoch);
+        text.push_str(between);
+        text.push_str(level.name());
+        text.push_str(after);
+        Self { text, style }
     }
 
     /// Adds a field of text.
@@ -92,38 +107,47 @@ impl Line {
 
     /// Adds a field of a word of ours, which needs no escape.
     pub(super) fn word(&mut self, name: Name, value: &'static str) {
-        self.known(name);
-        let quote = if self.style == Style::Json { "\"" } else { "" };
-        for part in [quote, value, quote] {
-            self.text.push_str(part);
-        }
+        self.plain(name, value);
     }
 
     /// Adds a field of a text that is at hand: most are plain, and cost a copy.
     pub(super) fn text(&mut self, name: Name, value: &str) {
         if self.style == Style::Json && value.len() <= MAX_VALUE && are_plain(value) {
-            self.known(name);
-            self.text.push('"');
-            self.text.push_str(value);
-            self.text.push('"');
+            self.plain(name, value);
         } else {
             self.field(name.plain, value);
+        }
+    }
+
+    /// Adds a field of a text that can hold nothing to escape, by its form.
+    pub(super) fn plain(&mut self, name: Name, value: &str) {
+        debug_assert!(value.bytes().all(is_bare), "{value:?}");
+        self.open(name);
+        self.text.push_str(value);
+        self.close();
+    }
+
+    fn open(&mut self, name: Name) {
+        self.text.push_str(if self.style == Style::Json { name.quoted } else { name.text });
+    }
+
+    fn close(&mut self) {
+        if self.style == Style::Json {
+            self.text.push('"');
         }
     }
 
     /// Adds a field of an address.
     pub(super) fn address(&mut self, name: Name, address: IpAddr) {
         let IpAddr::V4(address) = address else { return self.field(name.plain, &address) };
-        self.known(name);
-        let quote = if self.style == Style::Json { "\"" } else { "" };
-        self.text.push_str(quote);
+        self.open(name);
         for (place, octet) in address.octets().into_iter().enumerate() {
             if place > 0 {
                 self.text.push('.');
             }
             push_number(&mut self.text, octet.into());
         }
-        self.text.push_str(quote);
+        self.close();
     }
 
     /// Adds a field of a number.
@@ -136,6 +160,13 @@ impl Line {
     pub(super) fn literal(&mut self, name: &'static str, value: impl Display) {
         self.name(name);
         let _ = write!(self.text, "{value}");
+    }
+
+    /// Adds a field of an amount of money, in dollars.
+    pub(super) fn dollars(&mut self, name: Name, amount: Amount) {
+        self.known(name);
+        // A string takes all that is written.
+        let _ = amount.write(&mut self.text);
     }
 
     /// Adds a duration, in milliseconds.
@@ -176,6 +207,10 @@ impl Line {
         // An error only says that the bound was reached.
         let _ = write!(Escaped { text: &mut self.text, left: MAX_VALUE }, "{value}");
     }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Writes a value as the inside of a JSON string, up to a bound in bytes of the value.

@@ -73,6 +73,11 @@ impl Log {
         Line::begin(self.0.0.style, level, message)
     }
 
+    /// The same, whose message is a word of ours.
+    pub(super) fn line_of(&self, level: Level, message: &'static str) -> Line {
+        Line::of_word(self.0.0.style, level, message)
+    }
+
     /// Hands a line to the thread, or drops it. Warnings and errors are written at once, the others within
     /// [`LINGER`], so that many of them cost one wake-up and one write.
     pub(super) fn write(&self, level: Level, line: Line) {

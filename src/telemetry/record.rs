@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http_body::Body;
 use hyper::header::HeaderValue;
-use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
@@ -20,6 +19,8 @@ use super::settings::Level;
 use super::submission_count::SubmissionCount;
 use crate::bill::money::Amount;
 use crate::error::Error;
+use crate::request::fingerprint::Short;
+use crate::request::head::Head;
 use crate::request::route::RequestId;
 use crate::request::trace::Trace;
 
@@ -37,7 +38,7 @@ pub struct Record {
     status: Option<StatusCode>,
     count: Option<SubmissionCount>,
     outcome: Option<SubmissionOutcome>,
-    fingerprint: Option<String>,
+    fingerprint: Option<Short>,
     job: Option<RequestId>,
     upstream: Option<(Option<StatusCode>, Duration)>,
     saved: Option<(Saved, Amount)>,
@@ -61,17 +62,17 @@ pub(super) enum Passage {
 
 impl Record {
     /// Begins the record of a request that has just been read. It is boxed, because it moves with the answer.
-    pub fn begin(telemetry: &Arc<Telemetry>, peer: SocketAddr, head: &Parts) -> Box<Self> {
+    pub fn begin(telemetry: &Arc<Telemetry>, peer: SocketAddr, head: &Head<'_>) -> Box<Self> {
         let route = RouteLabel::of(&head.method, head.uri.path());
         telemetry.metrics.requests_in_flight.inc();
-        let request_id = telemetry.request_ids.of(&head.headers);
+        let request_id = telemetry.request_ids.of(&head.header);
         Box::new(Self {
             telemetry: Arc::clone(telemetry),
             begun: Instant::now(),
             client: peer.ip(),
             method: head.method.clone(),
             route,
-            trace: Trace::carried(&head.headers, request_id.to_str().unwrap_or_default()).map(Box::new),
+            trace: Trace::carried(&head.header, request_id.to_str().unwrap_or_default()).map(Box::new),
             request_id,
             team: None,
             key: None,
@@ -117,7 +118,7 @@ impl Record {
     }
 
     /// The first digits of the submission's fingerprint.
-    pub fn fingerprint(&mut self, short: String) {
+    pub fn fingerprint(&mut self, short: Short) {
         self.fingerprint = Some(short);
     }
 
@@ -206,10 +207,10 @@ impl Record {
         if !log.shows(level) {
             return;
         }
-        let mut line = log.line(level, "request");
-        line.text(name!("request_id"), self.request_id());
+        let mut line = log.line_of(level, "request");
+        line.plain(name!("request_id"), self.request_id());
         if let Some(trace) = &self.trace {
-            line.text(name!("trace_id"), trace.id());
+            line.plain(name!("trace_id"), trace.id());
         }
         line.address(name!("client.address"), self.client);
         if let Some(team) = &self.team {
@@ -219,19 +220,19 @@ impl Record {
             line.text(name!("key"), key);
         }
         line.word(name!("route"), self.route.name());
-        line.text(name!("method"), self.method.as_str());
+        line.plain(name!("method"), self.method.as_str());
         line.number(name!("status"), status.as_u16().into());
         if let Some(outcome) = self.outcome {
             line.word(name!("outcome"), outcome.name());
         }
         if let Some(fingerprint) = &self.fingerprint {
-            line.text(name!("fingerprint"), fingerprint);
+            line.plain(name!("fingerprint"), fingerprint.as_str());
         }
         if let Some(job) = &self.job {
-            line.text(name!("job"), job.as_str());
+            line.plain(name!("job"), job.as_str());
         }
         if let Some((reason, amount)) = &self.saved {
-            line.literal("saved_usd", amount);
+            line.dollars(name!("saved_usd"), *amount);
             line.word(name!("saved_by"), reason.name());
         }
         line.milliseconds(name!("duration_ms"), duration);

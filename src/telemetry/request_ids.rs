@@ -1,27 +1,28 @@
 //! The `X-Request-Id` of a request: the client's own, if it can stand in a header and a log as it is, else a new one.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
+
+use crate::request::head::Header;
+use crate::request::verbatim::{Name, Verbatim};
 
 /// The header.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id taken from a client.
 const MAX_LENGTH: usize = 64;
 
-/// Makes ids that never repeat in a process and that do not tell how many came before: a counter under two random
-/// keys.
+/// Makes ids that never repeat in a process and that do not tell how many came before: a counter under a random key.
 #[derive(Default)]
 pub(super) struct RequestIds {
-    keys: [RandomState; 2],
+    names: Verbatim,
     made: AtomicU64,
 }
 
 impl RequestIds {
-    /// The id of a request with these headers.
-    pub(super) fn of(&self, headers: &HeaderMap) -> HeaderValue {
-        let mut sent = headers.get_all(X_REQUEST_ID).iter();
+    /// The id of a request with this header.
+    pub(super) fn of(&self, header: &Header<'_>) -> HeaderValue {
+        let mut sent = header.lines(&X_REQUEST_ID);
         match (sent.next(), sent.next()) {
             (Some(id), None) if is_valid(id.as_bytes()) => id.clone(),
             _ => self.make(),
@@ -31,9 +32,9 @@ impl RequestIds {
     fn make(&self) -> HeaderValue {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let mut digits = [0_u8; 32];
-        let [high, low] = self.keys.each_ref().map(|key| u128::from(key.hash_one(number)));
+        let Name([high, low]) = self.names.name(&[&number.to_le_bytes()]);
         // The length is right.
-        _ = hex::encode_to_slice((high << 64 | low).to_be_bytes(), &mut digits);
+        _ = hex::encode_to_slice((u128::from(high) << 64 | u128::from(low)).to_be_bytes(), &mut digits);
         HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from(number))
     }
 }
@@ -46,6 +47,8 @@ fn is_valid(id: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+
+    use hyper::header::HeaderMap;
 
     use super::*;
 
@@ -65,13 +68,13 @@ mod tests {
             for id in &sent {
                 headers.append(X_REQUEST_ID, HeaderValue::from_bytes(id.as_bytes()).unwrap());
             }
-            let id = ids.of(&headers);
+            let id = ids.of(&Header::of(&headers));
             assert_eq!(sent.iter().any(|sent| id == *sent), kept, "{sent:?} gave {id:?}");
         }
         for (length, kept) in [(64, true), (65, false)] {
             let sent = HeaderValue::from_str(&"x".repeat(length)).unwrap();
             let headers = HeaderMap::from_iter([(X_REQUEST_ID, sent.clone())]);
-            assert_eq!(ids.of(&headers) == sent, kept, "{length} characters");
+            assert_eq!(ids.of(&Header::of(&headers)) == sent, kept, "{length} characters");
         }
     }
 

@@ -403,8 +403,8 @@ fn inv7_lim13_a_million_users_take_less_than_64_mib_and_give_it_back() {
     let resident = resident_bytes();
     for user in 0..1_000_000 {
         let who = Who { user: cheap_key(user), ..who(0) };
-        let _ = bench.limits.take(&who, Kind::Requests, &[Scope::User]);
-        let _ = bench.limits.take(&who, Kind::Generations, &[Scope::User]);
+        let _ = bench.limits.take(&who, Kind::Requests, [Scope::User], drop);
+        let _ = bench.limits.take(&who, Kind::Generations, [Scope::User], drop);
     }
     println!("resident: {} bytes more", resident_bytes().saturating_sub(resident));
     assert_eq!(bench.limits.tracked(Scope::User), 1_000_000);

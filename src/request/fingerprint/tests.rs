@@ -140,7 +140,7 @@ fn keys_are_64_hex_digits_and_are_never_shown() {
     assert!(FingerprintKey::from_hex(&"ab".repeat(31)).is_err());
     assert!(FingerprintKey::from_hex(&"zz".repeat(32)).is_err());
     assert_eq!(format!("{:?}", key()), "FingerprintKey(***)");
-    assert_eq!(of_text("{}").short().len(), 12);
+    assert_eq!(of_text("{}").short().as_str().len(), 12);
     assert_eq!(of_text("{}").to_string().len(), 64);
 }
 

@@ -1,5 +1,6 @@
 //! Requests that are served, refused, left and cut: each is counted once, and its line says which.
 
+use crate::request::fingerprint::Fingerprint;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::Write;
@@ -62,7 +63,7 @@ impl Fixture {
     fn begin(&self, method: &str, path: &str) -> Box<Record> {
         let request =
             hyper::Request::builder().method(method).uri(path).header("x-request-id", "mine-1").body(()).unwrap();
-        Record::begin(&self.telemetry, "192.0.2.7:5000".parse().unwrap(), &request.into_parts().0)
+        Record::begin(&self.telemetry, "192.0.2.7:5000".parse().unwrap(), &Head::of(&request.into_parts().0))
     }
 
     fn lines(&self) -> Vec<Value> {
@@ -91,7 +92,7 @@ async fn inv10_a_served_submission_counts_once_and_writes_one_line() {
     let mut record = fixture.begin("POST", GENERATIONS);
     assert_eq!(fixture.telemetry.metrics.requests_in_flight.get(), 1);
     record.team(&"open".into());
-    record.fingerprint("0123456789ab".to_owned());
+    record.fingerprint(Fingerprint::from_hex(&"0123456789ab".repeat(6)[..64]).unwrap().short());
     record.job(&RequestId::parse("job-1").unwrap());
     record.bytes_in(42);
     record.upstream(Some(StatusCode::OK), Duration::from_micros(2_500));

@@ -8,6 +8,7 @@ use reelgate::access::format::{Digest, is_well_formed};
 use reelgate::access::settings::Gate;
 use reelgate::access::token::{Grant, PREFIX, Tokens};
 use reelgate::clock::Time;
+use reelgate::request::head::Header;
 
 pub const WORDS: &[&str] = &["Bearer ", "rg_", "rgt_", "eyJhbGciOiJub25lIn0", ".", "=", "-", "_", "A"];
 
@@ -33,7 +34,7 @@ pub fn run(input: &[u8]) {
     if let Ok(value) = HeaderValue::from_bytes(input) {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, value);
-        if let Bearer::Credential(credential) = Bearer::read(&headers) {
+        if let Bearer::Credential(credential) = Bearer::read(&Header::of(&headers)) {
             assert!(!credential.is_empty() && credential.bytes().all(|byte| byte.is_ascii_graphic()));
             assert!(std::str::from_utf8(input).unwrap().ends_with(credential.trim_end()) || input.ends_with(b" "));
             read(credential);

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Uri, Version};
+use reelgate::request::head::{Head, Header};
 use reelgate::request::route::Route;
 use reelgate::request::submission::{Wishes, check_media};
 use reelgate::server::Peer;
@@ -90,8 +91,9 @@ fn first(line: &[u8]) -> Option<Parts> {
 
 fn request(head: &Parts) {
     let (named, open) = (Hosts::new(&SETTINGS), Hosts::new(&Settings::default()));
-    let authority = open.check(head);
-    if let Ok(Some(ours)) = named.check(head) {
+    let looked_at = Head::of(head);
+    let authority = open.check(&looked_at);
+    if let Ok(Some(ours)) = named.check(&looked_at) {
         assert!(named.are_ours(ours) && authority == Ok(Some(ours)));
     }
     if let Ok(authority) = authority {
@@ -103,13 +105,13 @@ fn request(head: &Parts) {
     if let Ok(route) = Route::find(&head.method, head.uri.path(), head.uri.query()) {
         routed(head, &route);
     }
-    if let Ok(wishes) = Wishes::read(&head.headers) {
+    if let Ok(wishes) = Wishes::read(&looked_at.header) {
         let texts = [(wishes.variation, 64), (wishes.idempotency_key, 255)];
         for (text, longest) in texts.into_iter().filter_map(|(text, longest)| Some((text?, longest))) {
             assert!((1..=longest).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
         }
     }
-    _ = check_media(&head.headers);
+    _ = check_media(&looked_at.header);
     _ = (VIA.is_in(&head.headers), Passed::of(&head.headers, head.version, &VIA));
 }
 
@@ -123,7 +125,7 @@ fn round(authority: Authority<'_>) {
 /// Which pages may call: ours by name, the configured one, and no other.
 fn page(head: &Parts, authority: Option<Authority<'_>>) {
     let cors = Cors::new(&SETTINGS);
-    let Ok(caller) = cors.check(&head.method, &head.headers, authority) else { return };
+    let Ok(caller) = cors.check(&head.method, &Header::of(&head.headers), authority) else { return };
     if let Some(origin) = head.headers.get(ORIGIN) {
         let origin = origin.to_str().expect("an origin of other than ASCII");
         let is_own = authority.is_some_and(|authority| {

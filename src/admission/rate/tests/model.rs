@@ -176,9 +176,12 @@ proptest! {
                 }
             };
             let want = model.take(&quotas, user, kind, scopes);
-            match (bench.limits.take(&who(user), kind, scopes), want) {
-                (Ok((taken, _)), Some(modelled)) if kind == Kind::Generations => tokens.push((taken, modelled)),
-                (Ok(_), Some(_)) => {}
+            let got = match kind {
+                Kind::Requests => bench.limits.requests(&who(user)).map(|_| None),
+                Kind::Generations => bench.limits.generations(&who(user)).map(|(taken, _)| Some(taken)),
+            };
+            match (got, want) {
+                (Ok(taken), Some(modelled)) => tokens.extend(taken.map(|taken| (taken, modelled))),
                 (Err(refusal), None) => {
                     let millis = u64::try_from(refusal.retry_after.as_millis()).unwrap();
                     prop_assert!(millis >= 1);

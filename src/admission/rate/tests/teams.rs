@@ -6,6 +6,7 @@ use crate::access::teams::Teams;
 use crate::access::token::Tokens;
 use crate::clock::Time;
 use crate::request::client::Clients;
+use crate::request::head::Header;
 
 /// The keys of two users, one of each team.
 fn users(clients: &Clients) -> [Who; 2] {
@@ -20,7 +21,7 @@ fn users(clients: &Clients) -> [Who; 2] {
         let mut headers = HeaderMap::new();
         let bearer = format!("Bearer {}", team.name);
         headers.insert(hyper::header::AUTHORIZATION, bearer.parse().unwrap());
-        let pass = teams.identify(&headers, &Tokens::new(&[0; 32]), Time::default()).unwrap();
+        let pass = teams.identify(&Header::of(&headers), &Tokens::new(&[0; 32]), Time::default()).unwrap();
         let client = clients.identify([192, 0, 2, 1].into(), pass);
         let user = clients.user(&client.team, "ada");
         *clients.named(client, Some(user)).who()
