@@ -3,6 +3,7 @@
 
 pub mod answer;
 mod identify;
+mod local;
 mod owner;
 mod observer;
 mod poll;
@@ -13,6 +14,7 @@ mod tokens;
 mod understand;
 pub mod watch;
 
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,7 @@ use crate::admission::rate::Limits;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::gateway::answer::Body;
+use crate::gateway::local::{InForce, LocalRules};
 use crate::gateway::rules::Rules;
 use crate::jobs::dedup::Dedup;
 use crate::jobs::observe::Reader;
@@ -42,8 +45,8 @@ use crate::server::in_flight::InFlight;
 use crate::server::proxies::Proxies;
 use crate::server::tls::Certificates;
 use crate::server::{Handler, Peer};
-use crate::telemetry::Telemetry;
 use crate::telemetry::record::{Record, Recorded};
+use crate::telemetry::{Telemetry, WorkerTelemetry};
 use crate::upstream::client::Upstream;
 use crate::upstream::headers::Passed;
 use crate::upstream::polls::Polls;
@@ -88,6 +91,8 @@ pub struct Gateway {
 pub struct Worker {
     gateway: Arc<Gateway>,
     polls: Arc<Polls>,
+    in_force: InForce,
+    telemetry: WorkerTelemetry,
 }
 
 impl Worker {
@@ -103,7 +108,9 @@ impl Worker {
                 tokio::time::sleep(BETWEEN_SWEEPS).await;
             }
         });
-        Self { gateway, polls }
+        let in_force = InForce::new(&gateway.rules);
+        let telemetry = WorkerTelemetry::new(&gateway.telemetry);
+        Self { gateway, polls, in_force, telemetry }
     }
 
     /// What is asked, checked in the order in which it could hurt (`HARDENING.md` §7).
@@ -112,7 +119,7 @@ impl Worker {
         head: &Head<'_>,
         upload: Upload,
         peer: Peer,
-        rules: &Arc<Rules>,
+        rules: &LocalRules,
         record: &mut Record,
     ) -> Answered {
         let caller = match self.caller(head, rules) {
@@ -120,7 +127,7 @@ impl Worker {
             Err(error) => return (Caller::default(), Err(error)),
         };
         if rules.teams.is_open() {
-            rules.teams.names().for_each(|team| record.team(team));
+            record.by(rules.passes.everybody());
         }
         let answer = self.route(head, upload, peer, &caller, rules, record).await;
         (caller, answer)
@@ -142,15 +149,15 @@ impl Worker {
         upload: Upload,
         peer: Peer,
         caller: &Caller,
-        rules: &Arc<Rules>,
+        rules: &LocalRules,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
         let _guard = self.gateway.in_flight.enter().ok_or(Error::Overloaded { what: "server.requests_in_flight" })?;
         match Route::find(&head.method, head.uri.path(), head.uri.query())? {
             Route::Submit(operation) => {
                 let pass = self.identify(operation.into(), head, peer, rules, record)?;
-                let client = self.gateway.clients.identify(peer.address.ip(), pass);
-                Box::pin(self.submit(operation, head, upload, client, rules, record)).await
+                let mut client = self.gateway.clients.identify(peer.address.ip(), pass);
+                self.submit(operation, head, upload, &mut client, rules, record).await
             }
             Route::Poll { id, head: header_only } => {
                 let pass = self.identify(Gate::Poll, head, peer, rules, record)?;
@@ -176,21 +183,29 @@ impl Handler for Worker {
     type Body = Recorded<Body>;
 
     /// Records, answers, and turns every error into an answer: nothing fails beyond this point.
-    async fn handle(self: Rc<Self>, head: Parts, upload: Upload, peer: Peer) -> Response<Self::Body> {
-        let peer = self.gateway.proxies.client(peer, &head.headers);
-        let head = Head::of(&head);
-        let mut record = Record::begin(&self.gateway.telemetry, peer.address, &head);
-        let rules = self.gateway.rules.load_full();
-        let (caller, result) = self.answer(&head, upload, peer, &rules, &mut record).await;
-        let mut answer = result.unwrap_or_else(|error| {
-            record.refused(&error);
-            answer::refusal(&error)
-        });
-        caller.grant(answer.headers_mut());
-        if head.method == Method::HEAD {
-            answer::behead(&mut answer);
+    #[expect(clippy::manual_async_fn, reason = "an async fn would hold each argument twice, for every connection")]
+    fn handle(
+        self: Rc<Self>,
+        head: Parts,
+        upload: Upload,
+        peer: Peer,
+    ) -> impl Future<Output = Response<Self::Body>> + 'static {
+        async move {
+            let peer = self.gateway.proxies.client(peer, &head.headers);
+            let head = Head::of(&head);
+            let mut record = Record::begin(&self.telemetry, peer.address, &head);
+            let rules = self.in_force.rules(&self.gateway.rules);
+            let (caller, result) = self.answer(&head, upload, peer, &rules, &mut record).await;
+            let mut answer = result.unwrap_or_else(|error| {
+                record.refused(&error);
+                answer::refusal(&error)
+            });
+            caller.grant(answer.headers_mut());
+            if head.method == Method::HEAD {
+                answer::behead(&mut answer);
+            }
+            record.follow(answer)
         }
-        record.follow(answer)
     }
 
     fn broken(&self) -> Response<Self::Body> {

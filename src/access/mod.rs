@@ -3,6 +3,7 @@
 pub mod allowance;
 pub mod bearer;
 pub mod format;
+pub mod passes;
 pub mod teams;
 pub mod token;
 pub mod settings;

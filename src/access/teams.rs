@@ -2,21 +2,16 @@
 //! nothing about a key can be learned from the time it takes, and by the name that a token carries.
 
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use hyper::header::{HeaderMap, ORIGIN};
 
-use super::bearer::Bearer;
 use super::format::Digest;
 use super::settings::{self, Access, Gate, Mode};
 use super::token::{self, Tokens};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::request::client::BucketKey;
-use crate::request::fingerprint::PickBits;
-use crate::request::head::Header;
-use crate::request::verbatim::{Name, Verbatim};
 
 /// All teams.
 #[derive(Debug)]
@@ -26,19 +21,10 @@ pub struct Teams {
     open: Pass,
     by_digest: HashMap<Digest, Found>,
     by_name: HashMap<Arc<str>, Arc<Team>>,
-    known: Known,
 }
 
 /// A key, and whose it is.
 type Found = (Arc<Team>, Arc<Key>);
-
-/// The keys that were presented and found, by another hash of them: SHA-256 is what they are stored by, and it costs
-/// many times as much. As many as there are keys.
-#[derive(Debug, Default)]
-struct Known {
-    found: RwLock<HashMap<Name, Found, BuildHasherDefault<PickBits>>>,
-    names: Verbatim,
-}
 
 /// One team.
 #[derive(Debug)]
@@ -83,7 +69,7 @@ impl Teams {
             }
             by_name.insert(team.name.clone(), team);
         }
-        Self { mode: access.mode, open: Pass::open(), by_digest, by_name, known: Known::default() }
+        Self { mode: access.mode, open: Pass::open(), by_digest, by_name }
     }
 
     /// Whether everybody may call.
@@ -102,44 +88,18 @@ impl Teams {
         if self.is_open() { 1 } else { self.by_name.len() }
     }
 
-    /// Who sends a request with this header. In mode `open` it is not looked at.
-    ///
-    /// # Errors
-    /// [`NoPass`].
-    pub fn identify(&self, header: &Header<'_>, tokens: &Tokens, now: Time) -> Result<Pass, NoPass> {
-        if self.is_open() {
-            return Ok(self.open.clone());
-        }
-        let credential = match Bearer::read(header) {
-            Bearer::Absent => return Err(NoPass::Missing),
-            Bearer::Several => return Err(NoPass::Several),
-            Bearer::Malformed => return Err(NoPass::Refused("malformed".to_owned())),
-            Bearer::Credential(credential) => credential,
-        };
-        match credential.strip_prefix(token::PREFIX) {
-            Some(token) => self.of_token(token, tokens, now),
-            None => self.of_key(credential, now),
-        }
-    }
-
-    fn of_key(&self, presented: &str, now: Time) -> Result<Pass, NoPass> {
-        let name = self.known.names.name(&[presented.as_bytes()]);
-        let found = self.known.found.read().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
-        let (team, key) = match found {
-            Some(found) => found,
-            None => {
-                let found = self.by_digest.get(&Digest::of(presented)).cloned();
-                let found = found.ok_or_else(|| NoPass::Refused("unknown key".to_owned()))?;
-                self.known.found.write().unwrap_or_else(PoisonError::into_inner).insert(name, found.clone());
-                found
-            }
-        };
-        key.check(&team, now)?;
+    /// What a gateway key is worth that was found by its digest, whether or not it is good now.
+    pub(super) fn of_key(&self, presented: &str) -> Result<Pass, NoPass> {
+        let (team, key) = self
+            .by_digest
+            .get(&Digest::of(presented))
+            .cloned()
+            .ok_or_else(|| NoPass::Refused("unknown key".to_owned()))?;
         Ok(Pass { team, key: Some(key), grant: None })
     }
 
     /// A token is worth what its key is worth, at every use.
-    fn of_token(&self, presented: &str, tokens: &Tokens, now: Time) -> Result<Pass, NoPass> {
+    pub(super) fn of_token(&self, presented: &str, tokens: &Tokens, now: Time) -> Result<Pass, NoPass> {
         let grant = tokens.read(presented, now).map_err(|why| NoPass::Refused(why.to_owned()))?;
         let team = self.by_name.get(grant.team.as_str());
         let key = team.and_then(|team| team.keys.iter().find(|key| *key.id == *grant.key && key.mark == grant.mark));
@@ -212,6 +172,11 @@ impl Pass {
         Self { team: Arc::new(team), key: None, grant: None }
     }
 
+    /// Whether its key is still good.
+    pub(super) fn check(&self, now: Time) -> Result<(), NoPass> {
+        self.key.as_ref().map_or(Ok(()), |key| key.check(&self.team, now))
+    }
+
     /// The user that a token fixes.
     pub fn user(&self) -> Option<&str> {
         self.grant.as_deref().map(|grant| grant.user.as_str())
@@ -267,9 +232,13 @@ pub const OPEN: &str = "open";
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use hyper::header::{AUTHORIZATION, HeaderValue};
 
     use super::*;
+    use crate::access::passes::Passes;
+    use crate::request::head::Header;
 
     fn key(id: &str, text: &str) -> settings::Key {
         settings::Key { id: id.to_owned(), sha256: Digest::of(text), ..settings::Key::default() }
@@ -281,10 +250,10 @@ mod tests {
         Teams::new(&access, &[team])
     }
 
-    fn identify(teams: &Teams, presented: &str, now: u64) -> Result<Pass, NoPass> {
+    fn identify(teams: &Teams, presented: &str, now: u64) -> Result<Rc<Pass>, NoPass> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {presented}")).unwrap());
-        teams.identify(&Header::of(&headers), &Tokens::new(&[7; 32]), Time::from_millis(now))
+        Passes::default().identify(teams, &Header::of(&headers), &Tokens::new(&[7; 32]), Time::from_millis(now))
     }
 
     #[test]
@@ -296,7 +265,7 @@ mod tests {
             settings::Key { disabled: true, ..key("c", "secretc") },
             key("d", "secretd"),
         ]);
-        assert_eq!(*identify(&teams, "secretd", 0).unwrap().key.unwrap().id, *"d");
+        assert_eq!(*identify(&teams, "secretd", 0).unwrap().key.as_ref().unwrap().id, *"d");
         assert!(identify(&teams, "secretb", 999).is_ok());
         for (presented, why) in [("secretb", "expired key b"), ("secretc", "disabled key c"), ("x", "unknown key")] {
             let Err(NoPass::Refused(told)) = identify(&teams, presented, 1_000) else { panic!("{presented}") };
@@ -339,7 +308,7 @@ mod tests {
         let (first, last) = (["x", &right[1..]].concat(), [&right[..right.len() - 1], "x"].concat());
         let mut keys: Vec<_> = (0..50).map(|number| key(&number.to_string(), &format!("key {number}"))).collect();
         keys.insert(25, key("right", right));
-        let (teams, tokens) = (teams(keys), Tokens::new(&[7; 32]));
+        let (teams, passes, tokens) = (teams(keys), Passes::default(), Tokens::new(&[7; 32]));
         let kinds = [("wrong at the first byte", &*first), ("wrong at the last byte", &*last), ("right", right)];
         let kinds = kinds.map(|(name, presented)| {
             let mut headers = HeaderMap::new();
@@ -352,7 +321,7 @@ mod tests {
             for place in 0..kinds.len() {
                 let place = (place + round) % kinds.len();
                 let begun = tokio::time::Instant::now();
-                let pass = teams.identify(&Header::of(&kinds[place].1), &tokens, Time::from_millis(0));
+                let pass = passes.identify(&teams, &Header::of(&kinds[place].1), &tokens, Time::from_millis(0));
                 times[place].push(begun.elapsed().as_nanos());
                 assert_eq!(pass.is_ok(), place == 2);
             }

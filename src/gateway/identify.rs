@@ -1,9 +1,9 @@
 //! Who asks, and may they at all: before anything of the body is read (`DESIGN.md` §3 step 1, `HARDENING.md` §7 step 8).
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::Worker;
-use super::rules::Rules;
+use super::local::LocalRules;
 use crate::access::settings::Gate;
 use crate::access::teams::{NoPass, Pass};
 use crate::error::Error;
@@ -20,12 +20,12 @@ impl Worker {
         gate: Gate,
         head: &Head<'_>,
         peer: Peer,
-        rules: &Arc<Rules>,
+        rules: &LocalRules,
         record: &mut Record,
-    ) -> Result<Pass, Error> {
+    ) -> Result<Rc<Pass>, Error> {
         let gateway = &*self.gateway;
         let address = peer.address.ip();
-        let pass = match rules.teams.identify(&head.header, &gateway.tokens, gateway.clock.now()) {
+        let pass = match rules.passes.identify(&rules.teams, &head.header, &gateway.tokens, gateway.clock.now()) {
             Ok(pass) => pass,
             Err(NoPass::Missing) => return Err(Error::MissingKey),
             Err(NoPass::Several) => {
@@ -39,10 +39,7 @@ impl Worker {
                 return Err(gateway.attempts.failed(gateway.clients.address(address)));
             }
         };
-        record.team(&pass.team.name);
-        if let Some(key) = &pass.key {
-            record.key(&key.id);
-        }
+        record.by(&pass);
         pass.check_route(gate)?;
         pass.check_origin(gate, &head.headers)?;
         Ok(pass)

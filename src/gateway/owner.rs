@@ -36,13 +36,13 @@ impl Worker {
         if user.is_none() && !may_be_anothers {
             return Ok(());
         }
-        let owner = Owner { team: client.team.clone(), user: user.map(|user| self.user_of(&client.team, user)) };
+        let owner = Owner { team: client.team().clone(), user: user.map(|user| self.user_of(client.team(), user)) };
         let owning = self.gateway.dedup.ledger().own(job, owner, rules.max_owners);
         match tokio::time::timeout(WRITE_PATIENCE, owning).await {
             Ok(Ok(Owned::Full)) => Err(Error::Overloaded { what: "polls.max_owners" }),
             Ok(Ok(Owned::Already | Owned::News | Owned::NoRecord)) => Ok(()),
             Ok(Err(_)) | Err(_) => {
-                warn!(%job, team = %client.team, "whose the job is could not be written to the ledger");
+                warn!(%job, team = %client.team(), "whose the job is could not be written to the ledger");
                 Ok(())
             }
         }

@@ -105,8 +105,8 @@ impl Worker {
         }
         let (operation_name, user) = (operation.name().as_bytes(), sharer.user.as_deref().unwrap_or_default());
         let parts: &[&[u8]] = match rules.scope {
-            Scope::User => &[operation_name, client.team.as_bytes(), body, user.as_bytes()],
-            Scope::Team | Scope::Global => &[operation_name, client.team.as_bytes(), body],
+            Scope::User => &[operation_name, client.team().as_bytes(), body, user.as_bytes()],
+            Scope::Team | Scope::Global => &[operation_name, client.team().as_bytes(), body],
         };
         let name = rules.known.names.name(parts);
         if let Some(known) = rules.known.understood.get(&name) {
@@ -127,7 +127,7 @@ struct Sharer {
 
 impl Sharer {
     fn of(client: &Client) -> Self {
-        Self { team: client.team.clone(), user: client.user.as_ref().map(|user| user.name.clone()) }
+        Self { team: client.team().clone(), user: client.user.as_ref().map(|user| user.name.clone()) }
     }
 }
 

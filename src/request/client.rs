@@ -5,6 +5,7 @@
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::access::teams::{OPEN, Pass};
@@ -42,7 +43,7 @@ impl Clients {
     /// The client behind a connection that has shown this. Its `user` is known only once the body is read, unless a
     /// token fixes it; without one, each gateway key has a bucket of its own among the users, and where there are none
     /// (mode `open`) each address.
-    pub fn identify(&self, address: IpAddr, pass: Pass) -> Client {
+    pub fn identify(&self, address: IpAddr, pass: Rc<Pass>) -> Client {
         let group = AddressGroup::of(address);
         let address_key = self.address_of(group);
         let (team, user) = match &pass.key {
@@ -61,17 +62,8 @@ impl Clients {
         });
         let who = Who { user, team, address: address_key, token };
         let fixed = pass.user().map(|user| self.user(&pass.team.name, user));
-        let client = Client { team: pass.team.name.clone(), pass, address, user: None, who };
-        self.named(client, fixed)
-    }
-
-    /// The same client, now that its body is read: `user` is what the body says. It changes nothing where a token fixes
-    /// the user.
-    pub fn named(&self, mut client: Client, user: Option<User>) -> Client {
-        if let Some(user) = user {
-            client.who.user = user.key.tagged(client.who.team);
-            client.user = Some(user);
-        }
+        let mut client = Client { pass, address, user: None, who };
+        client.name(fixed.as_ref());
         client
     }
 
@@ -121,10 +113,8 @@ fn digest(secret: &[u8; 32], label: &[u8], parts: &[&[u8]]) -> [u8; 16] {
 /// One client, as far as it is known.
 #[derive(Clone)]
 pub struct Client {
-    /// Whose money it spends.
-    pub team: Arc<str>,
     /// What it has shown, and so what it may.
-    pub pass: Pass,
+    pub pass: Rc<Pass>,
     /// Where it calls from.
     pub address: IpAddr,
     /// The body's `user`, or the token's.
@@ -141,6 +131,20 @@ pub struct User {
 }
 
 impl Client {
+    /// Names its user, now that the body is read: `user` is what the body says. Where a token fixes the user, that is the
+    /// same one.
+    pub fn name(&mut self, user: Option<&User>) {
+        if let Some(user) = user {
+            self.who.user = user.key.tagged(self.who.team);
+            self.user = Some(user.clone());
+        }
+    }
+
+    /// Whose money it spends.
+    pub fn team(&self) -> &Arc<str> {
+        &self.pass.team.name
+    }
+
     /// The name of its user, where there is one.
     pub fn user(&self) -> Option<&str> {
         self.user.as_ref().map(|user| &*user.name)
@@ -267,9 +271,9 @@ mod tests {
 
     fn client(clients: &Clients, address: &str, user: Option<&str>) -> Client {
         {
-            let client = clients.identify(address.parse().unwrap(), Pass::open());
-            let user = user.map(|name| clients.user(&client.team, name));
-            clients.named(client, user)
+            let mut client = clients.identify(address.parse().unwrap(), Rc::new(Pass::open()));
+            client.name(user.map(|name| clients.user(client.team(), name)).as_ref());
+            client
         }
     }
 

@@ -24,11 +24,17 @@ pub(super) async fn answer<H: Handler>(
     drain: &Drain,
     tally: &Tally,
 ) -> Response<H::Body> {
-    let (head, incoming) = request.into_parts();
-    let has_connection_header = head.version <= Version::HTTP_11;
-    let is_connect = head.method == Method::CONNECT;
-    let (upload, reading) = Upload::new(incoming);
-    let handled = caught(pin!(Rc::clone(&handler).handle(head, upload, peer))).await;
+    let has_connection_header = request.version() <= Version::HTTP_11;
+    let is_connect = request.method() == Method::CONNECT;
+    let reading;
+    let handling = pin!({
+        // In a block of its own, so that the head is not held here as well.
+        let (head, incoming) = request.into_parts();
+        let upload;
+        (upload, reading) = Upload::new(incoming);
+        Rc::clone(&handler).handle(head, upload, peer)
+    });
+    let handled = caught(handling).await;
     let mut answer = handled.unwrap_or_else(|Panicked| {
         tally.add_panic();
         tracing::error!("a request panicked: it was answered with internal_error");

@@ -17,9 +17,9 @@ impl InFlight {
     }
 
     /// A place for one request, if there is one left.
-    pub fn enter(&self) -> Option<Guard> {
+    pub fn enter(&self) -> Option<Guard<'_>> {
         if self.count.fetch_add(1, Ordering::Relaxed) < self.limit {
-            return Some(Guard(Arc::clone(&self.count)));
+            return Some(Guard(&self.count));
         }
         self.count.fetch_sub(1, Ordering::Relaxed);
         None
@@ -33,9 +33,9 @@ impl InFlight {
 
 /// A request in work; its place is free again when this is dropped.
 #[derive(Debug)]
-pub struct Guard(Arc<AtomicUsize>);
+pub struct Guard<'a>(&'a AtomicUsize);
 
-impl Drop for Guard {
+impl Drop for Guard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

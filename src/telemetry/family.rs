@@ -2,16 +2,17 @@
 //! telling one costs an index and an atomic addition, and a dashboard sees zeros instead of gaps.
 
 use std::marker::PhantomData;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::StatusCode;
-use prometheus::{
-    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
-};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{CounterVec, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use super::gather::{Counted, Family, Timed};
 use super::labels::RouteLabel;
+use super::stripes::Stripes;
 
 /// What names one series of a metric: one label, or several.
 pub trait Series: Copy + 'static {
@@ -53,7 +54,7 @@ impl<A: Series, B: Series> Series for (A, B) {
 
 /// A counter for each series.
 pub struct Counters<S> {
-    handles: Vec<IntCounter>,
+    counts: Arc<Stripes>,
     series: PhantomData<fn(S)>,
 }
 
@@ -65,9 +66,7 @@ impl<S: Series> Counters<S> {
 
     /// Counts several.
     pub fn add(&self, series: S, count: u64) {
-        if let Some(counter) = self.handles.get(series.index()) {
-            counter.inc_by(count);
-        }
+        self.counts.add(series.index(), count);
     }
 
     /// Brings the count up to a total that is kept elsewhere. Only for [`on_scrape`], where one does it at a time.
@@ -79,7 +78,27 @@ impl<S: Series> Counters<S> {
 
     /// The count so far.
     pub fn value(&self, series: S) -> u64 {
-        self.handles.get(series.index()).map_or(0, IntCounter::get)
+        self.counts.sum(series.index())
+    }
+}
+
+/// How much of something there is now.
+pub struct Level(Arc<Stripes>);
+
+impl Level {
+    /// One more.
+    pub fn inc(&self) {
+        self.0.add(0, 1);
+    }
+
+    /// One less.
+    pub fn dec(&self) {
+        self.0.add(0, u64::MAX);
+    }
+
+    /// How much there is. While others count, it may be off by as many as they are.
+    pub fn get(&self) -> i64 {
+        self.0.sum(0).cast_signed()
     }
 }
 
@@ -105,43 +124,74 @@ impl<S: Series> Gauges<S> {
 
 /// A histogram of durations for each series.
 pub struct Durations<S> {
-    handles: Vec<Histogram>,
+    counts: Arc<Stripes>,
+    bounds: Arc<[f64]>,
     series: PhantomData<fn(S)>,
 }
 
 impl<S: Series> Durations<S> {
     /// Notes one duration.
     pub fn observe(&self, series: S, duration: Duration) {
-        if let Some(histogram) = self.handles.get(series.index()) {
-            histogram.observe(duration.as_secs_f64());
-        }
+        let seconds = duration.as_secs_f64();
+        let start = series.index() * places(&self.bounds);
+        self.counts.add(start + self.bounds.partition_point(|bound| *bound < seconds), 1);
+        self.counts.add(start + places(&self.bounds) - 1, u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// How many were noted.
     pub fn count(&self, series: S) -> u64 {
-        self.handles.get(series.index()).map_or(0, Histogram::get_sample_count)
+        let start = series.index() * places(&self.bounds);
+        (start..=start + self.bounds.len()).map(|place| self.counts.sum(place)).sum()
     }
 }
 
+/// What one histogram takes: a count for each bound, one for what is beyond the last, and the sum in nanoseconds.
+const fn places(bounds: &[f64]) -> usize {
+    bounds.len() + 2
+}
+
 /// Requests by route and status. A status has its series once it was seen; 200 has it from the start.
-pub struct Requests {
-    vector: IntCounterVec,
-    slots: Vec<OnceLock<IntCounter>>,
+pub struct Requests(Arc<Statuses>);
+
+struct Statuses {
+    family: Family,
+    slots: Vec<OnceLock<Stripes>>,
 }
 
 impl Requests {
     /// Counts one answer.
     pub fn inc(&self, route: RouteLabel, status: StatusCode) {
-        let slot = self.slots.get(route.index() * STATUSES + usize::from(status.as_u16().saturating_sub(100)));
-        if let Some(slot) = slot {
-            slot.get_or_init(|| self.vector.with_label_values(&[route.name(), status.as_str()])).inc();
+        if let Some(slot) = self.slot(route, status) {
+            slot.get_or_init(|| Stripes::new(1)).add(0, 1);
         }
     }
 
     /// How many answers of this status the route has given.
     pub fn value(&self, route: RouteLabel, status: StatusCode) -> u64 {
-        let slot = self.slots.get(route.index() * STATUSES + usize::from(status.as_u16().saturating_sub(100)));
-        slot.and_then(OnceLock::get).map_or(0, IntCounter::get)
+        self.slot(route, status).and_then(OnceLock::get).map_or(0, |count| count.sum(0))
+    }
+
+    fn slot(&self, route: RouteLabel, status: StatusCode) -> Option<&OnceLock<Stripes>> {
+        self.0.slots.get(route.index() * STATUSES + usize::from(status.as_u16().saturating_sub(100)))
+    }
+}
+
+/// All series of [`Requests`] that there are.
+struct Answered(Arc<Statuses>);
+
+impl Collector for Answered {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.family.described()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Statuses { family, slots } = &*self.0;
+        let seen = slots.iter().enumerate().filter_map(|(place, slot)| {
+            let route = RouteLabel::ALL.get(place / STATUSES)?;
+            let status = (place % STATUSES + 100).to_string();
+            Some(family.count(family.labels(&[route.name(), &status]), slot.get()?.sum(0)))
+        });
+        family.of(seen.collect())
     }
 }
 
@@ -169,9 +219,19 @@ impl Builder<'_> {
     }
 
     pub(super) fn counters<S: Series>(&self, name: &str, help: &str) -> prometheus::Result<Counters<S>> {
-        let vector = self.counter_vector(name, help, &S::keys())?;
-        let handles = S::all().into_iter().map(|series| vector.get_metric_with_label_values(&series.values()));
-        Ok(Counters { handles: handles.collect::<Result<_, _>>()?, series: PhantomData })
+        let family = Family::new(name, help, MetricType::COUNTER, &S::keys())?;
+        let counts = Arc::new(Stripes::new(S::COUNT));
+        let labels = S::all().into_iter().map(|series| family.labels(&series.values())).collect();
+        self.0.register(Box::new(Counted { family, labels, counts: counts.clone() }))?;
+        Ok(Counters { counts, series: PhantomData })
+    }
+
+    /// A gauge that goes up and down with a thing.
+    pub(super) fn level(&self, name: &str, help: &str) -> prometheus::Result<Level> {
+        let family = Family::new(name, help, MetricType::GAUGE, &[])?;
+        let counts = Arc::new(Stripes::new(1));
+        self.0.register(Box::new(Counted { family, labels: vec![Vec::new()], counts: counts.clone() }))?;
+        Ok(Level(counts))
     }
 
     pub(super) fn gauges<S: Series>(&self, name: &str, help: &str) -> prometheus::Result<Gauges<S>> {
@@ -186,20 +246,23 @@ impl Builder<'_> {
         help: &str,
         buckets: &[f64],
     ) -> prometheus::Result<Durations<S>> {
-        let options = HistogramOpts::from(options(name, help)).buckets(buckets.to_vec());
-        let vector = HistogramVec::new(options, &S::keys())?;
-        self.0.register(Box::new(vector.clone()))?;
-        let handles = S::all().into_iter().map(|series| vector.get_metric_with_label_values(&series.values()));
-        Ok(Durations { handles: handles.collect::<Result<_, _>>()?, series: PhantomData })
+        let family = Family::new(name, help, MetricType::HISTOGRAM, &S::keys())?;
+        let counts = Arc::new(Stripes::new(S::COUNT * places(buckets)));
+        let bounds: Arc<[f64]> = buckets.into();
+        let labels = S::all().into_iter().map(|series| family.labels(&series.values())).collect();
+        self.0.register(Box::new(Timed { family, labels, counts: counts.clone(), bounds: bounds.clone() }))?;
+        Ok(Durations { counts, bounds, series: PhantomData })
     }
 
     pub(super) fn requests(&self, name: &str, help: &str) -> prometheus::Result<Requests> {
-        let vector = self.counter_vector(name, help, &["route", "status"])?;
+        let family = Family::new(name, help, MetricType::COUNTER, &["route", "status"])?;
         let slots = (0..RouteLabel::COUNT * STATUSES).map(|_| OnceLock::new()).collect();
-        for route in RouteLabel::ALL {
-            vector.get_metric_with_label_values(&[route.name(), "200"])?;
+        let requests = Requests(Arc::new(Statuses { family, slots }));
+        for slot in RouteLabel::ALL.iter().filter_map(|route| requests.slot(*route, StatusCode::OK)) {
+            slot.get_or_init(|| Stripes::new(1));
         }
-        Ok(Requests { vector, slots })
+        self.0.register(Box::new(Answered(requests.0.clone())))?;
+        Ok(requests)
     }
 
     pub(super) fn counter_vector(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {

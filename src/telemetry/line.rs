@@ -110,15 +110,6 @@ impl Line {
         self.plain(name, value);
     }
 
-    /// Adds a field of a text that is at hand: most are plain, and cost a copy.
-    pub(super) fn text(&mut self, name: Name, value: &str) {
-        if self.style == Style::Json && value.len() <= MAX_VALUE && are_plain(value) {
-            self.plain(name, value);
-        } else {
-            self.field(name.plain, value);
-        }
-    }
-
     /// Adds a field of a text that can hold nothing to escape, by its form.
     pub(super) fn plain(&mut self, name: Name, value: &str) {
         debug_assert!(value.bytes().all(is_bare), "{value:?}");

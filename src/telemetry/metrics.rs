@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prometheus::{IntCounter, IntGauge, IntGaugeVec, Registry, TextEncoder};
 use tracing::{error, info};
 
-use super::family::{Builder, Counters, Durations, Gauges, Requests};
+use super::family::{Builder, Counters, Durations, Gauges, Level, Requests};
 use super::fields::Fields;
 use super::labels::{
     CloseReason, ConfigSection, Degraded, EntryState, JobOutcome, LedgerFailure, LedgerOperation, LedgerResult, Limit,
@@ -29,7 +29,7 @@ pub struct Metrics {
     /// The time of a request, until its answer's last byte was handed on.
     pub request_duration: Durations<RouteLabel>,
     /// Requests in work.
-    pub requests_in_flight: IntGauge,
+    pub requests_in_flight: Level,
     /// Submissions, each exactly once.
     pub submissions: Counters<SubmissionOutcome>,
     /// Calls to the upstream. Tell it by [`Metrics::upstream_request`].
@@ -100,7 +100,7 @@ impl Metrics {
                 "Time from a request's header to the last byte of its answer.",
                 &REQUEST_BUCKETS,
             )?,
-            requests_in_flight: make.gauge("requests_in_flight", "Requests whose answer is not complete.")?,
+            requests_in_flight: make.level("requests_in_flight", "Requests whose answer is not complete.")?,
             submissions: make.counters("submissions_total", "Requests to the submission routes, each exactly once.")?,
             upstream_requests: make
                 .counters("upstream_requests_total", "Calls to the upstream; all but not_sent may have reached it.")?,

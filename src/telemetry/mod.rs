@@ -9,6 +9,8 @@ pub mod metrics;
 pub mod money;
 mod fields;
 mod family;
+mod gather;
+mod stripes;
 pub mod labels;
 mod process;
 pub mod log;
@@ -19,6 +21,8 @@ pub mod admin;
 pub mod settings;
 
 use std::io::{self, IsTerminal as _, Write};
+use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,5 +85,27 @@ impl Telemetry {
     /// Writes what the log still holds, for at most `patience`. Whether all of it was written.
     pub fn flush(&self, patience: Duration) -> bool {
         self.log.flush(patience)
+    }
+}
+
+/// Telemetry as one worker holds it. Its requests count among themselves who uses it: a count that all workers share
+/// would go from core to core with each request.
+#[derive(Clone)]
+pub struct WorkerTelemetry(Rc<Share>);
+
+struct Share(Arc<Telemetry>);
+
+impl WorkerTelemetry {
+    /// A worker's share.
+    pub fn new(telemetry: &Arc<Telemetry>) -> Self {
+        Self(Rc::new(Share(Arc::clone(telemetry))))
+    }
+}
+
+impl Deref for WorkerTelemetry {
+    type Target = Telemetry;
+
+    fn deref(&self) -> &Telemetry {
+        &self.0.0
     }
 }

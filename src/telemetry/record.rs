@@ -2,7 +2,7 @@
 //! it is dropped: one log line and its counts, exactly once, also for a client that leaves.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http_body::Body;
@@ -10,13 +10,14 @@ use hyper::header::HeaderValue;
 use hyper::{Method, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::Telemetry;
+use super::WorkerTelemetry;
 pub use super::body::Recorded;
 use super::labels::{RouteLabel, Saved, SubmissionOutcome};
 use super::line::name;
 use super::request_ids::X_REQUEST_ID;
 use super::settings::Level;
 use super::submission_count::SubmissionCount;
+use crate::access::teams::Pass;
 use crate::bill::money::Amount;
 use crate::error::Error;
 use crate::request::fingerprint::Short;
@@ -26,15 +27,14 @@ use crate::request::trace::Trace;
 
 /// One request.
 pub struct Record {
-    telemetry: Arc<Telemetry>,
+    telemetry: WorkerTelemetry,
     begun: Instant,
     client: IpAddr,
     method: Method,
     route: RouteLabel,
     request_id: HeaderValue,
     trace: Option<Box<Trace>>,
-    team: Option<Arc<str>>,
-    key: Option<Arc<str>>,
+    pass: Option<Rc<Pass>>,
     status: Option<StatusCode>,
     count: Option<SubmissionCount>,
     outcome: Option<SubmissionOutcome>,
@@ -62,20 +62,19 @@ pub(super) enum Passage {
 
 impl Record {
     /// Begins the record of a request that has just been read. It is boxed, because it moves with the answer.
-    pub fn begin(telemetry: &Arc<Telemetry>, peer: SocketAddr, head: &Head<'_>) -> Box<Self> {
+    pub fn begin(telemetry: &WorkerTelemetry, peer: SocketAddr, head: &Head<'_>) -> Box<Self> {
         let route = RouteLabel::of(&head.method, head.uri.path());
         telemetry.metrics.requests_in_flight.inc();
         let request_id = telemetry.request_ids.of(&head.header);
         Box::new(Self {
-            telemetry: Arc::clone(telemetry),
+            telemetry: telemetry.clone(),
             begun: Instant::now(),
             client: peer.ip(),
             method: head.method.clone(),
             route,
             trace: Trace::carried(&head.header, request_id.to_str().unwrap_or_default()).map(Box::new),
             request_id,
-            team: None,
-            key: None,
+            pass: None,
             status: None,
             count: route.is_submission().then(|| SubmissionCount::begin(&telemetry.metrics)),
             outcome: None,
@@ -107,14 +106,9 @@ impl Record {
         self.route
     }
 
-    /// The team that asks.
-    pub fn team(&mut self, team: &Arc<str>) {
-        self.team = Some(Arc::clone(team));
-    }
-
-    /// The id of the gateway key that it shows.
-    pub fn key(&mut self, id: &Arc<str>) {
-        self.key = Some(Arc::clone(id));
+    /// Who asks: the team, and the gateway key that it shows.
+    pub fn by(&mut self, pass: &Rc<Pass>) {
+        self.pass = Some(Rc::clone(pass));
     }
 
     /// The first digits of the submission's fingerprint.
@@ -140,8 +134,8 @@ impl Record {
     /// What the submission did not cost, because its job was there already.
     pub fn saved(&mut self, reason: Saved, amount: Amount) {
         self.saved = Some((reason, amount));
-        if let Some(team) = &self.team {
-            self.telemetry.metrics.money.saved(team, reason, amount);
+        if let Some(pass) = &self.pass {
+            self.telemetry.metrics.money.saved(&pass.team.name, reason, amount);
         }
     }
 
@@ -213,11 +207,12 @@ impl Record {
             line.plain(name!("trace_id"), trace.id());
         }
         line.address(name!("client.address"), self.client);
-        if let Some(team) = &self.team {
-            line.text(name!("team"), team);
-        }
-        if let Some(key) = &self.key {
-            line.text(name!("key"), key);
+        if let Some(pass) = &self.pass {
+            // Their names are checked by the configuration.
+            line.plain(name!("team"), &pass.team.name);
+            if let Some(key) = &pass.key {
+                line.plain(name!("key"), &key.id);
+            }
         }
         line.word(name!("route"), self.route.name());
         line.plain(name!("method"), self.method.as_str());

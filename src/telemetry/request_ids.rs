@@ -1,5 +1,6 @@
 //! The `X-Request-Id` of a request: the client's own, if it can stand in a header and a log as it is, else a new one.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::header::{HeaderName, HeaderValue};
@@ -12,12 +13,10 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 /// The longest id taken from a client.
 const MAX_LENGTH: usize = 64;
 
-/// Makes ids that never repeat in a process and that do not tell how many came before: a counter under a random key.
+/// Makes ids that never repeat in a process and that do not tell how many came before: a thread and its counter under a
+/// random key.
 #[derive(Default)]
-pub(super) struct RequestIds {
-    names: Verbatim,
-    made: AtomicU64,
-}
+pub(super) struct RequestIds(Verbatim);
 
 impl RequestIds {
     /// The id of a request with this header.
@@ -30,13 +29,25 @@ impl RequestIds {
     }
 
     fn make(&self) -> HeaderValue {
-        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let number = unique();
         let mut digits = [0_u8; 32];
-        let Name([high, low]) = self.names.name(&[&number.to_le_bytes()]);
+        let Name([high, low]) = self.0.name(&[&number.to_le_bytes()]);
         // The length is right.
         _ = hex::encode_to_slice((u128::from(high) << 64 | u128::from(low)).to_be_bytes(), &mut digits);
-        HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from(number))
+        HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from(high))
     }
+}
+
+/// A number that no thread was given before. Each counts on from a place of its own, so that none waits for another.
+fn unique() -> u128 {
+    static THREADS: AtomicU64 = AtomicU64::new(1);
+    thread_local!(static NEXT: Cell<u128> = const { Cell::new(0) });
+    let next = match NEXT.get() {
+        0 => u128::from(THREADS.fetch_add(1, Ordering::Relaxed)) << 64,
+        next => next,
+    };
+    NEXT.set(next + 1);
+    next
 }
 
 fn is_valid(id: &[u8]) -> bool {

@@ -89,11 +89,9 @@ impl Parts {
         let all = settings::Limits { user: rates, team: rates, address: rates, total: rates, tracked: 1_000_000 };
         let limits = Limits::new(&all, Clock::system());
         let clients = Clients::keyed([7; 32]);
-        let client = clients.identify(IpAddr::V4(Ipv4Addr::LOCALHOST), Pass::open());
-        let user = || clients.user(&client.team, "user-1");
-        let named = || clients.named(black_box(&client).clone(), Some(user()));
-        self.time("naming a client by its user", named);
-        let client = named();
+        let mut client = clients.identify(IpAddr::V4(Ipv4Addr::LOCALHOST), std::rc::Rc::new(Pass::open()));
+        let user = clients.user(client.team(), "user-1");
+        self.time("naming a client by its user", || client.name(black_box(Some(&user))));
         self.time("limiter: the address", || limits.before_body(black_box(client.who())).is_ok());
         self.time("limiter: user, team and total", || limits.requests(black_box(client.who())).is_ok());
         let generation = || {
@@ -104,7 +102,10 @@ impl Parts {
         self.time("limiter: a generation, given back", generation);
         // A user at a time, so that the table has many buckets.
         let crowd: Vec<_> = (0..100_000)
-            .map(|user| clients.named(client.clone(), Some(clients.user(&client.team, &format!("user-{user}")))))
+            .map(|user| {
+                client.name(Some(&clients.user(&client.team().clone(), &format!("user-{user}"))));
+                client.clone()
+            })
             .collect();
         let mut next = 0;
         let one_of_many = || {

@@ -67,9 +67,8 @@ impl Bench {
     /// A submission of prompt `prompt` by the attempt `attempt`; each prompt has a user of its own.
     fn request(&self, prompt: u8, attempt: u8) -> Request {
         let fingerprint = Fingerprint::from_bytes([prompt; 32]);
-        let client = self.clients.identify(IpAddr::V4(Ipv4Addr::LOCALHOST), Pass::open());
-        let user = self.clients.user(&client.team, &format!("user {prompt}"));
-        let client = self.clients.named(client, Some(user));
+        let mut client = self.clients.identify(IpAddr::V4(Ipv4Addr::LOCALHOST), std::rc::Rc::new(Pass::open()));
+        client.name(Some(&self.clients.user(client.team(), &format!("user {prompt}"))));
         let ask = Ask {
             fingerprint,
             body: fingerprint,

@@ -1,11 +1,10 @@
 //! Requests that are served, refused, left and cut: each is counted once, and its line says which.
 
-use crate::request::fingerprint::Fingerprint;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::Write;
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -14,6 +13,8 @@ use http_body_util::{BodyExt as _, Empty, Full};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::request::fingerprint::Fingerprint;
+use crate::telemetry::Telemetry;
 use crate::telemetry::settings::Settings;
 
 const GENERATIONS: &str = "/grok/v1/videos/generations";
@@ -63,7 +64,11 @@ impl Fixture {
     fn begin(&self, method: &str, path: &str) -> Box<Record> {
         let request =
             hyper::Request::builder().method(method).uri(path).header("x-request-id", "mine-1").body(()).unwrap();
-        Record::begin(&self.telemetry, "192.0.2.7:5000".parse().unwrap(), &Head::of(&request.into_parts().0))
+        Record::begin(
+            &WorkerTelemetry::new(&self.telemetry),
+            "192.0.2.7:5000".parse().unwrap(),
+            &Head::of(&request.into_parts().0),
+        )
     }
 
     fn lines(&self) -> Vec<Value> {
@@ -91,7 +96,7 @@ async fn inv10_a_served_submission_counts_once_and_writes_one_line() {
     let fixture = Fixture::new();
     let mut record = fixture.begin("POST", GENERATIONS);
     assert_eq!(fixture.telemetry.metrics.requests_in_flight.get(), 1);
-    record.team(&"open".into());
+    record.by(&Rc::new(Pass::open()));
     record.fingerprint(Fingerprint::from_hex(&"0123456789ab".repeat(6)[..64]).unwrap().short());
     record.job(&RequestId::parse("job-1").unwrap());
     record.bytes_in(42);

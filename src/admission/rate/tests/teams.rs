@@ -1,6 +1,7 @@
 //! Teams with limits of their own.
 
 use super::*;
+use crate::access::passes::Passes;
 use crate::access::settings::{Access, Mode, Team};
 use crate::access::teams::Teams;
 use crate::access::token::Tokens;
@@ -21,10 +22,11 @@ fn users(clients: &Clients) -> [Who; 2] {
         let mut headers = HeaderMap::new();
         let bearer = format!("Bearer {}", team.name);
         headers.insert(hyper::header::AUTHORIZATION, bearer.parse().unwrap());
-        let pass = teams.identify(&Header::of(&headers), &Tokens::new(&[0; 32]), Time::default()).unwrap();
-        let client = clients.identify([192, 0, 2, 1].into(), pass);
-        let user = clients.user(&client.team, "ada");
-        *clients.named(client, Some(user)).who()
+        let pass =
+            Passes::default().identify(&teams, &Header::of(&headers), &Tokens::new(&[0; 32]), Time::default()).unwrap();
+        let mut client = clients.identify([192, 0, 2, 1].into(), pass);
+        client.name(Some(&clients.user(client.team(), "ada")));
+        *client.who()
     })
 }
 

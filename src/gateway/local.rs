@@ -1,0 +1,52 @@
+//! What a worker keeps for itself, so that two workers share as little as they can: two that count the same thing for each
+//! request take its cache line from each other each time.
+
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::rules::Rules;
+use crate::access::passes::Passes;
+
+/// The rules as one worker has them.
+pub(super) struct LocalRules {
+    rules: Arc<Rules>,
+    /// Whom the worker has met under these rules.
+    pub(super) passes: Passes,
+}
+
+impl Deref for LocalRules {
+    type Target = Arc<Rules>;
+
+    fn deref(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+}
+
+/// The rules in force, as a worker looks them up for each request.
+pub(super) struct InForce(RefCell<Rc<LocalRules>>);
+
+impl InForce {
+    pub(super) fn new(rules: &ArcSwap<Rules>) -> Self {
+        Self(RefCell::new(LocalRules::of(rules.load_full())))
+    }
+
+    /// The rules of this moment; a request keeps them to its end.
+    pub(super) fn rules(&self, rules: &ArcSwap<Rules>) -> Rc<LocalRules> {
+        let now = rules.load();
+        let mut local = self.0.borrow_mut();
+        if !Arc::ptr_eq(&now, &local.rules) {
+            *local = LocalRules::of(Arc::clone(&now));
+        }
+        Rc::clone(&local)
+    }
+}
+
+impl LocalRules {
+    fn of(rules: Arc<Rules>) -> Rc<Self> {
+        Rc::new(Self { rules, passes: Passes::default() })
+    }
+}
