@@ -63,14 +63,9 @@ impl RequestId {
         &self.0
     }
 
-    /// Whether a target is this job's path, to the letter.
-    pub fn is_at(&self, target: &str) -> bool {
-        target.strip_prefix(VIDEOS).is_some_and(|id| *id == *self.0)
-    }
-
-    /// The path upstream: a constant and the checked id, nothing else.
-    pub fn path(&self) -> String {
-        [VIDEOS, &self.0].concat()
+    /// The path upstream in two parts: a constant and the checked id, nothing else.
+    pub fn path(&self) -> [&str; 2] {
+        [VIDEOS, &self.0]
     }
 }
 
