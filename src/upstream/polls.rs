@@ -17,7 +17,7 @@ use crate::request::route::RequestId;
 use crate::upstream::client::Upstream;
 use crate::upstream::headers::{Passed, PollHead};
 use crate::upstream::key::UpstreamKey;
-use crate::upstream::wire::{Framing, Head, Wire, WireError};
+use crate::upstream::wire::{Framing, Head, Names, Wire, WireError};
 
 /// One worker's way to ask about jobs.
 pub struct Polls {
@@ -26,6 +26,8 @@ pub struct Polls {
     idle: Mutex<Vec<Idle>>,
     /// The head for the key used last.
     head: Mutex<Option<(Arc<UpstreamKey>, Arc<PollHead>)>>,
+    /// How the fields of the last answer were called.
+    names: Mutex<Names>,
 }
 
 /// A connection that waits for its next poll.
@@ -44,7 +46,7 @@ struct Connection {
 impl Polls {
     /// No connection yet.
     pub fn new(upstream: Arc<Upstream>) -> Arc<Self> {
-        Arc::new(Self { upstream, idle: Mutex::default(), head: Mutex::default() })
+        Arc::new(Self { upstream, idle: Mutex::default(), head: Mutex::default(), names: Mutex::default() })
     }
 
     /// Asks about a job. The answer's headers are cleaned; its body is to be relayed by [`crate::upstream::relay`].
@@ -97,12 +99,12 @@ impl Polls {
         let request = self.head(key).of(id, passed);
         let mut connection = match self.take(now) {
             Some(connection) => connection,
-            None => self.connect(deadline).await?,
+            None => Box::pin(self.connect(deadline)).await?,
         };
-        let mut answer = connection.ask(&request, key, deadline).await;
+        let mut answer = connection.ask(&request, key, &self.names, deadline).await;
         if matches!(answer, Err(Failure::Cut)) {
-            connection = self.connect(deadline).await?;
-            answer = connection.ask(&request, key, deadline).await;
+            connection = Box::pin(self.connect(deadline)).await?;
+            answer = connection.ask(&request, key, &self.names, deadline).await;
         }
         match answer {
             Ok(head) => Ok((head, connection)),
@@ -176,11 +178,17 @@ impl Polls {
 }
 
 impl Connection {
-    async fn ask(&mut self, request: &[u8], key: &UpstreamKey, deadline: Instant) -> Result<Head, Failure> {
+    async fn ask(
+        &mut self,
+        request: &[u8],
+        key: &UpstreamKey,
+        names: &Mutex<Names>,
+        deadline: Instant,
+    ) -> Result<Head, Failure> {
         self.patience.as_mut().reset(deadline);
         tokio::select! {
             biased;
-            head = self.wire.ask(request, key.pattern()) => Ok(head?),
+            head = self.wire.ask(request, key.pattern(), names) => Ok(head?),
             () = self.patience.as_mut() => Err(Failure::Silent),
         }
     }

@@ -5,12 +5,14 @@
 
 mod framing;
 mod head;
+mod names;
 
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -22,6 +24,7 @@ use crate::upstream::mask::KeyPattern;
 pub(super) use framing::Framing;
 use framing::Piece;
 pub(super) use head::Head;
+pub(super) use names::Names;
 
 /// A connection that carries one request after the other.
 pub(super) struct Wire {
@@ -40,13 +43,23 @@ impl Wire {
     ///
     /// # Errors
     /// Why there is no answer.
-    pub(super) async fn ask(&mut self, request: &[u8], key: &KeyPattern) -> Result<Head, WireError> {
+    pub(super) async fn ask(
+        &mut self,
+        request: &[u8],
+        key: &KeyPattern,
+        names: &Mutex<Names>,
+    ) -> Result<Head, WireError> {
         self.stream.write_all(request).await?;
         self.stream.flush().await?;
-        poll_fn(|cx| self.poll_head(cx, key)).await
+        poll_fn(|cx| self.poll_head(cx, key, names)).await
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>, key: &KeyPattern) -> Poll<Result<Head, WireError>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: &KeyPattern,
+        names: &Mutex<Names>,
+    ) -> Poll<Result<Head, WireError>> {
         loop {
             let from = self.come.len();
             if ready!(self.poll_more(cx))? == 0 {
@@ -57,7 +70,9 @@ impl Wire {
             if from > 0 && memchr::memchr(b'\n', fresh).is_none() && self.come.len() < head::LONGEST {
                 continue;
             }
-            if let Some(head) = Head::read(&mut self.come, key)? {
+            if let Some(head) =
+                Head::read(&mut self.come, key, &mut names.lock().unwrap_or_else(PoisonError::into_inner))?
+            {
                 return Poll::Ready(Ok(head));
             }
         }

@@ -5,10 +5,11 @@ use std::mem::MaybeUninit;
 use bytes::{Buf, Bytes};
 use httparse::Header;
 use hyper::StatusCode;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{HeaderMap, HeaderValue};
 
 use super::Malformed;
 use super::framing::{Chunk, Framing, whole};
+use super::names::Names;
 use crate::upstream::headers;
 use crate::upstream::mask::KeyPattern;
 
@@ -29,7 +30,7 @@ pub(in crate::upstream) struct Head {
 
 impl Head {
     /// Takes the head out of what has come, interim ones before it included. `None`: it is not whole yet.
-    pub(super) fn read(come: &mut Bytes, key: &KeyPattern) -> Result<Option<Self>, Malformed> {
+    pub(super) fn read(come: &mut Bytes, key: &KeyPattern, names: &mut Names) -> Result<Option<Self>, Malformed> {
         loop {
             let mut space = [const { MaybeUninit::uninit() }; MOST_FIELDS];
             let mut read = httparse::Response::new(&mut []);
@@ -45,7 +46,7 @@ impl Head {
                 // Nobody asked for another protocol.
                 101 => return Err(Malformed),
                 100..=199 => None,
-                _ => Some(Self::of(code, version, read.headers, &come.slice(..length), key)?),
+                _ => Some(Self::of(code, version, read.headers, &come.slice(..length), key, names)?),
             };
             come.advance(length);
             if head.is_some() {
@@ -54,7 +55,14 @@ impl Head {
         }
     }
 
-    fn of(code: u16, version: u8, fields: &[Header<'_>], bytes: &Bytes, key: &KeyPattern) -> Result<Self, Malformed> {
+    fn of(
+        code: u16,
+        version: u8,
+        fields: &[Header<'_>],
+        bytes: &Bytes,
+        key: &KeyPattern,
+        names: &mut Names,
+    ) -> Result<Self, Malformed> {
         let told = Told::by(fields)?;
         let framing = told.framing(code, version)?;
         let keeps = told.keeps(version) && framing != Framing::UntilClosed;
@@ -62,12 +70,11 @@ impl Head {
         let holds_key = key.is_in(bytes);
         let mut headers = HeaderMap::with_capacity(fields.len());
         let mut upstream_request_id = None;
-        for field in fields {
-            let is_dropped = !headers::is_passed(field.name) || told.names(field.name);
-            if is_dropped || holds_key && of_name(fields, field.name).any(|value| key.is_in(value)) {
+        for (place, field) in fields.iter().enumerate() {
+            let Some(name) = names.read(place, field.name)? else { continue };
+            if told.names(field.name) || holds_key && of_name(fields, field.name).any(|value| key.is_in(value)) {
                 continue;
             }
-            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
             let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| Malformed)?;
             if name == headers::REQUEST_ID {
                 upstream_request_id.get_or_insert(value);

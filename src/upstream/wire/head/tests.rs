@@ -7,7 +7,7 @@ const KEY: &str = "sk-Zx81kPq0LmN7vTrY2aBcD3eFgH4iJ5kL6mN7oP8q";
 
 fn read(head: &[u8]) -> (Result<Option<Head>, Malformed>, Bytes) {
     let mut come = Bytes::copy_from_slice(head);
-    (Head::read(&mut come, UpstreamKey::parse(KEY).unwrap().pattern()), come)
+    (Head::read(&mut come, UpstreamKey::parse(KEY).unwrap().pattern(), &mut Names::default()), come)
 }
 
 /// The head of an answer with these fields.
