@@ -11,14 +11,11 @@ use tracing::debug;
 use super::Gateway;
 use super::rules::Rules;
 use crate::bill::price::Prices;
-use crate::clock::Clock;
 use crate::jobs::entry::Turn;
-use crate::jobs::ledger::Ledger;
-use crate::jobs::observe::{Facts, Reader, Seen};
+use crate::jobs::observe::{Facts, Seen};
 use crate::jobs::records::{End, Job, Life};
 use crate::request::route::RequestId;
 use crate::telemetry::labels::{Degraded, UpstreamOperation, UpstreamOutcome};
-use crate::telemetry::metrics::Metrics;
 use crate::upstream::headers::Passed;
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::polls::{PollFailure, PolledBody, Polls};
@@ -75,7 +72,7 @@ impl Asking<'_> {
         };
         let key_refused = matches!(answer, Err(PollFailure::KeyRefused));
         // What becomes of a retired key says nothing of the one that pays.
-        let is_current = self.gateway.upstream.key().id() == key.id();
+        let is_current = self.gateway.upstream.is_current(key);
         if is_current && (key_refused || outcome == UpstreamOutcome::Ok) {
             metrics.degrade(Degraded::UpstreamKey, key_refused);
         }
@@ -85,37 +82,26 @@ impl Asking<'_> {
 
 /// Reads along, so that an entry ends before its end is told (M21).
 pub(super) struct Observer {
+    gateway: Arc<Gateway>,
     job: Arc<Job>,
     /// Whether it was asked about with the upstream key that made it.
     by_its_key: bool,
-    ledger: Arc<dyn Ledger>,
-    metrics: Arc<Metrics>,
-    clock: Clock,
     prices: Arc<Prices>,
-    reader: Arc<Reader>,
 }
 
 impl Observer {
     /// An observer of an answer about `job` that was asked for with the upstream key of this id.
-    pub(super) fn new(gateway: &Gateway, job: Arc<Job>, key: &str, rules: &Rules) -> Self {
-        Self {
-            by_its_key: *job.key == *key,
-            job,
-            ledger: gateway.dedup.ledger().clone(),
-            metrics: gateway.telemetry.metrics.clone(),
-            clock: gateway.clock.clone(),
-            prices: rules.prices.clone(),
-            reader: gateway.reader.clone(),
-        }
+    pub(super) fn new(gateway: &Arc<Gateway>, job: Arc<Job>, key: &str, rules: &Rules) -> Self {
+        Self { by_its_key: *job.key == *key, gateway: gateway.clone(), job, prices: rules.prices.clone() }
     }
 }
 
 impl Witness for Observer {
     fn saw(&mut self, status: StatusCode, so_far: &[u8], _complete: bool) -> Option<Before> {
-        let (turn, life, facts) = match self.reader.read(&self.job, status, so_far) {
+        let (turn, life, facts) = match self.gateway.reader.read(&self.job, status, so_far) {
             Seen::Nothing | Seen::KeyRefused => return None,
             Seen::Unfinished => {
-                self.job.note_unfinished(self.clock.now());
+                self.job.note_unfinished(self.gateway.clock.now());
                 return None;
             }
             Seen::Done(facts) => (Turn::Done(facts.finished), Life::Done, facts),
@@ -128,13 +114,13 @@ impl Witness for Observer {
         };
         let cost = facts.ticks.and_then(|ticks| self.prices.of_ticks(ticks));
         let end = End { life, cost, length: facts.duration };
-        let (job, ledger, metrics) = (self.job.clone(), self.ledger.clone(), self.metrics.clone());
+        let (job, gateway) = (self.job.clone(), self.gateway.clone());
         Some(Box::pin(async move {
             let id = job.id.clone();
-            match ledger.turned(job, turn, end).await {
+            match gateway.dedup.ledger().turned(job, turn, end).await {
                 Ok(ended) if ended.news => {
                     if let Some(outcome) = life.outcome() {
-                        metrics.jobs.inc(outcome);
+                        gateway.telemetry.metrics.jobs.inc(outcome);
                     }
                 }
                 Ok(_) => {}

@@ -97,6 +97,11 @@ impl Upstream {
         self.keys.load().current.clone()
     }
 
+    /// Whether new requests carry this key.
+    pub fn is_current(&self, key: &UpstreamKey) -> bool {
+        self.keys.load().current.id() == key.id()
+    }
+
     /// The key of this id, as long as it is known; else the one that new requests carry.
     pub fn key_of(&self, id: &str) -> Arc<UpstreamKey> {
         let keys = self.keys.load();
