@@ -49,6 +49,10 @@ impl Via {
 
     /// Whether the request has been here before.
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
+        // Nearly no request has one.
+        if !headers.contains_key(VIA) {
+            return false;
+        }
         let entries = headers.get_all(VIA).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
         entries
             .filter_map(|entry| entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(1))
