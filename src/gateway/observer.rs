@@ -39,26 +39,19 @@ impl Asking<'_> {
         mut called: impl FnMut(Option<StatusCode>, Duration),
     ) -> Result<Response<PolledBody>, PollFailure> {
         let upstream = &self.gateway.upstream;
-        let key = job.map_or_else(|| upstream.key(), |job| upstream.key_of(&job.key));
-        let answer = self.once(id, key.clone(), &mut called).await;
-        if matches!(answer, Err(PollFailure::KeyRefused)) && upstream.forget_key(key.id()) {
-            return self.once(id, upstream.key(), &mut called).await;
+        let mut key = job.map_or_else(|| upstream.key(), |job| upstream.key_of(&job.key));
+        loop {
+            let begun = Instant::now();
+            let answer = self.polls.get_by(&key, id, self.passed, begun).await;
+            let duration = begun.elapsed();
+            self.count(answer.as_ref(), &key, duration);
+            called(answer.as_ref().ok().map(Response::status), duration);
+            // A retired key is forgotten once, the one that pays never.
+            if !matches!(answer, Err(PollFailure::KeyRefused)) || !upstream.forget_key(key.id()) {
+                return answer;
+            }
+            key = upstream.key();
         }
-        answer
-    }
-
-    async fn once(
-        &self,
-        id: &RequestId,
-        key: Arc<UpstreamKey>,
-        called: &mut impl FnMut(Option<StatusCode>, Duration),
-    ) -> Result<Response<PolledBody>, PollFailure> {
-        let begun = Instant::now();
-        let answer = self.polls.get_by(key.clone(), id, self.passed, begun).await;
-        let duration = begun.elapsed();
-        self.count(answer.as_ref(), &key, duration);
-        called(answer.as_ref().ok().map(Response::status), duration);
-        answer
     }
 
     fn count(&self, answer: Result<&Response<PolledBody>, &PollFailure>, key: &UpstreamKey, duration: Duration) {

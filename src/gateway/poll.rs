@@ -23,7 +23,6 @@ use crate::request::route::RequestId;
 use crate::telemetry::labels::UpstreamOperation;
 use crate::telemetry::record::Record;
 use crate::upstream::headers::Passed;
-use crate::upstream::polls::PolledBody;
 use crate::upstream::relay::{Relay, Witness};
 
 impl Worker {
@@ -41,7 +40,8 @@ impl Worker {
         let gateway = &self.gateway;
         let asking = self.asking(pass, rules);
         let job = self.known(id, asking.as_ref(), rules, record).await?;
-        let response = self.asked(id, passed, job.as_deref(), record).await?;
+        let call = Asking { gateway, polls: &self.polls, passed, operation: UpstreamOperation::Poll };
+        let response = call.about(id, job.as_deref(), |status, duration| record.upstream(status, duration)).await?;
         if job.is_none() && matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::GONE) {
             // One answer for all ids that nobody here knows.
             return Err(Error::UnknownJob);
@@ -99,19 +99,6 @@ impl Worker {
             Err(_) if rules.teams.count() > 1 || asking.user.is_some() => Err(Error::LedgerUnavailable),
             Err(_) => Ok(None),
         }
-    }
-
-    /// The upstream's answer.
-    async fn asked(
-        &self,
-        id: &RequestId,
-        passed: &Passed,
-        job: Option<&Job>,
-        record: &mut Record,
-    ) -> Result<Response<PolledBody>, Error> {
-        let (gateway, polls, operation) = (&*self.gateway, &self.polls, UpstreamOperation::Poll);
-        let asking = Asking { gateway, polls, passed, operation };
-        Ok(asking.about(id, job, |status, duration| record.upstream(status, duration)).await?)
     }
 
     /// Records a job that nobody here made. Somebody else may have been first.

@@ -54,7 +54,7 @@ impl Polls {
     /// # Errors
     /// Why there is no answer that may be passed on.
     pub async fn get(self: &Arc<Self>, id: &RequestId, passed: &Passed) -> Result<Response<PolledBody>, PollFailure> {
-        self.get_by(self.upstream.key(), id, passed, Instant::now()).await
+        self.get_by(&self.upstream.key(), id, passed, Instant::now()).await
     }
 
     /// The same, with a key of this job's own, begun `now`.
@@ -63,12 +63,12 @@ impl Polls {
     /// Why there is no answer that may be passed on.
     pub async fn get_by(
         self: &Arc<Self>,
-        key: Arc<UpstreamKey>,
+        key: &Arc<UpstreamKey>,
         id: &RequestId,
         passed: &Passed,
         now: Instant,
     ) -> Result<Response<PolledBody>, PollFailure> {
-        let (head, connection) = self.ask(id, passed, &key, now).await?;
+        let (head, connection) = self.ask(id, passed, key, now).await?;
         match head.status {
             StatusCode::UNAUTHORIZED => return Err(PollFailure::KeyRefused),
             // A redirect would lead the key astray, and an encoded error may hide it (M32).
@@ -78,8 +78,15 @@ impl Polls {
             _ => {}
         }
         let Head { framing, keeps, is_encoded: encoded, .. } = head;
-        let mut body =
-            PolledBody { framing, connection: Some(connection), broken: None, keeps, home: self.clone(), key, encoded };
+        let mut body = PolledBody {
+            framing,
+            connection: Some(connection),
+            broken: None,
+            keeps,
+            home: self.clone(),
+            key: key.clone(),
+            encoded,
+        };
         body.settle();
         let mut answer = Response::new(body);
         *answer.status_mut() = head.status;
@@ -96,15 +103,15 @@ impl Polls {
         now: Instant,
     ) -> Result<(Head, Box<Connection>), PollFailure> {
         let deadline = now + self.upstream.poll_timeout;
-        let request = self.head(key).of(id, passed);
+        let request = || self.head(key).of(id, passed);
         let mut connection = match self.take(now) {
             Some(connection) => connection,
             None => Box::pin(self.connect(deadline)).await?,
         };
-        let mut answer = connection.ask(&request, key, &self.names, deadline).await;
+        let mut answer = connection.ask(request(), key, &self.names, deadline).await;
         if matches!(answer, Err(Failure::Cut)) {
             connection = Box::pin(self.connect(deadline)).await?;
-            answer = connection.ask(&request, key, &self.names, deadline).await;
+            answer = connection.ask(request(), key, &self.names, deadline).await;
         }
         match answer {
             Ok(head) => Ok((head, connection)),
@@ -180,7 +187,7 @@ impl Polls {
 impl Connection {
     async fn ask(
         &mut self,
-        request: &[u8],
+        request: Vec<u8>,
         key: &UpstreamKey,
         names: &Mutex<Names>,
         deadline: Instant,

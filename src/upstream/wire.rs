@@ -45,12 +45,14 @@ impl Wire {
     /// Why there is no answer.
     pub(super) async fn ask(
         &mut self,
-        request: &[u8],
+        request: Vec<u8>,
         key: &KeyPattern,
         names: &Mutex<Names>,
     ) -> Result<Head, WireError> {
-        self.stream.write_all(request).await?;
+        self.stream.write_all(&request).await?;
         self.stream.flush().await?;
+        // Many wait for their answers at a time: what they need no more is soon another's.
+        drop(request);
         poll_fn(|cx| self.poll_head(cx, key, names)).await
     }
 
