@@ -161,7 +161,7 @@ impl Worker {
             }
             Route::Poll { id, head: header_only } => {
                 let pass = self.identify(Gate::Poll, head, peer, rules, record)?;
-                let passed = Passed::of(&head.headers, head.version, self.gateway.upstream.via()).at(&head.uri);
+                let passed = Passed::of(&head.headers, head.version, self.gateway.upstream.via());
                 let passed = passed.within(record.trace());
                 self.poll(&id, header_only, &passed, &pass, rules, record).await
             }

@@ -11,14 +11,11 @@ use tracing::debug;
 use super::Gateway;
 use super::rules::Rules;
 use crate::bill::price::Prices;
-use crate::clock::Clock;
 use crate::jobs::entry::Turn;
-use crate::jobs::ledger::Ledger;
-use crate::jobs::observe::{Facts, Reader, Seen};
+use crate::jobs::observe::{Facts, Seen};
 use crate::jobs::records::{End, Job, Life};
 use crate::request::route::RequestId;
 use crate::telemetry::labels::{Degraded, UpstreamOperation, UpstreamOutcome};
-use crate::telemetry::metrics::Metrics;
 use crate::upstream::headers::Passed;
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::polls::{PollFailure, PolledBody, Polls};
@@ -42,26 +39,19 @@ impl Asking<'_> {
         mut called: impl FnMut(Option<StatusCode>, Duration),
     ) -> Result<Response<PolledBody>, PollFailure> {
         let upstream = &self.gateway.upstream;
-        let key = job.map_or_else(|| upstream.key(), |job| upstream.key_of(&job.key));
-        let answer = self.once(id, key.clone(), &mut called).await;
-        if matches!(answer, Err(PollFailure::KeyRefused)) && upstream.forget_key(key.id()) {
-            return self.once(id, upstream.key(), &mut called).await;
+        let mut key = job.map_or_else(|| upstream.key(), |job| upstream.key_of(&job.key));
+        loop {
+            let begun = Instant::now();
+            let answer = self.polls.get_by(&key, id, self.passed, begun).await;
+            let duration = begun.elapsed();
+            self.count(answer.as_ref(), &key, duration);
+            called(answer.as_ref().ok().map(Response::status), duration);
+            // A retired key is forgotten once, the one that pays never.
+            if !matches!(answer, Err(PollFailure::KeyRefused)) || !upstream.forget_key(key.id()) {
+                return answer;
+            }
+            key = upstream.key();
         }
-        answer
-    }
-
-    async fn once(
-        &self,
-        id: &RequestId,
-        key: Arc<UpstreamKey>,
-        called: &mut impl FnMut(Option<StatusCode>, Duration),
-    ) -> Result<Response<PolledBody>, PollFailure> {
-        let begun = Instant::now();
-        let answer = self.polls.get_by(key.clone(), id, self.passed, begun).await;
-        let duration = begun.elapsed();
-        self.count(answer.as_ref(), &key, duration);
-        called(answer.as_ref().ok().map(Response::status), duration);
-        answer
     }
 
     fn count(&self, answer: Result<&Response<PolledBody>, &PollFailure>, key: &UpstreamKey, duration: Duration) {
@@ -75,7 +65,7 @@ impl Asking<'_> {
         };
         let key_refused = matches!(answer, Err(PollFailure::KeyRefused));
         // What becomes of a retired key says nothing of the one that pays.
-        let is_current = self.gateway.upstream.key().id() == key.id();
+        let is_current = self.gateway.upstream.is_current(key);
         if is_current && (key_refused || outcome == UpstreamOutcome::Ok) {
             metrics.degrade(Degraded::UpstreamKey, key_refused);
         }
@@ -85,37 +75,26 @@ impl Asking<'_> {
 
 /// Reads along, so that an entry ends before its end is told (M21).
 pub(super) struct Observer {
+    gateway: Arc<Gateway>,
     job: Arc<Job>,
     /// Whether it was asked about with the upstream key that made it.
     by_its_key: bool,
-    ledger: Arc<dyn Ledger>,
-    metrics: Arc<Metrics>,
-    clock: Clock,
     prices: Arc<Prices>,
-    reader: Arc<Reader>,
 }
 
 impl Observer {
     /// An observer of an answer about `job` that was asked for with the upstream key of this id.
-    pub(super) fn new(gateway: &Gateway, job: Arc<Job>, key: &str, rules: &Rules) -> Self {
-        Self {
-            by_its_key: *job.key == *key,
-            job,
-            ledger: gateway.dedup.ledger().clone(),
-            metrics: gateway.telemetry.metrics.clone(),
-            clock: gateway.clock.clone(),
-            prices: rules.prices.clone(),
-            reader: gateway.reader.clone(),
-        }
+    pub(super) fn new(gateway: &Arc<Gateway>, job: Arc<Job>, key: &str, rules: &Rules) -> Self {
+        Self { by_its_key: *job.key == *key, gateway: gateway.clone(), job, prices: rules.prices.clone() }
     }
 }
 
 impl Witness for Observer {
     fn saw(&mut self, status: StatusCode, so_far: &[u8], _complete: bool) -> Option<Before> {
-        let (turn, life, facts) = match self.reader.read(&self.job, status, so_far) {
+        let (turn, life, facts) = match self.gateway.reader.read(&self.job, status, so_far) {
             Seen::Nothing | Seen::KeyRefused => return None,
             Seen::Unfinished => {
-                self.job.note_unfinished(self.clock.now());
+                self.job.note_unfinished(self.gateway.clock.now());
                 return None;
             }
             Seen::Done(facts) => (Turn::Done(facts.finished), Life::Done, facts),
@@ -128,13 +107,13 @@ impl Witness for Observer {
         };
         let cost = facts.ticks.and_then(|ticks| self.prices.of_ticks(ticks));
         let end = End { life, cost, length: facts.duration };
-        let (job, ledger, metrics) = (self.job.clone(), self.ledger.clone(), self.metrics.clone());
+        let (job, gateway) = (self.job.clone(), self.gateway.clone());
         Some(Box::pin(async move {
             let id = job.id.clone();
-            match ledger.turned(job, turn, end).await {
+            match gateway.dedup.ledger().turned(job, turn, end).await {
                 Ok(ended) if ended.news => {
                     if let Some(outcome) = life.outcome() {
-                        metrics.jobs.inc(outcome);
+                        gateway.telemetry.metrics.jobs.inc(outcome);
                     }
                 }
                 Ok(_) => {}

@@ -23,7 +23,6 @@ use crate::request::route::RequestId;
 use crate::telemetry::labels::UpstreamOperation;
 use crate::telemetry::record::Record;
 use crate::upstream::headers::Passed;
-use crate::upstream::polls::PolledBody;
 use crate::upstream::relay::{Relay, Witness};
 
 impl Worker {
@@ -38,15 +37,16 @@ impl Worker {
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
         record.job(id);
-        let gateway = &*self.gateway;
+        let gateway = &self.gateway;
         let asking = self.asking(pass, rules);
         let job = self.known(id, asking.as_ref(), rules, record).await?;
-        let response = self.asked(id, passed, job.as_deref(), record).await?;
+        let call = Asking { gateway, polls: &self.polls, passed, operation: UpstreamOperation::Poll };
+        let response = call.about(id, job.as_deref(), |status, duration| record.upstream(status, duration)).await?;
         if job.is_none() && matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::GONE) {
             // One answer for all ids that nobody here knows.
             return Err(Error::UnknownJob);
         }
-        let key = response.body().key().id().to_owned();
+        let key = response.body().key().shared_id();
         let witness = job.clone().map(|job| -> Box<dyn Witness> {
             gateway.dedup.ledger().polled(&job);
             Box::new(Observer::new(gateway, job, &key, rules))
@@ -57,12 +57,12 @@ impl Worker {
         let unreadable_unknown = job.is_none() && relayed.status() == StatusCode::BAD_REQUEST;
         let flat = rules.shape == Shape::Flat && relayed.status().is_success();
         let mut answer = if header_only || unreadable_unknown || flat || adopter.is_some() {
-            whole(relayed, job.is_some(), flat).await?
+            Box::pin(whole(relayed, job.is_some(), flat)).await?
         } else {
             relayed.map(Body::Relayed)
         };
         if let Some(owner) = adopter.filter(|_| answer.status().is_success()) {
-            self.adopt(Job::adopted(id.clone(), owner.clone(), &key, self.gateway.clock.now()), &owner).await?;
+            Box::pin(self.adopt(Job::adopted(id.clone(), owner.clone(), &key, gateway.clock.now()), &owner)).await?;
         }
         answer.headers_mut().insert(NOSNIFF.0, NOSNIFF.1);
         answer::attribute(&mut answer);
@@ -99,19 +99,6 @@ impl Worker {
             Err(_) if rules.teams.count() > 1 || asking.user.is_some() => Err(Error::LedgerUnavailable),
             Err(_) => Ok(None),
         }
-    }
-
-    /// The upstream's answer.
-    async fn asked(
-        &self,
-        id: &RequestId,
-        passed: &Passed,
-        job: Option<&Job>,
-        record: &mut Record,
-    ) -> Result<Response<PolledBody>, Error> {
-        let (gateway, polls, operation) = (&*self.gateway, &self.polls, UpstreamOperation::Poll);
-        let asking = Asking { gateway, polls, passed, operation };
-        Ok(asking.about(id, job, |status, duration| record.upstream(status, duration)).await?)
     }
 
     /// Records a job that nobody here made. Somebody else may have been first.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
+
 use crate::bill::money::Amount;
 use crate::bill::tab::Verdict;
 use crate::clock::Time;
@@ -226,7 +228,8 @@ pub struct Record {
 /// All records, bounded: the oldest ended make room, running ones never (M12).
 #[derive(Debug, Default)]
 pub struct Records {
-    by_id: HashMap<RequestId, Record>,
+    /// Looked up by each poll. Its keys are ids that the upstream made, so nobody chooses them to collide.
+    by_id: HashMap<RequestId, Record, RandomState>,
     /// The ended ones, oldest first.
     ended: BTreeSet<(Time, RequestId)>,
     /// All, oldest first.

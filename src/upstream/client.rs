@@ -18,15 +18,16 @@ use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::error::{Doubt, Unreached};
-use crate::request::route::{Operation, RequestId};
+use crate::request::route::Operation;
 use crate::upstream::dial::{Dialer, Stream};
 use crate::upstream::gate::{Gate, Gated, SendBy};
-use crate::upstream::headers::{self, Passed, PollHeaders, Via};
+use crate::upstream::headers::{self, Passed, PollHead, Via};
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::origin::{Origin, OriginFault};
 use crate::upstream::outcome::{Answer, Unanswered};
 use crate::upstream::settings::Settings;
 use crate::upstream::tls::{self, TlsFault};
+use crate::upstream::wire::Wire;
 
 /// The API behind: where it is, how it is reached, and the key for it.
 pub struct Upstream {
@@ -73,9 +74,17 @@ impl Upstream {
         &self.origin
     }
 
-    /// The headers of polls with this key.
-    pub(super) fn poll_headers(&self, key: &UpstreamKey) -> PollHeaders {
-        PollHeaders::new(&self.origin, &self.via, key)
+    /// The heads of polls with this key.
+    pub(super) fn poll_head(&self, key: &UpstreamKey) -> PollHead {
+        PollHead::new(&self.origin, key)
+    }
+
+    /// A new connection for polls.
+    ///
+    /// # Errors
+    /// Why the upstream could not be reached.
+    pub(super) async fn wire(&self) -> Result<Wire, Unreached> {
+        self.dialer.dial().await.map(Wire::new)
     }
 
     /// Our name in `Via`.
@@ -86,6 +95,11 @@ impl Upstream {
     /// The key that new requests carry.
     pub fn key(&self) -> Arc<UpstreamKey> {
         self.keys.load().current.clone()
+    }
+
+    /// Whether new requests carry this key.
+    pub fn is_current(&self, key: &UpstreamKey) -> bool {
+        self.keys.load().current.id() == key.id()
     }
 
     /// The key of this id, as long as it is known; else the one that new requests carry.
@@ -122,48 +136,22 @@ impl Upstream {
     /// # Errors
     /// Why the upstream could not be reached: nothing was sent.
     pub async fn connect(self: &Arc<Self>) -> Result<PaidConnection, Unreached> {
-        // A body may be 32 MiB: written from where it lies, not copied into hyper's buffer.
         let gate = Arc::new(Gate::default());
-        let (sender, driver) = self.open(true, Some(gate.clone())).await?;
-        Ok(PaidConnection { sender, driver, gate, upstream: self.clone(), key: self.key() })
-    }
-
-    /// A new connection, its driver running on this runtime; its first byte goes through the gate.
-    pub(super) async fn open<B>(
-        &self,
-        vectored: bool,
-        gate: Option<Arc<Gate>>,
-    ) -> Result<(http1::SendRequest<B>, Driver), Unreached>
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: std::error::Error + Send + Sync,
-    {
-        let stream = TokioIo::new(Gated::new(self.dialer.dial().await?, gate));
+        let stream = TokioIo::new(Gated::new(self.dialer.dial().await?, Some(gate.clone())));
         let mut builder = http1::Builder::new();
-        builder.writev(vectored).max_buf_size(MAX_HEAD_BYTES).max_header_size(MAX_HEAD_BYTES);
-        let handshake = builder.handshake::<TokioIo<Gated<Stream>>, B>(stream).await;
+        // A body may be 32 MiB: written from where it lies, not copied into hyper's buffer.
+        builder.writev(true).max_buf_size(MAX_HEAD_BYTES).max_header_size(MAX_HEAD_BYTES);
+        let handshake = builder.handshake::<TokioIo<Gated<Stream>>, Full<Bytes>>(stream).await;
         let (sender, connection) = handshake.map_err(|_| Unreached::Refused)?;
         // How it ends is told to whoever waits for an answer on it.
         let task = self.tasks.spawn(async move { _ = connection.await });
-        Ok((sender, Driver(task.abort_handle())))
-    }
-
-    pub(super) fn poll_request<B>(
-        &self,
-        id: &RequestId,
-        passed: &Passed,
-        headers: &PollHeaders,
-        body: B,
-    ) -> Option<Request<B>> {
-        let mut request = Request::new(body);
-        let path = match passed.target_of(id) {
-            Some(path) => path,
-            None => hyper::http::uri::PathAndQuery::try_from(id.path()).ok()?,
-        };
-        *request.uri_mut() = Uri::from(path);
-        *request.headers_mut() = headers.of(passed);
-        Some(request)
+        Ok(PaidConnection {
+            sender,
+            driver: Driver(task.abort_handle()),
+            gate,
+            upstream: self.clone(),
+            key: self.key(),
+        })
     }
 }
 
@@ -175,7 +163,7 @@ struct Keys {
 }
 
 /// The task that drives a connection. Without it the connection is closed.
-pub(super) struct Driver(AbortHandle);
+struct Driver(AbortHandle);
 
 impl Drop for Driver {
     fn drop(&mut self) {

@@ -2,12 +2,11 @@
 //! (`HARDENING.md` ). Our own fields are set last, so that no `Connection` list can take them.
 
 use bytes::BytesMut;
+use hyper::Version;
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
     HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, USER_AGENT, VIA,
 };
-use hyper::http::uri::PathAndQuery;
-use hyper::{Uri, Version};
 
 use crate::request::route::RequestId;
 use crate::request::trace::Trace;
@@ -50,6 +49,10 @@ impl Via {
 
     /// Whether the request has been here before.
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
+        // Nearly no request has one.
+        if !headers.contains_key(VIA) {
+            return false;
+        }
         let entries = headers.get_all(VIA).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
         entries
             .filter_map(|entry| entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(1))
@@ -62,8 +65,6 @@ impl Via {
 pub struct Passed {
     accept: HeaderValue,
     via: HeaderValue,
-    /// The target as it came: where it is the one to ask for, it need not be made again.
-    target: Option<PathAndQuery>,
     trace: Option<Trace>,
 }
 
@@ -73,17 +74,7 @@ impl Passed {
         let accept = headers.get(ACCEPT).filter(|value| value.len() <= LONGEST_ACCEPT && value.to_str().is_ok());
         let ours = via.of(version);
         let via = if headers.contains_key(VIA) { extended(headers, ours) } else { ours.clone() };
-        Self { accept: accept.cloned().unwrap_or(JSON), via, target: None, trace: None }
-    }
-
-    /// The same of a request that came to this target.
-    pub fn at(self, target: &Uri) -> Self {
-        Self { target: target.path_and_query().cloned(), ..self }
-    }
-
-    /// The target, if it is literally the path of this job.
-    pub(super) fn target_of(&self, id: &RequestId) -> Option<PathAndQuery> {
-        self.target.as_ref().filter(|target| id.is_at(target.as_str())).cloned()
+        Self { accept: accept.cloned().unwrap_or(JSON), via, trace: None }
     }
 
     /// The same, as a part of this trace.
@@ -114,36 +105,50 @@ pub(super) fn submit(origin: &Origin, passed: &Passed, key: &UpstreamKey) -> Hea
     headers
 }
 
-/// The headers of polls with one key, but for what a client may change of them: to copy them costs a fraction of putting
-/// them together.
-#[derive(Debug)]
-pub(super) struct PollHeaders {
-    usual: HeaderMap,
-    /// What a client's `Via` is that came by nobody.
-    via: HeaderValue,
+/// The heads of polls with one key, but for the job and what a client may change: written as they go out, because what
+/// they are made of was checked where it came from.
+pub(super) struct PollHead {
+    to_accept: Vec<u8>,
+    behind_via: Vec<u8>,
 }
 
-impl PollHeaders {
-    /// As a client's are that says nothing of its own.
-    pub(super) fn new(origin: &Origin, via: &Via, key: &UpstreamKey) -> Self {
-        let usual = Passed { accept: JSON, via: via.http_1_1.clone(), target: None, trace: None };
-        let mut headers = common(origin, &usual);
-        headers.insert(AUTHORIZATION, key.authorization().clone());
-        Self { usual: headers, via: usual.via }
+impl PollHead {
+    /// For polls of this origin with this key.
+    pub(super) fn new(origin: &Origin, key: &UpstreamKey) -> Self {
+        let host = origin.header().as_bytes();
+        Self {
+            to_accept: [b" HTTP/1.1\r\nhost: ", host, b"\r\nuser-agent: ", PRODUCT.as_bytes(), b"\r\naccept: "]
+                .concat(),
+            behind_via: [b"\r\nauthorization: ", key.authorization().as_bytes(), b"\r\n"].concat(),
+        }
     }
 
-    /// For one poll.
-    pub(super) fn of(&self, passed: &Passed) -> HeaderMap {
-        let mut headers = self.usual.clone();
-        for (name, value, usual) in [(ACCEPT, &passed.accept, &JSON), (VIA, &passed.via, &self.via)] {
-            if value != usual {
-                headers.insert(name, value.clone());
-            }
+    /// The head of one poll.
+    pub(super) fn of(&self, id: &RequestId, passed: &Passed) -> Vec<u8> {
+        let mut head = Vec::with_capacity(USUAL_HEAD);
+        let [before_id, id] = id.path();
+        for part in [
+            b"GET ",
+            before_id.as_bytes(),
+            id.as_bytes(),
+            &self.to_accept,
+            passed.accept.as_bytes(),
+            // What is encoded could not be read on the way (M21), nor searched for the key (M32).
+            b"\r\naccept-encoding: identity\r\nvia: ",
+            passed.via.as_bytes(),
+            &self.behind_via,
+        ] {
+            head.extend_from_slice(part);
         }
         if let Some(trace) = &passed.trace {
-            trace.write(&mut headers);
+            let mut fields = HeaderMap::new();
+            trace.write(&mut fields);
+            for (name, value) in &fields {
+                head.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+            }
         }
-        headers
+        head.extend_from_slice(b"\r\n");
+        head
     }
 }
 
@@ -163,8 +168,12 @@ fn common(origin: &Origin, passed: &Passed) -> HeaderMap {
 
 /// Whether the body came in a content coding, though none was asked for.
 pub fn is_encoded(headers: &HeaderMap) -> bool {
-    let plain = |value: &HeaderValue| value.is_empty() || value.as_bytes().eq_ignore_ascii_case(b"identity");
-    headers.get_all(CONTENT_ENCODING).iter().any(|value| !plain(value))
+    headers.get_all(CONTENT_ENCODING).iter().any(|value| is_coding(value.as_bytes()))
+}
+
+/// Whether a `Content-Encoding` names a coding.
+pub(super) fn is_coding(value: &[u8]) -> bool {
+    !value.is_empty() && !value.eq_ignore_ascii_case(b"identity")
 }
 
 /// Whether the framing can mean two things: then somebody in between may have read another message than we did.
@@ -183,7 +192,7 @@ pub fn answer(headers: &mut HeaderMap, key: &KeyPattern) {
     }
     let doomed: Vec<HeaderName> = headers
         .iter()
-        .filter(|(name, value)| is_not_passed(name.as_str()) || key.is_in(value.as_bytes()))
+        .filter(|(name, value)| !is_passed(name.as_str()) || key.is_in(value.as_bytes()))
         .map(|(name, _)| name.clone())
         .collect();
     for name in doomed {
@@ -200,30 +209,37 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     lists
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        .filter(|name| *name != CONTENT_LENGTH && *name != CONTENT_TYPE && *name != CONTENT_ENCODING)
+        .filter(|name| !STAY.contains(name))
         .collect()
 }
 
-/// Hop-by-hop fields, and those of an origin that this gateway is not.
-fn is_not_passed(name: &str) -> bool {
-    // Most names end at their first letter.
-    match name.as_bytes() {
-        [b'a', ..] => name == "alt-svc" || name.starts_with("access-control-"),
-        [b'c', ..] => matches!(name, "connection" | "clear-site-data"),
-        [b'k', ..] => name == "keep-alive",
-        [b'p', ..] => matches!(name, "public-key-pins" | "public-key-pins-report-only") || name.starts_with("proxy-"),
-        [b's', ..] => matches!(name, "server" | "set-cookie" | "set-cookie2" | "strict-transport-security"),
-        [b't', ..] => matches!(name, "te" | "trailer" | "transfer-encoding"),
-        [b'u', ..] => name == "upgrade",
+/// Whether a field may pass to clients by its name: no hop-by-hop field, and none of an origin that this gateway is not.
+pub(super) fn is_passed(name: &str) -> bool {
+    let is = |stopped: &str| name.eq_ignore_ascii_case(stopped);
+    let begins = |stopped: &str| name.get(..stopped.len()).is_some_and(|start| start.eq_ignore_ascii_case(stopped));
+    // Most names pass at their first letter.
+    let is_stopped = match name.as_bytes().first().map(u8::to_ascii_lowercase) {
+        Some(b'a') => is("alt-svc") || begins("access-control-"),
+        Some(b'c') => is("connection") || is("clear-site-data"),
+        Some(b'k') => is("keep-alive"),
+        Some(b'p') => is("public-key-pins") || is("public-key-pins-report-only") || begins("proxy-"),
+        Some(b's') => is("server") || is("set-cookie") || is("set-cookie2") || is("strict-transport-security"),
+        Some(b't') => is("te") || is("trailer") || is("transfer-encoding"),
+        Some(b'u') => is("upgrade"),
         _ => false,
-    }
+    };
+    !is_stopped
 }
 
+/// What frames a body or tells what it is stays, whatever `Connection` lists.
+pub(super) const STAY: [HeaderName; 3] = [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING];
 /// The upstream's own request id.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("reelgate/", env!("CARGO_PKG_VERSION")));
+/// Room for what a poll usually says.
+const USUAL_HEAD: usize = 512;
 /// A longer `Accept` is not passed.
 const LONGEST_ACCEPT: usize = 256;
 /// A longer `Via` is not extended.
@@ -252,7 +268,16 @@ mod tests {
         let origin = Origin::parse("https://api.cometapi.com").unwrap();
         let key = UpstreamKey::parse(KEY).unwrap();
         let passed = Passed::of(client, version, &via);
-        (submit(&origin, &passed, &key), PollHeaders::new(&origin, &via, &key).of(&passed))
+        let head = PollHead::new(&origin, &key).of(&RequestId::parse("r-1").unwrap(), &passed);
+        let mut fields = [httparse::EMPTY_HEADER; 16];
+        let mut request = httparse::Request::new(&mut fields);
+        assert!(request.parse(&head).unwrap().is_complete());
+        assert_eq!(
+            (request.method, request.path, request.version),
+            (Some("GET"), Some("/grok/v1/videos/r-1"), Some(1))
+        );
+        let fields = request.headers.iter().map(|field| (field.name, str::from_utf8(field.value).unwrap()));
+        (submit(&origin, &passed, &key), map(&fields.collect::<Vec<_>>()))
     }
 
     #[test]
@@ -289,7 +314,7 @@ mod tests {
         let without_type: Vec<String> =
             want.iter().filter(|field| !field.starts_with("content-type")).cloned().collect();
         assert_eq!(shown(&poll), without_type);
-        assert!(submit[AUTHORIZATION].is_sensitive() && poll[AUTHORIZATION].is_sensitive());
+        assert!(submit[AUTHORIZATION].is_sensitive());
     }
 
     #[test]

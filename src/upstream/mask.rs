@@ -63,7 +63,7 @@ impl KeyMask {
     /// The next frame: what of it, and of what was held back, may pass now. Only an end that is a proper prefix of the
     /// key is held.
     pub fn frame(&mut self, frame: Bytes) -> Bytes {
-        let Some(finder) = self.pattern.0.clone() else { return frame };
+        let Some(finder) = &self.pattern.0 else { return frame };
         let mut bytes = if self.held.is_empty() {
             frame
         } else {
@@ -86,7 +86,9 @@ impl KeyMask {
         if bytes.len() < searchable {
             let tail = bytes.get(searched_to..).unwrap_or_default();
             let keep = bytes.len() - prefix_at_end(tail, finder.needle());
-            self.held = bytes.split_off(keep);
+            if keep < bytes.len() {
+                self.held = bytes.split_off(keep);
+            }
         }
         self.passed += bytes.len();
         bytes

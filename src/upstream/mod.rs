@@ -14,6 +14,7 @@ pub mod pressure;
 pub mod polls;
 pub mod relay;
 pub mod tls;
+pub mod wire;
 
 #[cfg(test)]
 pub(crate) mod scripted;

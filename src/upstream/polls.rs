@@ -3,50 +3,50 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Empty;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::client::conn::http1::SendRequest;
-use hyper::{Request, Response, StatusCode};
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::{Response, StatusCode};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::error::{Error, Unreached};
 use crate::request::route::RequestId;
-use crate::upstream::client::{Driver, Upstream};
-use crate::upstream::headers::{self, Passed, PollHeaders};
+use crate::upstream::client::Upstream;
+use crate::upstream::headers::{Passed, PollHead};
 use crate::upstream::key::UpstreamKey;
+use crate::upstream::wire::{Framing, Head, Names, Wire, WireError};
 
 /// One worker's way to ask about jobs.
 pub struct Polls {
     upstream: Arc<Upstream>,
     /// The last one used is on top; the oldest lies at the bottom.
     idle: Mutex<Vec<Idle>>,
-    /// The headers for the key used last.
-    headers: Mutex<Option<(Arc<UpstreamKey>, Arc<PollHeaders>)>>,
+    /// The head for the key used last.
+    head: Mutex<Option<(Arc<UpstreamKey>, Arc<PollHead>)>>,
+    /// How the fields of the last answer were called.
+    names: Mutex<Names>,
 }
 
 /// A connection that waits for its next poll.
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
 }
 
+/// Boxed, because it goes from hand to hand.
 struct Connection {
-    sender: SendRequest<Empty<Bytes>>,
+    wire: Wire,
     /// Put off for each poll: to put a timer off costs next to nothing, to make one does not.
     patience: Pin<Box<Sleep>>,
-    /// Dropped, it closes the connection.
-    _driver: Driver,
 }
 
 impl Polls {
     /// No connection yet.
     pub fn new(upstream: Arc<Upstream>) -> Arc<Self> {
-        Arc::new(Self { upstream, idle: Mutex::default(), headers: Mutex::default() })
+        Arc::new(Self { upstream, idle: Mutex::default(), head: Mutex::default(), names: Mutex::default() })
     }
 
     /// Asks about a job. The answer's headers are cleaned; its body is to be relayed by [`crate::upstream::relay`].
@@ -54,7 +54,7 @@ impl Polls {
     /// # Errors
     /// Why there is no answer that may be passed on.
     pub async fn get(self: &Arc<Self>, id: &RequestId, passed: &Passed) -> Result<Response<PolledBody>, PollFailure> {
-        self.get_by(self.upstream.key(), id, passed, Instant::now()).await
+        self.get_by(&self.upstream.key(), id, passed, Instant::now()).await
     }
 
     /// The same, with a key of this job's own, begun `now`.
@@ -63,29 +63,35 @@ impl Polls {
     /// Why there is no answer that may be passed on.
     pub async fn get_by(
         self: &Arc<Self>,
-        key: Arc<UpstreamKey>,
+        key: &Arc<UpstreamKey>,
         id: &RequestId,
         passed: &Passed,
         now: Instant,
     ) -> Result<Response<PolledBody>, PollFailure> {
-        let (response, connection) = self.ask(id, passed, &key, now).await?;
-        let (mut parts, incoming) = response.into_parts();
-        let encoded = headers::is_encoded(&parts.headers);
-        match parts.status {
-            _ if headers::is_ambiguous(&parts.headers) => return Err(PollFailure::Broken),
+        let (head, connection) = self.ask(id, passed, key, now).await?;
+        match head.status {
             StatusCode::UNAUTHORIZED => return Err(PollFailure::KeyRefused),
             // A redirect would lead the key astray, and an encoded error may hide it (M32).
-            status if !(200..=299).contains(&status.as_u16()) && (encoded || !is_error(status)) => {
+            status if !(200..=299).contains(&status.as_u16()) && (head.is_encoded || !is_error(status)) => {
                 return Err(PollFailure::Broken);
             }
             _ => {}
         }
-        headers::answer(&mut parts.headers, key.pattern());
-        // hyper would pass on the upstream's own reason phrase, which nobody reads but which may hold the key.
-        parts.extensions.clear();
-        let mut body = PolledBody { incoming, connection: Some(connection), home: self.clone(), key, encoded };
+        let Head { framing, keeps, is_encoded: encoded, .. } = head;
+        let mut body = PolledBody {
+            framing,
+            connection: Some(connection),
+            broken: None,
+            keeps,
+            home: self.clone(),
+            key: key.clone(),
+            encoded,
+        };
         body.settle();
-        Ok(Response::from_parts(parts, body))
+        let mut answer = Response::new(body);
+        *answer.status_mut() = head.status;
+        *answer.headers_mut() = head.headers;
+        Ok(answer)
     }
 
     /// Asks, and once more on a new connection if the first one failed before an answer: a GET buys nothing.
@@ -95,53 +101,48 @@ impl Polls {
         passed: &Passed,
         key: &Arc<UpstreamKey>,
         now: Instant,
-    ) -> Result<(Response<Incoming>, Connection), PollFailure> {
+    ) -> Result<(Head, Box<Connection>), PollFailure> {
         let deadline = now + self.upstream.poll_timeout;
-        let headers = self.headers(key);
-        let request = || self.upstream.poll_request(id, passed, &headers, Empty::new()).ok_or(PollFailure::Broken);
-        let first = match self.take(now) {
+        let request = || self.head(key).of(id, passed);
+        let mut connection = match self.take(now) {
             Some(connection) => connection,
-            None => self.connect(deadline).await?,
+            None => Box::pin(self.connect(deadline)).await?,
         };
-        match first.ask(request()?, deadline).await {
-            Ok(answer) => Ok(answer),
+        let mut answer = connection.ask(request(), key, &self.names, deadline).await;
+        if matches!(answer, Err(Failure::Cut)) {
+            connection = Box::pin(self.connect(deadline)).await?;
+            answer = connection.ask(request(), key, &self.names, deadline).await;
+        }
+        match answer {
+            Ok(head) => Ok((head, connection)),
             Err(Failure::Silent) => Err(PollFailure::Timeout),
-            Err(Failure::Broken(error)) if error.is_parse() => Err(PollFailure::Broken),
-            Err(Failure::Broken(_)) => {
-                let second = self.connect(deadline).await?.ask(request()?, deadline).await;
-                second.map_err(|failure| match failure {
-                    Failure::Silent => PollFailure::Timeout,
-                    Failure::Broken(_) => PollFailure::Broken,
-                })
-            }
+            Err(Failure::Cut | Failure::Malformed) => Err(PollFailure::Broken),
         }
     }
 
-    fn headers(&self, key: &Arc<UpstreamKey>) -> Arc<PollHeaders> {
-        let mut last = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+    fn head(&self, key: &Arc<UpstreamKey>) -> Arc<PollHead> {
+        let mut last = self.head.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
-            Some((of, headers)) if Arc::ptr_eq(of, key) => headers.clone(),
-            _ => last.insert((key.clone(), Arc::new(self.upstream.poll_headers(key)))).1.clone(),
+            Some((of, head)) if Arc::ptr_eq(of, key) => head.clone(),
+            _ => last.insert((key.clone(), Arc::new(self.upstream.poll_head(key)))).1.clone(),
         }
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<Connection, PollFailure> {
-        // Small requests are cheaper copied into one buffer than written from two (`writev`).
-        let opening = timeout_at(deadline, self.upstream.open(false, None));
-        let opened = opening.await.map_err(|_| PollFailure::Timeout)?;
-        let (sender, driver) = opened.map_err(PollFailure::Unreached)?;
-        Ok(Connection { sender, patience: Box::pin(sleep_until(deadline)), _driver: driver })
+    async fn connect(&self, deadline: Instant) -> Result<Box<Connection>, PollFailure> {
+        let opened = timeout_at(deadline, self.upstream.wire()).await.map_err(|_| PollFailure::Timeout)?;
+        let wire = opened.map_err(PollFailure::Unreached)?;
+        Ok(Box::new(Connection { wire, patience: Box::pin(sleep_until(deadline)) }))
     }
 
     /// The connection used last, if it is still good.
-    fn take(&self, now: Instant) -> Option<Connection> {
+    fn take(&self, now: Instant) -> Option<Box<Connection>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(top) = idle.pop() {
+        while let Some(mut top) = idle.pop() {
             if now.saturating_duration_since(top.since) >= self.upstream.idle_timeout {
                 idle.clear();
                 return None;
             }
-            if !top.connection.sender.is_closed() {
+            if top.connection.wire.is_quiet() {
                 return Some(top.connection);
             }
         }
@@ -149,8 +150,9 @@ impl Polls {
     }
 
     /// Keeps a connection whose answer was read to its end.
-    fn give_back(&self, connection: Connection) {
-        if connection.sender.is_closed() {
+    fn give_back(&self, connection: Box<Connection>) {
+        // What came behind an answer is never the next one.
+        if !connection.wire.is_empty() {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -163,7 +165,7 @@ impl Polls {
     pub fn sweep(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept_for = self.upstream.idle_timeout;
-        idle.retain(|one| one.since.elapsed() < kept_for && !one.connection.sender.is_closed());
+        idle.retain_mut(|one| one.since.elapsed() < kept_for && one.connection.wire.is_quiet());
     }
 
     /// How many connections wait.
@@ -184,21 +186,18 @@ impl Polls {
 
 impl Connection {
     async fn ask(
-        mut self,
-        request: Request<Empty<Bytes>>,
+        &mut self,
+        request: Vec<u8>,
+        key: &UpstreamKey,
+        names: &Mutex<Names>,
         deadline: Instant,
-    ) -> Result<(Response<Incoming>, Self), Failure> {
+    ) -> Result<Head, Failure> {
         self.patience.as_mut().reset(deadline);
-        let response = tokio::select! {
+        tokio::select! {
             biased;
-            response = async {
-                // The driver says when the last answer is wholly behind it.
-                self.sender.ready().await?;
-                self.sender.send_request(request).await
-            } => response?,
-            () = self.patience.as_mut() => return Err(Failure::Silent),
-        };
-        Ok((response, self))
+            head = self.wire.ask(request, key.pattern(), names) => Ok(head?),
+            () = self.patience.as_mut() => Err(Failure::Silent),
+        }
     }
 }
 
@@ -206,13 +205,18 @@ impl Connection {
 enum Failure {
     /// None came in time.
     Silent,
-    /// It broke, or what came is none.
-    Broken(hyper::Error),
+    /// It broke before one came.
+    Cut,
+    /// What came is none.
+    Malformed,
 }
 
-impl From<hyper::Error> for Failure {
-    fn from(error: hyper::Error) -> Self {
-        Self::Broken(error)
+impl From<WireError> for Failure {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Cut(_) => Self::Cut,
+            WireError::Malformed(_) => Self::Malformed,
+        }
     }
 }
 
@@ -247,8 +251,13 @@ impl From<PollFailure> for Error {
 
 /// The body of a polled answer. Read to its end, it gives its connection back; dropped before, it closes it.
 pub struct PolledBody {
-    incoming: Incoming,
-    connection: Option<Connection>,
+    framing: Framing,
+    /// None once it was given back, or broke.
+    connection: Option<Box<Connection>>,
+    /// How it broke, until that is told.
+    broken: Option<WireError>,
+    /// Whether the connection may carry another poll.
+    keeps: bool,
     home: Arc<Polls>,
     key: Arc<UpstreamKey>,
     encoded: bool,
@@ -269,9 +278,10 @@ impl PolledBody {
         &self.home
     }
 
+    /// Nothing more is wanted of the connection once the body is over.
     fn settle(&mut self) {
-        if self.incoming.is_end_stream()
-            && let Some(connection) = self.connection.take()
+        if self.framing.is_over()
+            && let Some(connection) = self.connection.take().filter(|_| self.keeps)
         {
             self.home.give_back(connection);
         }
@@ -280,29 +290,32 @@ impl PolledBody {
 
 impl Body for PolledBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = WireError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
-        match &frame {
-            Poll::Ready(None) => {
-                if let Some(connection) = self.connection.take() {
-                    self.home.give_back(connection);
-                }
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+        let this = &mut *self;
+        let Some(connection) = &mut this.connection else { return Poll::Ready(this.broken.take().map(Err)) };
+        match ready!(connection.wire.poll_piece(&mut this.framing, cx)) {
+            Ok(data) => {
+                this.settle();
+                Poll::Ready(data.map(|data| Ok(Frame::data(data))))
             }
-            Poll::Ready(Some(Ok(_))) => self.settle(),
-            Poll::Ready(Some(Err(_))) => self.connection = None,
-            Poll::Pending => {}
+            Err(error) => {
+                this.connection = None;
+                this.broken = Some(error);
+                // What came before goes out first: whoever is told of a break drops at once what it still holds.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
-        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.framing.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.framing.left().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::upstream::mask::KeyMask;
 use crate::upstream::polls::PolledBody;
+use crate::upstream::wire::WireError;
 
 /// What must be done before a frame passes.
 pub type Before = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -211,7 +212,7 @@ async fn drain(mut passage: Box<Passage>) {
 #[derive(Debug)]
 pub enum RelayError {
     /// The upstream's connection broke.
-    Upstream(hyper::Error),
+    Upstream(WireError),
     /// The upstream paused for too long.
     Timeout,
 }

@@ -53,7 +53,7 @@ pub fn run(input: &[u8]) {
             let json = json.expect("an id was read from no JSON");
             let told = [json.get("request_id"), json.pointer("/data/task_id")];
             assert!(told.into_iter().flatten().any(|id| id == request_id.as_str()), "an id that nobody told");
-            assert!(request_id.path().bytes().all(|byte| byte.is_ascii_graphic()));
+            assert!(request_id.path().concat().bytes().all(|byte| byte.is_ascii_graphic()));
         }
         Outcome::Refused(reply) => {
             let code = status.as_u16();

@@ -67,7 +67,7 @@ fn entry(json: &[u8]) {
         assert!(found == NAME && matches!(value, Checked::Sound(_)));
     }
     if let Some(created) = entry.created() {
-        assert!(created.job.path().bytes().all(|byte| byte.is_ascii_graphic()));
+        assert!(created.job.path().concat().bytes().all(|byte| byte.is_ascii_graphic()));
     }
 }
 

@@ -1,0 +1,176 @@
+//! The head of an answer: read, judged and cleaned in one pass (`HARDENING.md` ).
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, Bytes};
+use httparse::Header;
+use hyper::StatusCode;
+use hyper::header::{HeaderMap, HeaderValue};
+
+use super::Malformed;
+use super::framing::{Chunk, Framing, whole};
+use super::names::Names;
+use crate::upstream::headers;
+use crate::upstream::mask::KeyPattern;
+
+/// The head of an answer to a GET.
+#[derive(Debug)]
+pub(in crate::upstream) struct Head {
+    /// Its status: not an interim one.
+    pub(in crate::upstream) status: StatusCode,
+    /// Its fields, cleaned of what is not for clients.
+    pub(in crate::upstream) headers: HeaderMap,
+    /// Where its body ends.
+    pub(in crate::upstream) framing: Framing,
+    /// Whether its body is in a content coding, though none was asked for.
+    pub(in crate::upstream) is_encoded: bool,
+    /// Whether another request may follow on its connection.
+    pub(in crate::upstream) keeps: bool,
+}
+
+impl Head {
+    /// Takes the head out of what has come, interim ones before it included. `None`: it is not whole yet.
+    pub(super) fn read(come: &mut Bytes, key: &KeyPattern, names: &mut Names) -> Result<Option<Self>, Malformed> {
+        loop {
+            let mut space = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+            let mut read = httparse::Response::new(&mut []);
+            let parser = httparse::ParserConfig::default();
+            let parsed = parser.parse_response_with_uninit_headers(&mut read, come, &mut space);
+            let Some(length) = whole(parsed.map_err(|_| Malformed)?) else {
+                return if come.len() < LONGEST { Ok(None) } else { Err(Malformed) };
+            };
+            let (Some(code), Some(version), true) = (read.code, read.version, length <= LONGEST) else {
+                return Err(Malformed);
+            };
+            let head = match code {
+                // Nobody asked for another protocol.
+                101 => return Err(Malformed),
+                100..=199 => None,
+                _ => Some(Self::of(code, version, read.headers, &come.slice(..length), key, names)?),
+            };
+            come.advance(length);
+            if head.is_some() {
+                return Ok(head);
+            }
+        }
+    }
+
+    fn of(
+        code: u16,
+        version: u8,
+        fields: &[Header<'_>],
+        bytes: &Bytes,
+        key: &KeyPattern,
+        names: &mut Names,
+    ) -> Result<Self, Malformed> {
+        let told = Told::by(fields)?;
+        let framing = told.framing(code, version)?;
+        let keeps = told.keeps(version) && framing != Framing::UntilClosed;
+        // Nearly never: then each field is looked at.
+        let holds_key = key.is_in(bytes);
+        let mut headers = HeaderMap::with_capacity(fields.len());
+        let mut upstream_request_id = None;
+        for (place, field) in fields.iter().enumerate() {
+            let Some(name) = names.read(place, field.name)? else { continue };
+            if told.names(field.name) || holds_key && of_name(fields, field.name).any(|value| key.is_in(value)) {
+                continue;
+            }
+            let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| Malformed)?;
+            if name == headers::REQUEST_ID {
+                upstream_request_id.get_or_insert(value);
+            } else {
+                headers.append(name, value);
+            }
+        }
+        if let Some(id) = upstream_request_id {
+            headers.insert(headers::UPSTREAM_REQUEST_ID, id);
+        }
+        let status = StatusCode::from_u16(code).map_err(|_| Malformed)?;
+        Ok(Self { status, headers, framing, is_encoded: told.is_encoded, keeps })
+    }
+}
+
+/// What the fields tell of the message itself.
+#[derive(Default)]
+struct Told<'a> {
+    length: Option<u64>,
+    /// The last `Transfer-Encoding`.
+    coding: Option<&'a [u8]>,
+    is_encoded: bool,
+    closes: bool,
+    stays: bool,
+    /// The fields that `Connection` lists.
+    named: Vec<&'a [u8]>,
+}
+
+impl<'a> Told<'a> {
+    fn by(fields: &[Header<'a>]) -> Result<Self, Malformed> {
+        let mut told = Self::default();
+        for field in fields {
+            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+            if is("content-length") {
+                // Somebody in between may have gone by the other one.
+                let is_first = told.length.is_none();
+                told.length = Some(digits(field.value).filter(|_| is_first).ok_or(Malformed)?);
+            } else if is("transfer-encoding") {
+                told.coding = Some(field.value);
+            } else if is("content-encoding") {
+                told.is_encoded |= headers::is_coding(field.value);
+            } else if is("connection") {
+                for token in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    told.closes |= token.eq_ignore_ascii_case(b"close");
+                    told.stays |= token.eq_ignore_ascii_case(b"keep-alive");
+                    told.named.push(token);
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    /// RFC 9112 §6.3, for a GET; a length beside a coding may mean two things.
+    fn framing(&self, code: u16, version: u8) -> Result<Framing, Malformed> {
+        match (code, self.coding, self.length) {
+            (_, Some(_), Some(_)) => Err(Malformed),
+            (204 | 304, ..) => Ok(Framing::Length(0)),
+            (_, None, Some(length)) => Ok(Framing::Length(length)),
+            (_, Some(_), None) if version == 0 => Err(Malformed),
+            (_, Some(coding), None) if is_chunked(coding) => Ok(Chunk::Size.into()),
+            (_, _, None) => Ok(Framing::UntilClosed),
+        }
+    }
+
+    const fn keeps(&self, version: u8) -> bool {
+        !self.closes && (self.stays || version > 0)
+    }
+
+    /// Whether `Connection` takes this field away; what frames a body or tells what it is stays.
+    fn names(&self, name: &str) -> bool {
+        let is_named = self.named.iter().any(|named| name.as_bytes().eq_ignore_ascii_case(named));
+        is_named && !headers::STAY.iter().any(|stays| name.eq_ignore_ascii_case(stays.as_str()))
+    }
+}
+
+/// The values of all fields of a name.
+fn of_name<'a>(fields: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+}
+
+/// Whether the last coding is `chunked`.
+fn is_chunked(codings: &[u8]) -> bool {
+    let last = codings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+    last.trim_ascii().eq_ignore_ascii_case(b"chunked")
+}
+
+/// A number of digits and nothing else: no sign, no list.
+fn digits(value: &[u8]) -> Option<u64> {
+    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()
+}
+
+/// The longest head.
+pub(super) const LONGEST: usize = 64 * 1024;
+/// The most fields.
+const MOST_FIELDS: usize = 100;
+
+#[cfg(test)]
+mod tests;
