@@ -2,6 +2,7 @@
 //! A policy's `q` and `w` are its quota and its window in seconds. `r` is how many more fit now; `t` is the time,
 //! in seconds, until one more than that does, so it agrees with `Retry-After` where `r` is 0.
 
+use arrayvec::ArrayString;
 use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -36,18 +37,22 @@ impl Standing {
 
     /// The value of `RateLimit`; `None` if no limit was asked.
     fn value(&self) -> Option<HeaderValue> {
-        let mut text = Vec::with_capacity(128);
+        // On the stack: every submission's answer has one.
+        let mut text = ArrayString::<LONGEST_STATE>::new();
         let mut digits = itoa::Buffer::new();
+        let mut push = |part: &str| text.try_push_str(part).is_ok();
+        let mut between = "\"";
         for (limit, level) in self.levels() {
-            push_name(&mut text, limit);
-            text.extend_from_slice(b";r=");
-            text.extend_from_slice(digits.format(level.remaining).as_bytes());
+            let mut fits = push(between) && push(limit.name()) && push("\";r=") && push(digits.format(level.remaining));
             if level.seconds > 0 {
-                text.extend_from_slice(b";t=");
-                text.extend_from_slice(digits.format(level.seconds).as_bytes());
+                fits = fits && push(";t=") && push(digits.format(level.seconds));
             }
+            if !fits {
+                return None;
+            }
+            between = ", \"";
         }
-        value(text)
+        (!text.is_empty()).then(|| HeaderValue::from_str(&text).ok())?
     }
 }
 
@@ -111,6 +116,8 @@ fn value(text: Vec<u8>) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
 }
 
+/// More than ten limits take, in bytes.
+const LONGEST_STATE: usize = 512;
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STATE: HeaderName = HeaderName::from_static("ratelimit");
 

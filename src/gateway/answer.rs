@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arrayvec::ArrayString;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::header::{
@@ -97,14 +98,14 @@ impl Served {
     fn cache_status(self) -> HeaderValue {
         match self {
             Self::Hit(ttl) | Self::HitUnasked(ttl) => {
-                let mut text = String::with_capacity(64);
-                let unasked = matches!(self, Self::HitUnasked(_));
-                text.push_str("reelgate; hit; ttl=");
-                text.push_str(itoa::Buffer::new().format(ttl.as_secs()));
-                if unasked {
-                    text.push_str("; detail=ledger-unavailable");
+                // On the stack: every hit has one.
+                let mut text = ArrayString::<LONGEST_STATUS>::new();
+                let detail = if matches!(self, Self::HitUnasked(_)) { "; detail=ledger-unavailable" } else { "" };
+                for part in ["reelgate; hit; ttl=", itoa::Buffer::new().format(ttl.as_secs()), detail] {
+                    // There is room for the largest number.
+                    let _ = text.try_push_str(part);
                 }
-                HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("reelgate; hit"))
+                HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("reelgate; hit"))
             }
             Self::Stored => HeaderValue::from_static("reelgate; fwd=miss; stored"),
             Self::Collapsed => HeaderValue::from_static("reelgate; fwd=miss; collapsed"),
@@ -234,6 +235,8 @@ pub fn warn(headers: &mut HeaderMap, warnings: &[String]) {
     }
 }
 
+/// More than any `Cache-Status` of ours takes, in bytes.
+const LONGEST_STATUS: usize = 96;
 /// How many fields the answer to a submission has, at most, but for those that only a page is told.
 const USUAL_FIELDS: usize = 8;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
