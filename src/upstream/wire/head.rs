@@ -1,6 +1,7 @@
 //! The head of an answer: read, judged and cleaned in one pass (`HARDENING.md` ).
 
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
 use httparse::Header;
@@ -28,9 +29,22 @@ pub(in crate::upstream) struct Head {
     pub(in crate::upstream) keeps: bool,
 }
 
-impl Head {
+/// Reads the head of one answer.
+pub(super) struct Reading<'a> {
+    key: &'a KeyPattern,
+    names: &'a Mutex<Names>,
+    /// How many interim ones may still come before it.
+    interim: usize,
+}
+
+impl<'a> Reading<'a> {
+    /// To be cleaned of this key.
+    pub(super) const fn new(key: &'a KeyPattern, names: &'a Mutex<Names>) -> Self {
+        Self { key, names, interim: MOST_INTERIM }
+    }
+
     /// Takes the head out of what has come, interim ones before it included. `None`: it is not whole yet.
-    pub(super) fn read(come: &mut Bytes, key: &KeyPattern, names: &mut Names) -> Result<Option<Self>, Malformed> {
+    pub(super) fn head(&mut self, come: &mut Bytes) -> Result<Option<Head>, Malformed> {
         loop {
             let mut space = [const { MaybeUninit::uninit() }; MOST_FIELDS];
             let mut read = httparse::Response::new(&mut []);
@@ -45,8 +59,12 @@ impl Head {
             let head = match code {
                 // Nobody asked for another protocol.
                 101 => return Err(Malformed),
-                100..=199 => None,
-                _ => Some(Self::of(code, version, read.headers, &come.slice(..length), key, names)?),
+                // A few are normal, without end they are an attack on our patience (F-19).
+                100..=199 => {
+                    self.interim = self.interim.checked_sub(1).ok_or(Malformed)?;
+                    None
+                }
+                _ => Some(self.clean(code, version, read.headers, &come.slice(..length))?),
             };
             come.advance(length);
             if head.is_some() {
@@ -55,24 +73,18 @@ impl Head {
         }
     }
 
-    fn of(
-        code: u16,
-        version: u8,
-        fields: &[Header<'_>],
-        bytes: &Bytes,
-        key: &KeyPattern,
-        names: &mut Names,
-    ) -> Result<Self, Malformed> {
+    fn clean(&self, code: u16, version: u8, fields: &[Header<'_>], bytes: &Bytes) -> Result<Head, Malformed> {
         let told = Told::by(fields)?;
         let framing = told.framing(code, version)?;
         let keeps = told.keeps(version) && framing != Framing::UntilClosed;
         // Nearly never: then each field is looked at.
-        let holds_key = key.is_in(bytes);
+        let holds_key = self.key.is_in(bytes);
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let mut headers = HeaderMap::with_capacity(fields.len());
         let mut upstream_request_id = None;
         for (place, field) in fields.iter().enumerate() {
             let Some(name) = names.read(place, field.name)? else { continue };
-            if told.names(field.name) || holds_key && of_name(fields, field.name).any(|value| key.is_in(value)) {
+            if told.names(field.name) || holds_key && of_name(fields, field.name).any(|value| self.key.is_in(value)) {
                 continue;
             }
             let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| Malformed)?;
@@ -86,7 +98,7 @@ impl Head {
             headers.insert(headers::UPSTREAM_REQUEST_ID, id);
         }
         let status = StatusCode::from_u16(code).map_err(|_| Malformed)?;
-        Ok(Self { status, headers, framing, is_encoded: told.is_encoded, keeps })
+        Ok(Head { status, headers, framing, is_encoded: told.is_encoded, keeps })
     }
 }
 
@@ -169,6 +181,8 @@ fn digits(value: &[u8]) -> Option<u64> {
 
 /// The longest head.
 pub(super) const LONGEST: usize = 64 * 1024;
+/// Interim answers before the answer.
+const MOST_INTERIM: usize = 10;
 /// The most fields.
 const MOST_FIELDS: usize = 100;
 

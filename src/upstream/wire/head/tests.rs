@@ -7,7 +7,7 @@ const KEY: &str = "sk-Zx81kPq0LmN7vTrY2aBcD3eFgH4iJ5kL6mN7oP8q";
 
 fn read(head: &[u8]) -> (Result<Option<Head>, Malformed>, Bytes) {
     let mut come = Bytes::copy_from_slice(head);
-    (Head::read(&mut come, UpstreamKey::parse(KEY).unwrap().pattern(), &mut Names::default()), come)
+    (Reading::new(UpstreamKey::parse(KEY).unwrap().pattern(), &Mutex::default()).head(&mut come), come)
 }
 
 /// The head of an answer with these fields.
@@ -102,6 +102,13 @@ fn r23_interim_heads_are_passed_over_and_what_follows_the_head_stays() {
     let found = found.unwrap().unwrap();
     assert_eq!((found.status, shown(&found)), (StatusCode::NOT_FOUND, vec!["content-length: 2".to_owned()]));
     assert_eq!(rest, "{}");
+}
+
+#[test]
+fn f19_r23_interim_heads_without_end_are_no_answer() {
+    let after = |interim| format!("{}HTTP/1.1 204 None\r\n\r\n", "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(interim));
+    assert!(read(after(MOST_INTERIM).as_bytes()).0.unwrap().is_some());
+    assert_eq!(read(after(MOST_INTERIM + 1).as_bytes()).0.err(), Some(Malformed));
 }
 
 #[test]
