@@ -5,6 +5,8 @@
 mod framing;
 mod head;
 mod names;
+#[cfg(test)]
+mod against_hyper;
 
 use std::fmt;
 use std::future::poll_fn;

@@ -93,6 +93,10 @@ impl Chunk {
         let passed = match self {
             // httparse would take no digit for zero.
             Self::Size if come.first().is_some_and(|byte| !byte.is_ascii_hexdigit()) => return Err(Malformed),
+            // Nor does it mind a line's end in an extension, which others take for the end of the size (RFC 9112 §7.1.1).
+            Self::Size if memchr::memchr(b'\n', come).is_some_and(|end| !ends_a_line(come, end)) => {
+                return Err(Malformed);
+            }
             Self::Size => whole(httparse::parse_chunk_size(come).map_err(|_| Malformed)?)
                 .map(|(used, size)| (used, if size == 0 { Self::Trailers } else { Self::Data(size) }.into())),
             Self::Data(_) | Self::End => match come {
@@ -114,6 +118,12 @@ impl From<Chunk> for Framing {
     fn from(chunk: Chunk) -> Self {
         Self::Chunked(chunk)
     }
+}
+
+/// Whether the line feed at `end` is the first line's, behind its one carriage return.
+fn ends_a_line(come: &[u8], end: usize) -> bool {
+    let line = come.get(..end).unwrap_or_default();
+    memchr::memchr(b'\r', line).is_some_and(|at| at + 1 == end)
 }
 
 /// What httparse has read, if all of it has come.
@@ -187,6 +197,8 @@ mod tests {
             (CHUNKED, "-2\r\n{}\r\n", Err(Malformed)),
             (CHUNKED, "0x2\r\n{}\r\n", Err(Malformed)),
             (CHUNKED, "2\n{}\n0\n\n", Err(Malformed)),
+            (CHUNKED, "2;a\nb\r\n{}\r\n0\r\n\r\n", Err(Malformed)),
+            (CHUNKED, "2;a\rb\r\n{}\r\n0\r\n\r\n", Err(Malformed)),
             (CHUNKED, "11111111111111111\r\n", Err(Malformed)),
             (CHUNKED, "0\r\nno field\r\n\r\n", Err(Malformed)),
         ] {
