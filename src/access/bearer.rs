@@ -25,13 +25,16 @@ impl<'a> Bearer<'a> {
         if values.next().is_some() {
             return Self::Several;
         }
-        let Ok(text) = value.to_str() else { return Self::Malformed };
+        let text = std::str::from_utf8(value.as_bytes()).ok().filter(|text| text.is_ascii());
+        let Some(text) = text else { return Self::Malformed };
         let (scheme, credential) = text.split_at_checked(SCHEME.len()).unwrap_or((text, ""));
         if !scheme.eq_ignore_ascii_case(SCHEME) || !matches!(credential.as_bytes().first(), None | Some(b' ')) {
             return Self::Absent;
         }
         let credential = credential.trim_ascii();
-        let fits = (1..=LONGEST).contains(&credential.len()) && credential.bytes().all(|byte| byte.is_ascii_graphic());
+        // A header's value holds nothing else that is not graphic.
+        let fits =
+            (1..=LONGEST).contains(&credential.len()) && memchr::memchr2(b' ', b'\t', credential.as_bytes()).is_none();
         if fits { Self::Credential(credential) } else { Self::Malformed }
     }
 }

@@ -114,12 +114,14 @@ impl<'a> Authority<'a> {
 /// Whether `name` is a name with labels that are not empty.
 fn is_name(name: &str) -> bool {
     // A dot must stand between two letters; every request passes here.
-    let mut before = b'.';
-    let fits = name.bytes().all(|byte| {
-        let last = std::mem::replace(&mut before, byte);
-        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || byte == b'.' && last != b'.'
-    });
-    fits && before != b'.' && name.len() <= MAX_NAME
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_apart = |pair: &[u8]| pair != b"..";
+    let bytes = name.as_bytes();
+    // All are looked at, whatever one says: then several are looked at at once.
+    bytes.iter().fold(true, |all, byte| all & fits(byte))
+        && bytes.windows(2).all(is_apart)
+        && !matches!(bytes, [] | [b'.', ..] | [.., b'.'])
+        && name.len() <= MAX_NAME
 }
 
 /// The authority a request was sent to: that of the target where it has one, else that of its Host.

@@ -34,15 +34,29 @@ fn push_second(text: &mut String, seconds: u64) {
     }
 }
 
-/// Appends a number; the formatter of the standard library costs several times as much.
+/// Appends a number; the formatter of the standard library costs several times as much. Most are of up to three digits:
+/// octets, a status, a duration.
 pub(super) fn push_number(text: &mut String, number: u64) {
-    text.push_str(itoa::Buffer::new().format(number));
+    if number >= 1_000 {
+        return text.push_str(itoa::Buffer::new().format(number));
+    }
+    if number >= 100 {
+        text.push(digit(number / 100));
+    }
+    if number >= 10 {
+        text.push(digit(number / 10));
+    }
+    text.push(digit(number));
 }
 
 /// Appends three digits of a number below a thousand.
 pub(super) fn push_thousandths(text: &mut String, number: u64) {
-    push_pair(text, number / 10);
-    text.push_str(digits(number % 10 * 2 + 1, 1));
+    [100, 10, 1].into_iter().for_each(|place| text.push(digit(number / place)));
+}
+
+/// The last digit of a number.
+fn digit(number: u64) -> char {
+    char::from(b'0' + u8::try_from(number % 10).unwrap_or_default())
 }
 
 /// Appends two digits of a number below a hundred.
@@ -94,5 +108,17 @@ mod tests {
             push_time(&mut text, Duration::from_millis(millis));
             assert_eq!(text, want);
         }
+    }
+
+    #[test]
+    fn numbers_are_written_as_they_are() {
+        for number in (0..1_100).chain([9_999, u64::MAX]) {
+            let mut text = String::new();
+            push_number(&mut text, number);
+            assert_eq!(text, number.to_string());
+        }
+        let mut text = String::new();
+        [0, 7, 42, 999].into_iter().for_each(|number| push_thousandths(&mut text, number));
+        assert_eq!(text, "000007042999");
     }
 }
