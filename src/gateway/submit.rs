@@ -141,8 +141,10 @@ impl Worker {
         let mut request = self.request(understood, client, rules)?;
         request.ask.request_id = order.request_id.clone();
         let mut vain = Vain::default();
-        for _ in 0..MOST_ADMISSIONS {
-            request.ask.attempt = random_attempt()?;
+        for again in 0..MOST_ADMISSIONS {
+            if again > 0 {
+                request.ask.attempt = self.attempt()?;
+            }
             match gateway.dedup.admit(&mut request, order, &rules.terms, standing).await? {
                 Place::Hit(created, until) => {
                     self.own(&created.job, client, rules).await?;
@@ -204,7 +206,7 @@ impl Worker {
             fingerprint: names.fingerprint,
             body: names.body,
             base: names.base,
-            attempt: random_attempt()?,
+            attempt: self.attempt()?,
             team: client.team.clone(),
             request_id: Arc::default(),
             asker: Asker { caller: gateway.clients.caller(client).0, no_cache: wishes.no_cache },
@@ -219,6 +221,10 @@ impl Worker {
             at: gateway.dedup.ledger().now(),
         };
         Ok(Request { ask, who: *client.who(), charge, charged: false, closed: None })
+    }
+
+    fn attempt(&self) -> Result<AttemptId, Error> {
+        Ok(AttemptId::new(self.gateway.clock.now(), random()?))
     }
 
     /// The outcome that a submission waited for, as its client is told it.
@@ -353,10 +359,6 @@ pub(super) fn limited(refusal: &Refusal, standing: &mut Standing) -> Error {
     let refusal = refusal.clone().after(standing);
     *standing = *refusal.standing;
     Error::from(&refusal)
-}
-
-fn random_attempt() -> Result<AttemptId, Error> {
-    random().map(AttemptId::from_bytes)
 }
 
 pub(super) fn random() -> Result<[u8; 16], Error> {
