@@ -1,9 +1,11 @@
 //! Which running jobs we look at ourselves, and when: those that nobody polled for a while, each less and less often
 //! (`MONEY.md` M23). Found by an index, so that no look costs a walk through all jobs. Pure: time is an argument.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use foldhash::HashMap;
 
 use crate::clock::Time;
 use crate::jobs::entry::AttemptId;
