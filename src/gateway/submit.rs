@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::Response;
 use hyper::http::request::Parts;
 
@@ -19,7 +18,7 @@ use crate::bill::charge::Purse;
 use crate::bill::tab::Charge;
 use crate::clock::Time;
 use crate::error::{Doubt, Error};
-use crate::jobs::attempt::Order;
+use crate::jobs::attempt::{Load, Order};
 use crate::jobs::book::Ask;
 use crate::jobs::dedup::{Delivery, Part, Place, Waiting};
 use crate::jobs::entry::{Asker, AttemptId, Caller, Created, RETRY_AFTER_DOUBT};
@@ -88,7 +87,7 @@ impl Worker {
             None => {
                 let mut order = Order {
                     operation,
-                    body,
+                    body: body.into(),
                     passed: Passed::of(&head.headers, head.version, gateway.upstream.via()).within(record.trace()),
                     request_id: record.request_id().into(),
                     count: record.count().cloned(),
@@ -160,7 +159,7 @@ impl Worker {
                     let keeps = waiting.waiter.is_elsewhere();
                     let forget = || {
                         if !keeps {
-                            order.body = Bytes::new()
+                            order.body = Load::default()
                         }
                     };
                     let outcome = waiting.waiter.outcome(rules.queue_patience, rules.patience, forget).await;
@@ -170,7 +169,7 @@ impl Worker {
                     if outcome.as_ref().is_some_and(is_void) {
                         joined.forget();
                         settled(owed);
-                        if order.body.is_empty() {
+                        if order.body.is_taken() {
                             return Err(Error::Internal);
                         }
                         vain.pause(waiting.attempt).await;

@@ -127,7 +127,7 @@ impl Polls {
 
     async fn connect(&self, deadline: Instant) -> Result<Connection, PollFailure> {
         // Small requests are cheaper copied into one buffer than written from two (`writev`).
-        let opening = timeout_at(deadline, self.upstream.open(false, None));
+        let opening = timeout_at(deadline, self.upstream.open(false));
         let opened = opening.await.map_err(|_| PollFailure::Timeout)?;
         let (sender, driver) = opened.map_err(PollFailure::Unreached)?;
         Ok(Connection { sender, patience: Box::pin(sleep_until(deadline)), _driver: driver })
