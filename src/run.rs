@@ -2,6 +2,7 @@
 //! and the tests start it here and nowhere else.
 
 mod build;
+mod chores;
 mod ledger;
 mod reload;
 
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use self::chores::Chores;
 use crate::config::Config;
 use crate::gateway::watch::Watcher;
 use crate::gateway::{Gateway, Worker};
@@ -83,12 +85,14 @@ pub struct Running {
     /// Ends the tasks that only accompany it.
     over: CancellationToken,
     tasks: TaskTracker,
+    chores: Chores,
     config: Arc<Mutex<Config>>,
 }
 
 impl Running {
-    /// Starts a gateway. The current runtime becomes the one of the paid calls, the admin listener and the chores; the
-    /// requests are served on threads of their own. With a `source` it is reloaded when that changes.
+    /// Starts a gateway. The current runtime becomes the one of the paid calls and the ledger; the requests are served on
+    /// threads of their own, and so are the admin listener and the chores. With a `source` it is reloaded when that
+    /// changes.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
@@ -102,7 +106,9 @@ impl Running {
         let gateway = build::gateway(&config, key, telemetry, ending.clone()).await?;
         let admin_key = build::admin_key(&config.admin.key_env).map_err(StartError::Faulty)?;
         let unusable = |error| StartError::Admin(config.admin.listen, error);
-        let admin_listener = TcpListener::bind(config.admin.listen).await.map_err(unusable)?;
+        let chores = Chores::start().map_err(|error| StartError::Part(error.to_string()))?;
+        let bound = chores.handle().spawn(TcpListener::bind(config.admin.listen)).await;
+        let admin_listener = bound.map_err(io::Error::from).flatten().map_err(unusable)?;
         let admin_address = admin_listener.local_addr().map_err(unusable)?;
         let access = Access::of(admin_key, admin_address.ip().to_canonical().is_loopback());
         let admin = Admin::new(&gateway.telemetry, config.server.allowed_hosts.clone());
@@ -129,6 +135,7 @@ impl Running {
             ending,
             over: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            chores,
             config: Arc::new(Mutex::new(config)),
         };
         running.accompany(admin_listener, source);
@@ -192,16 +199,18 @@ impl Running {
     fn accompany(&self, admin_listener: TcpListener, source: Option<Source>) {
         let over = self.over.clone();
         let admin = self.admin.clone();
-        self.tasks.spawn(admin::serve(admin_listener, admin, async move { over.cancelled().await }));
+        let chores = self.chores.handle();
+        self.tasks.spawn_on(admin::serve(admin_listener, admin, async move { over.cancelled().await }), chores);
         let (gateway, over) = (self.gateway.clone(), self.over.clone());
+        // Where the paid calls are: a timer that is always due before theirs spares each of them a wake of the driver.
         self.tasks.spawn(async move { over.run_until_cancelled(sweep(&gateway)).await });
         // It ends with the first word of the end: what it sees then is seen again after the start.
         let (watcher, draining) = (Watcher::new(self.gateway.clone()), self.ending.draining.clone());
-        self.tasks.spawn(async move { draining.run_until_cancelled(watcher.run()).await });
+        self.tasks.spawn_on(async move { draining.run_until_cancelled(watcher.run()).await }, chores);
         if let Some(source) = source {
             let reload = reload::Reloader::new(&self.gateway, &self.admin, &self.config, source);
             let over = self.over.clone();
-            self.tasks.spawn(async move { over.run_until_cancelled(reload.watch()).await });
+            self.tasks.spawn_on(async move { over.run_until_cancelled(reload.watch()).await }, chores);
         }
     }
 }

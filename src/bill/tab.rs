@@ -1,9 +1,11 @@
 //! The tab of every attempt that may cost something: reserved before it is sent, settled once when its job ends, given
 //! back if nothing was made, lost if nobody ever learns (`MONEY.md` M29). One step of the ledger's lock each.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use foldhash::{HashMap, HashSet};
 
 use super::account::{AccountKey, Holder, Period, Sums, UserId};
 use super::money::Amount;
@@ -126,10 +128,11 @@ impl Tab {
     /// The first that is full.
     pub fn fits(&self, charge: &Charge) -> Result<(), Exhausted> {
         let charge = &self.filed(charge.clone());
+        let periods = Period::of(charge.at);
         for holder in holders(&charge.team, charge.user) {
             let running = self.running.get(&holder).copied().unwrap_or_default();
             self.terms.running(&holder, running)?;
-            for period in Period::of(charge.at) {
+            for period in periods {
                 let key = AccountKey { period, holder: holder.clone() };
                 let sums = self.accounts.get(&key).copied().unwrap_or_default();
                 self.terms.fits(&key, &sums, charge)?;
@@ -422,9 +425,10 @@ impl Tab {
         let is_token = matches!(key.holder, Holder::Token(_));
         let known = self.accounts.len();
         self.accounts.entry(key).or_default().add(change);
-        let is_new = self.accounts.len() > known;
-        *self.users.entry(period).or_default() += usize::from(is_user && is_new);
-        *self.tokens.entry(period).or_default() += usize::from(is_token && is_new);
+        if self.accounts.len() > known {
+            *self.users.entry(period).or_default() += usize::from(is_user);
+            *self.tokens.entry(period).or_default() += usize::from(is_token);
+        }
     }
 
     fn forget(&mut self, now: Time) {

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::Response;
 
 use super::Worker;
@@ -18,7 +17,7 @@ use crate::bill::charge::Purse;
 use crate::bill::tab::Charge;
 use crate::clock::Time;
 use crate::error::{Doubt, Error};
-use crate::jobs::attempt::Order;
+use crate::jobs::attempt::{Load, Order};
 use crate::jobs::book::Ask;
 use crate::jobs::dedup::{Delivery, Part, Place, Waiting};
 use crate::jobs::entry::{Asker, AttemptId, Caller, Created, RETRY_AFTER_DOUBT};
@@ -88,7 +87,7 @@ impl Worker {
             None => {
                 let mut order = Order {
                     operation,
-                    body,
+                    body: body.into(),
                     passed: Passed::of(&head.headers, head.version, gateway.upstream.via()).within(record.trace()),
                     request_id: record.request_id().into(),
                     count: record.count().cloned(),
@@ -141,8 +140,10 @@ impl Worker {
         let mut request = self.request(understood, client, rules)?;
         request.ask.request_id = order.request_id.clone();
         let mut vain = Vain::default();
-        for _ in 0..MOST_ADMISSIONS {
-            request.ask.attempt = random_attempt()?;
+        for again in 0..MOST_ADMISSIONS {
+            if again > 0 {
+                request.ask.attempt = self.attempt()?;
+            }
             match gateway.dedup.admit(&mut request, order, &rules.terms, standing).await? {
                 Place::Hit(created, until) => {
                     self.own(&created.job, client, rules).await?;
@@ -158,7 +159,7 @@ impl Worker {
                     let keeps = waiting.waiter.is_elsewhere();
                     let forget = || {
                         if !keeps {
-                            order.body = Bytes::new()
+                            order.body = Load::default()
                         }
                     };
                     let outcome = waiting.waiter.outcome(rules.queue_patience, rules.patience, forget).await;
@@ -168,7 +169,7 @@ impl Worker {
                     if outcome.as_ref().is_some_and(is_void) {
                         joined.forget();
                         settled(owed);
-                        if order.body.is_empty() {
+                        if order.body.is_taken() {
                             return Err(Error::Internal);
                         }
                         vain.pause(waiting.attempt).await;
@@ -204,7 +205,7 @@ impl Worker {
             fingerprint: names.fingerprint,
             body: names.body,
             base: names.base,
-            attempt: random_attempt()?,
+            attempt: self.attempt()?,
             team: client.team().clone(),
             request_id: Arc::default(),
             asker: Asker { caller: gateway.clients.caller(client).0, no_cache: wishes.no_cache },
@@ -219,6 +220,10 @@ impl Worker {
             at: gateway.dedup.ledger().now(),
         };
         Ok(Request { ask, who: *client.who(), charge, charged: false, closed: None })
+    }
+
+    fn attempt(&self) -> Result<AttemptId, Error> {
+        Ok(AttemptId::new(self.gateway.clock.now(), random()?))
     }
 
     /// The outcome that a submission waited for, as its client is told it.
@@ -353,10 +358,6 @@ pub(super) fn limited(refusal: &Refusal, standing: &mut Standing) -> Error {
     let refusal = refusal.clone().after(standing);
     *standing = *refusal.standing;
     Error::from(&refusal)
-}
-
-fn random_attempt() -> Result<AttemptId, Error> {
-    random().map(AttemptId::from_bytes)
 }
 
 pub(super) fn random() -> Result<[u8; 16], Error> {

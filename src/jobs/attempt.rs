@@ -1,7 +1,7 @@
 //! One attempt to submit: the paid call, in a task of its own that no client's leaving can end (`MONEY.md` M1, M2, M6,
 //! M12). The order of its steps is the protocol; nothing ambiguous is ever sent again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,7 +37,7 @@ pub struct Order {
     /// Where.
     pub operation: Operation,
     /// The body as it came; its memory is given back when it is sent, because the answer may be long in coming.
-    pub body: Bytes,
+    pub body: Load,
     /// What of the client's headers goes along.
     pub passed: Passed,
     /// The client's request id, for the log.
@@ -51,6 +51,37 @@ impl Order {
         if let Some(count) = &self.count {
             count.settle(outcome);
         }
+    }
+}
+
+/// A body that waits to be sent. Its clones share it: when it is taken to be sent, nobody else keeps it in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Load(Arc<Mutex<Bytes>>);
+
+impl From<Bytes> for Load {
+    fn from(body: Bytes) -> Self {
+        Self(Arc::new(Mutex::new(body)))
+    }
+}
+
+impl Load {
+    /// All of it, once.
+    fn take(&self) -> Bytes {
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// Its bytes; none once it was taken.
+    fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether it was taken; no submission is empty.
+    pub fn is_taken(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bytes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -171,7 +202,7 @@ impl Attempt {
             NoSlot::TooLong { retry_after } => NotSent::Paced(retry_after),
             NoSlot::Unavailable => NotSent::Ledger,
         })?;
-        self.parts.upstream.connect().await.map_err(NotSent::Unreached)
+        self.parts.upstream.connect(self.order.body.len()).await.map_err(NotSent::Unreached)
     }
 
     /// Resolves when nobody waits for it any more, here or in another replica (M6).
@@ -208,10 +239,11 @@ impl Attempt {
     /// The call itself, and what comes of it.
     async fn fly(&mut self, connection: PaidConnection) {
         let sent = Instant::now();
+        // Before anybody is told that it is sent.
+        let body = self.order.body.take();
         self.flight.sent(sent);
         let key = connection.key().shared_id();
         let (operation, passed) = (self.order.operation, self.order.passed.clone());
-        let body = std::mem::take(&mut self.order.body);
         let mut call = Box::pin(async move { connection.send(operation, &passed, body).await });
         let answer = tokio::select! {
             answer = &mut call => Some(answer),

@@ -7,7 +7,7 @@ mod teams;
 mod twice;
 mod written;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job, Records};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
+use foldhash::{HashMap, HashSet};
 use list::Unknowns;
 use teams::Teams;
 use twice::GivenTwice;

@@ -22,12 +22,20 @@ const MAX_HOLDS_BENEATH: usize = 4;
 /// How old a job that no poll has shown must be before its absence counts (M19).
 const VISIBLE_AFTER: Duration = Duration::from_secs(60);
 
-/// One try to submit (M1); random, so that nothing written for one attempt can be taken for another's.
+/// One try to submit (M1); random, so that nothing written for one attempt can be taken for another's, behind its time, so
+/// that what is written for attempts of one time lies together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptId([u8; 16]);
 
 impl AttemptId {
-    /// The attempt of these random bytes.
+    /// An attempt of now, with these random bytes.
+    pub fn new(now: Time, mut random: [u8; 16]) -> Self {
+        let [_, _, millis @ ..] = now.as_millis().to_be_bytes();
+        random.iter_mut().zip(millis).for_each(|(to, from)| *to = from);
+        Self(random)
+    }
+
+    /// The attempt of these bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }

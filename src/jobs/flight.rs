@@ -1,10 +1,10 @@
 //! The single flight of one attempt: those who wait for it, and what they are told. The paid call belongs to a task of
 //! its own; a waiter that leaves only leaves (`MONEY.md` M5, M6).
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -14,6 +14,9 @@ use crate::upstream::outcome::Outcome;
 
 /// How long a landed flight is still found by a twin that was told to join it (M5).
 const FOUND_AFTER_LANDING: Duration = Duration::from_secs(10);
+
+/// How soon a waiter looks again at the earliest.
+const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 
 /// How far an attempt has come.
 #[derive(Clone, Debug)]
@@ -121,9 +124,14 @@ impl Flight {
         }
     }
 
-    /// The request is on its way.
+    /// The request is on its way. Whoever follows it alone has nothing to do about that, and is not woken for it: most
+    /// submissions are waited for by their own client only.
     pub fn sent(&self, at: Instant) {
-        self.progress.send_replace(Progress::Sent(at));
+        self.progress.send_if_modified(|progress| {
+            *progress = Progress::Sent(at);
+            // Who comes from now on sees it.
+            self.progress.receiver_count() > 1
+        });
     }
 
     /// The outcome is known: everybody is told.
@@ -164,25 +172,31 @@ impl Waiter {
     }
 
     /// The outcome, or `None` if it did not come within `patience`, counted from the send or from now, whichever is
-    /// later; before the send `queue` bounds the wait. `sent` is called once when it is known to be on its way.
+    /// later; before the send `queue` bounds the wait. `sent` is called once if it is heard that it is on its way; who waits
+    /// alone may not hear of it.
     pub async fn outcome(&mut self, queue: Duration, patience: Duration, sent: impl FnOnce()) -> Option<Arc<Outcome>> {
         let mut sent = Some(sent);
         let begun = Instant::now();
-        let mut deadline = begun + queue;
         loop {
-            match &*self.progress.borrow_and_update() {
-                Progress::Waiting => {}
+            let now = Instant::now();
+            let (deadline, look) = match &*self.progress.borrow_and_update() {
+                // Sent unheard from now on, its patience would be over then.
+                Progress::Waiting => (begun + queue, now + patience.max(SHORTEST_LOOK)),
                 Progress::Sent(at) => {
-                    deadline = begun.max(*at) + patience;
                     if let Some(sent) = sent.take() {
                         sent();
                     }
+                    let deadline = begun.max(*at) + patience;
+                    (deadline, deadline)
                 }
                 Progress::Landed(outcome) => return Some(outcome.clone()),
+            };
+            if now >= deadline {
+                return None;
             }
-            match tokio::time::timeout_at(deadline, self.progress.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return None,
+            match tokio::time::timeout_at(deadline.min(look), self.progress.changed()).await {
+                Ok(Ok(())) | Err(_) => {}
+                Ok(Err(_)) => return None,
             }
         }
     }

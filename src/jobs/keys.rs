@@ -1,7 +1,9 @@
 //! Idempotency keys: which attempt each began or joined, remembered for a day (`DESIGN.md` §3.1, `MONEY.md` M16).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use foldhash::{HashMap, HashSet};
 
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Created};

@@ -1,14 +1,14 @@
 //! Job records: what is known of each paid job, apart from the entry that gave its id out (`MONEY.md` M12).
 //! They outlive entries by days, so that a poll, an operator or a support person finds the job of a lost answer.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use foldhash::quality::RandomState;
+use foldhash::{HashMap, HashSet};
 
 use crate::bill::money::Amount;
 use crate::bill::tab::Verdict;
@@ -229,7 +229,7 @@ pub struct Record {
 #[derive(Debug, Default)]
 pub struct Records {
     /// Looked up by each poll. Its keys are ids that the upstream made, so nobody chooses them to collide.
-    by_id: HashMap<RequestId, Record, RandomState>,
+    by_id: HashMap<RequestId, Record>,
     /// The ended ones, oldest first.
     ended: BTreeSet<(Time, RequestId)>,
     /// All, oldest first.

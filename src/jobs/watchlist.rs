@@ -1,9 +1,11 @@
 //! Which running jobs we look at ourselves, and when: those that nobody polled for a while, each less and less often
 //! (`MONEY.md` M23). Found by an index, so that no look costs a walk through all jobs. Pure: time is an argument.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use foldhash::HashMap;
 
 use crate::clock::Time;
 use crate::jobs::entry::AttemptId;
@@ -90,11 +92,11 @@ impl Watchlist {
 }
 
 /// From one look at a job to the next: twice as long each time, up to a bound, and a little longer by chance, so that jobs
-/// made together are not looked at together for ever. The attempt's random id is chance enough.
+/// made together are not looked at together for ever. The end of the attempt's id is chance enough.
 pub fn pause(quiet: Duration, looks: u32, attempt: AttemptId) -> Duration {
     let doubled = quiet.saturating_mul(1_u32.checked_shl(looks.min(MOST_DOUBLINGS)).unwrap_or(u32::MAX));
     let pause = doubled.min(quiet.max(LONGEST_PAUSE));
-    let [chance, ..] = attempt.into_bytes();
+    let [.., chance] = attempt.into_bytes();
     pause + pause / 8 * u32::from(chance) / u32::from(u8::MAX)
 }
 

@@ -1,6 +1,8 @@
 //! The API behind, and the paid call to it: a new connection for one POST, sent once, read whole. Nothing here ever
 //! sends a request again (`MONEY.md` M2).
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,11 +12,10 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_LENGTH, HeaderMap};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::error::{Doubt, Unreached};
@@ -131,27 +132,19 @@ impl Upstream {
         was_retired
     }
 
-    /// A new connection for one paid call. Nothing of HTTP has been sent yet; dropping it closes it.
+    /// A new connection for one paid call with a body of this length. Nothing of HTTP has been sent yet; dropping it closes
+    /// it.
     ///
     /// # Errors
     /// Why the upstream could not be reached: nothing was sent.
-    pub async fn connect(self: &Arc<Self>) -> Result<PaidConnection, Unreached> {
+    pub async fn connect(self: &Arc<Self>, length: usize) -> Result<PaidConnection, Unreached> {
         let gate = Arc::new(Gate::default());
         let stream = TokioIo::new(Gated::new(self.dialer.dial().await?, Some(gate.clone())));
         let mut builder = http1::Builder::new();
-        // A body may be 32 MiB: written from where it lies, not copied into hyper's buffer.
-        builder.writev(true).max_buf_size(MAX_HEAD_BYTES).max_header_size(MAX_HEAD_BYTES);
-        let handshake = builder.handshake::<TokioIo<Gated<Stream>>, Full<Bytes>>(stream).await;
-        let (sender, connection) = handshake.map_err(|_| Unreached::Refused)?;
-        // How it ends is told to whoever waits for an answer on it.
-        let task = self.tasks.spawn(async move { _ = connection.await });
-        Ok(PaidConnection {
-            sender,
-            driver: Driver(task.abort_handle()),
-            gate,
-            upstream: self.clone(),
-            key: self.key(),
-        })
+        // A body may be 32 MiB: written from where it lies, not copied into hyper's buffer. A short one costs less there.
+        builder.writev(length > SHORT_BODY).max_buf_size(MAX_HEAD_BYTES).max_header_size(MAX_HEAD_BYTES);
+        let (sender, connection) = builder.handshake(stream).await.map_err(|_| Unreached::Refused)?;
+        Ok(PaidConnection { sender, connection, gate, upstream: self.clone(), key: self.key() })
     }
 }
 
@@ -162,19 +155,13 @@ struct Keys {
     retired: Vec<Arc<UpstreamKey>>,
 }
 
-/// The task that drives a connection. Without it the connection is closed.
-struct Driver(AbortHandle);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+/// hyper's side of a connection.
+type Connection<B> = http1::Connection<TokioIo<Gated<Stream>>, B>;
 
 /// A connection that has carried nothing yet and will carry one paid call.
 pub struct PaidConnection {
     sender: http1::SendRequest<Full<Bytes>>,
-    driver: Driver,
+    connection: Connection<Full<Bytes>>,
     gate: Arc<Gate>,
     upstream: Arc<Upstream>,
     key: Arc<UpstreamKey>,
@@ -195,29 +182,44 @@ impl PaidConnection {
     ///
     /// # Errors
     /// Why there is no complete answer, and whether anything may have been sent.
-    pub async fn send(mut self, operation: Operation, passed: &Passed, body: Bytes) -> Result<Answer, Unanswered> {
-        // The connection ends with this call.
-        let _driver = self.driver;
-        let key = self.key;
+    pub async fn send(self, operation: Operation, passed: &Passed, body: Bytes) -> Result<Answer, Unanswered> {
+        let Self { mut sender, connection, gate, upstream, key } = self;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_static(operation.path());
-        *request.headers_mut() = headers::submit(&self.upstream.origin, passed, &key);
+        *request.headers_mut() = headers::submit(&upstream.origin, passed, &key);
+        // It carries nothing else, and whoever closes first keeps the remains for a minute.
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         let interim = Interim::watch(&mut request);
-        let response = tokio::select! {
-            biased;
-            () = self.gate.shut() => return Err(Unanswered::TooLate),
-            () = interim.too_many.notified() => return Err(Unanswered::InDoubt(Doubt::Broken)),
-            response = self.sender.try_send_request(request) => response,
+        let call = async {
+            let response = tokio::select! {
+                biased;
+                () = gate.shut() => return Err(Unanswered::TooLate),
+                () = interim.too_many.notified() => return Err(Unanswered::InDoubt(Doubt::Broken)),
+                response = sender.try_send_request(request) => response,
+            };
+            let response = response.map_err(|mut failure| match failure.take_message() {
+                _ if gate.is_shut() => Unanswered::TooLate,
+                // Given back: not a byte of it was written.
+                Some(_) => Unanswered::NotSent(Unreached::Refused),
+                None => Unanswered::InDoubt(Doubt::Broken),
+            })?;
+            read(response, &key).await
         };
-        let response = response.map_err(|mut failure| match failure.take_message() {
-            _ if self.gate.is_shut() => Unanswered::TooLate,
-            // Given back: not a byte of it was written.
-            Some(_) => Unanswered::NotSent(Unreached::Refused),
-            None => Unanswered::InDoubt(Doubt::Broken),
-        })?;
-        read(response, &key).await
+        driven(connection, call).await
     }
+}
+
+/// Drives a connection while its only call runs, in the same task: a task of its own would be woken for each step of the
+/// call, and would wake the call's. It ends with the call.
+async fn driven<T>(mut connection: Connection<Full<Bytes>>, call: impl Future<Output = T>) -> T {
+    let (mut call, mut is_open) = (pin!(call), true);
+    poll_fn(|context| {
+        // The connection first: if it has ended before the call, that is told to the call, and nothing is sent on it.
+        is_open = is_open && Pin::new(&mut connection).poll(context).is_pending();
+        call.as_mut().poll(context)
+    })
+    .await
 }
 
 /// The interim answers before the answer: a few are normal, without end they are an attack on our patience (F-19).
@@ -296,6 +298,8 @@ pub enum UpstreamFault {
     Pseudonym,
 }
 
+/// A body that is copied to its head, so that both leave in one plain write.
+const SHORT_BODY: usize = 8 * 1024;
 /// The most that is read of the answer to a submission.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 /// The longest header of an answer, and hyper's buffer for it.

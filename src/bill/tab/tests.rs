@@ -27,7 +27,7 @@ fn charge(user: u8) -> Charge {
 
 fn tab(budgets: Budgets, running: Running) -> Tab {
     let mut tab = Tab::default();
-    tab.set_terms(Arc::new(Terms::new(&budgets, running, HashMap::new())));
+    tab.set_terms(Arc::new(Terms::new(&budgets, running, std::collections::HashMap::new())));
     tab
 }
 

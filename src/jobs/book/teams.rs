@@ -2,8 +2,10 @@
 //! is the same for all (`MONEY.md` M28).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::clock::Time;
 use crate::jobs::entry::{Entry, State};

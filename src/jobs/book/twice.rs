@@ -1,7 +1,7 @@
 //! Ids that the upstream gave to more than one prompt: what a poll shows of such a job goes for all entries that give it
 //! out, and a record knows only the first.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;

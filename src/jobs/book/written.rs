@@ -1,7 +1,8 @@
 //! What of the book is written down, and when: which entries, jobs and keys have changed, and how they come back.
 
-use std::collections::HashSet;
 use std::sync::Arc;
+
+use foldhash::HashSet;
 
 use super::{Ask, Book};
 use crate::bill::tab::Changed;

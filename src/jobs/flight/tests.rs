@@ -122,3 +122,17 @@ async fn lim9_the_places_beside_an_attempt_are_bounded_and_given_back() {
     drop(second);
     assert!(flights.join(attempt(), 2).is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_alone_is_not_woken_by_the_send_and_still_counts_from_it() {
+    let (flight, mut leader) = Flights::default().open(attempt());
+    let (begun, patience, woken) = (Instant::now(), Duration::from_secs(1), std::sync::atomic::AtomicBool::new(false));
+    let wait = leader.outcome(QUEUE, patience, || woken.store(true, std::sync::atomic::Ordering::Relaxed));
+    let mut wait = std::pin::pin!(wait);
+    assert!(timeout(Duration::from_millis(5_200), &mut wait).await.is_err());
+    flight.sent(Instant::now());
+    assert!(timeout(Duration::from_millis(700), &mut wait).await.is_err());
+    assert!(!woken.load(std::sync::atomic::Ordering::Relaxed));
+    assert!(wait.await.is_none());
+    assert_eq!(begun.elapsed(), Duration::from_millis(6_200));
+}

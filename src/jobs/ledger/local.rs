@@ -104,7 +104,7 @@ impl LocalLedger {
         let bounds = self.bounds.load();
         let mut book = self.book();
         let result = step(&mut book, self.clock.now(), &bounds);
-        let change = self.journal.as_ref().and_then(|journal| journal.note(&book));
+        let change = self.journal.as_ref().and_then(|journal| journal.note(book));
         (result, change)
     }
 

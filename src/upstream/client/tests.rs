@@ -1,6 +1,7 @@
 //! Paid calls over real sockets.
 
 use std::path::PathBuf;
+use std::task::Poll;
 
 use hyper::{HeaderMap, StatusCode, Version};
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
@@ -18,7 +19,7 @@ const CREATED: &str = r#"{"request_id":"r-1"}"#;
 
 async fn send_body(upstream: &Arc<Upstream>, body: Bytes) -> Result<Answer, Unanswered> {
     let passed = Passed::of(&HeaderMap::new(), Version::HTTP_2, upstream.via());
-    upstream.connect().await.unwrap().send(Operation::Generations, &passed, body).await
+    upstream.connect(body.len()).await.unwrap().send(Operation::Generations, &passed, body).await
 }
 
 async fn send(upstream: &Arc<Upstream>) -> Result<Answer, Unanswered> {
@@ -40,7 +41,8 @@ async fn inv6_r20_each_submission_is_one_well_framed_request_on_a_connection_of_
     let want = format!(
         "POST /grok/v1/videos/generations HTTP/1.1\r\nhost: {}\r\nuser-agent: reelgate/{}\r\n\
          accept: application/json\r\naccept-encoding: identity\r\nvia: 2 {PSEUDONYM}\r\n\
-         content-type: application/json\r\nauthorization: Bearer {KEY}\r\ncontent-length: {}\r\n\r\n{BODY}",
+         content-type: application/json\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{BODY}",
         upstream.address,
         env!("CARGO_PKG_VERSION"),
         BODY.len(),
@@ -168,7 +170,7 @@ async fn a_call_that_is_given_up_closes_its_connection() {
     let call = tokio::time::timeout(Duration::from_millis(50), send(&behind));
     assert!(call.await.is_err());
     upstream.ended(1).await;
-    drop(behind.connect().await.unwrap());
+    drop(behind.connect(0).await.unwrap());
     upstream.ended(1).await;
 }
 
@@ -178,11 +180,11 @@ async fn f05_a_connection_that_ended_before_the_call_was_not_used() {
     let upstream = Scripted::start(vec![]).await;
     let url = format!("http://{}", listener.local_addr().unwrap());
     let behind = upstream.upstream(|settings| settings.url = url);
-    let (connection, accepted) = tokio::join!(behind.connect(), listener.accept());
+    let (connection, accepted) = tokio::join!(behind.connect(0), listener.accept());
     let mut connection = connection.unwrap();
     drop(accepted.unwrap());
-    // Until the driver has seen the end.
-    while connection.sender.ready().await.is_ok() {
+    // Until the runtime has seen the end, as it has while the ledger writes.
+    while poll_fn(|context| Poll::Ready(Pin::new(&mut connection.connection).poll(context))).await.is_pending() {
         tokio::task::yield_now().await;
     }
     let passed = Passed::of(&HeaderMap::new(), Version::HTTP_11, behind.via());
@@ -198,7 +200,7 @@ async fn f01_f03_what_cannot_be_reached_says_why() {
         [(format!("http://{closed}"), Unreached::Refused), ("http://no-such-host.invalid".to_owned(), Unreached::Dns)]
     {
         let behind = upstream.upstream(|settings| (settings.url, settings.allow_http) = (url.clone(), true));
-        assert_eq!(behind.connect().await.err(), Some(why), "{url}");
+        assert_eq!(behind.connect(0).await.err(), Some(why), "{url}");
     }
 }
 
@@ -268,7 +270,7 @@ async fn t08_f04_the_upstream_s_certificate_is_verified_before_a_byte_of_http() 
             settings.url = format!("https://localhost:{}", upstream.address.port());
             settings.roots = Roots::File(roots.clone());
         });
-        assert_eq!(behind.connect().await.map(drop), want);
+        assert_eq!(behind.connect(0).await.map(drop), want);
         upstream.ended(1).await;
         if want.is_ok() {
             assert_eq!(send(&behind).await.unwrap().body, CREATED);
@@ -295,9 +297,9 @@ async fn f04_a_server_without_tls_and_one_that_stalls_are_told_apart() {
         stream.try_write(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
         stream
     };
-    let (plain_text, _held) = tokio::join!(behind.connect(), answer);
+    let (plain_text, _held) = tokio::join!(behind.connect(0), answer);
     assert_eq!(plain_text.err(), Some(Unreached::Tls));
-    let (stalled, _held) = tokio::join!(behind.connect(), plain.accept());
+    let (stalled, _held) = tokio::join!(behind.connect(0), plain.accept());
     assert_eq!(stalled.err(), Some(Unreached::Timeout));
 }
 
@@ -308,12 +310,12 @@ async fn m3_a_request_that_hyper_has_already_is_not_written_too_late() {
     for (frozen, sends) in [(1_000, true), (1_001, false)] {
         let millis = Arc::new(std::sync::atomic::AtomicU64::new(50_000));
         let clock = crate::clock::Clock::manual(millis.clone());
-        let connection = behind.connect().await.unwrap();
+        let connection = behind.connect(0).await.unwrap();
         connection.send_by(SendBy { issued: clock.reading(), clock, within: Duration::from_secs(1) });
         let passed = Passed::of(&HeaderMap::new(), Version::HTTP_2, behind.via());
         let mut call = Box::pin(connection.send(Operation::Generations, &passed, Bytes::from_static(b"{}")));
-        // Now hyper has the request; the task that writes it has not run yet.
-        assert!(std::future::poll_fn(|context| std::task::Poll::Ready(call.as_mut().poll(context))).await.is_pending());
+        // Now hyper has the request, and has not written it yet.
+        assert!(poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await.is_pending());
         millis.fetch_add(frozen, Ordering::SeqCst);
         let answer = call.await;
         match sends {

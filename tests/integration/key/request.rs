@@ -38,6 +38,8 @@ fn wanted(scene: &Scene, is_submission: bool, accept: &str, version: &str) -> Ve
         field("via", &format!("{version} {}", pseudonym(scene))),
     ];
     if is_submission {
+        // Our own, on a connection that carries nothing else.
+        fields.push(field("connection", "close"));
         fields.push(field("content-length", &BODY.len().to_string()));
         fields.push(field("content-type", "application/json"));
     }

@@ -145,7 +145,7 @@ impl Replica {
         let mut request = Request { ask, who, charge: Charge::default(), charged: false, closed: None };
         let order = Order {
             operation: Operation::Generations,
-            body: Bytes::from_static(br#"{"prompt":"A candle."}"#),
+            body: Bytes::from_static(br#"{"prompt":"A candle."}"#).into(),
             passed: Passed::of(&HeaderMap::new(), Version::HTTP_11, self.upstream.via()),
             request_id: "r".into(),
             count: None,

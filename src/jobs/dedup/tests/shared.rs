@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hyper::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 
 use crate::admission::headers::Standing;
@@ -22,7 +23,7 @@ use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
-use crate::upstream::outcome::{NotSent, Outcome};
+use crate::upstream::outcome::{Answer, NotSent, Outcome};
 
 pub(super) const LEASE: Lease = Lease { length: Duration::from_secs(3), send_by: Duration::from_secs(1) };
 pub(super) const BOUNDS: Bounds = Bounds {
@@ -134,7 +135,14 @@ impl Shared {
         if !in_time && self.broken == Broken::LateOutcomesAreDropped {
             return Rank::Orphan;
         }
-        self.book.accepted(job, created, &BOUNDS)
+        let rank = self.book.accepted(job, created.clone(), &BOUNDS);
+        // Who follows it goes by its entry until it is told more.
+        if matches!(self.state_of(job.fingerprint, job.attempt), Some(State::Accepted(_))) {
+            let answer = Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: created.answer };
+            let outcome = Outcome::Created { request_id: created.job, answer };
+            self.news.insert(job.attempt, Progress::Landed(Arc::new(outcome)));
+        }
+        rank
     }
 
     pub(super) fn unknown(&mut self, fingerprint: Fingerprint, attempt: AttemptId, now: Time) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Created, Entry, Rare, State};
@@ -31,12 +31,7 @@ pub enum Checked<T> {
 /// The bytes of a value under a key that must not be lost with its row's own copy: it stands in the value too, so that a
 /// bit that flips in a fingerprint does not free its prompt.
 pub fn seal_named(key: &[u8; NAME], value: &impl Serialize) -> Option<Vec<u8>> {
-    let json = serde_json::to_vec(value).ok()?;
-    let mut bytes = checksum(key, NAMED, &json).to_vec();
-    bytes.push(NAMED);
-    bytes.extend_from_slice(key);
-    bytes.extend_from_slice(&json);
-    Some(bytes)
+    sealed(key, NAMED, key, value)
 }
 
 /// The value of some bytes under a key, and the key that it was written under.
@@ -51,10 +46,19 @@ pub fn unseal_named<T: de::DeserializeOwned>(key: &[u8; NAME], bytes: &[u8]) -> 
 
 /// The bytes of a value under a key.
 pub fn seal(key: &[u8], value: &impl Serialize) -> Option<Vec<u8>> {
-    let json = serde_json::to_vec(value).ok()?;
-    let mut bytes = checksum(key, VERSION, &json).to_vec();
-    bytes.push(VERSION);
-    bytes.extend_from_slice(&json);
+    sealed(key, VERSION, &[], value)
+}
+
+/// Checksum, version, name and value, in one piece from the beginning.
+fn sealed(key: &[u8], version: u8, name: &[u8], value: &impl Serialize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(USUAL);
+    bytes.extend_from_slice(&[0; CHECKSUM]);
+    bytes.push(version);
+    bytes.extend_from_slice(name);
+    let front = bytes.len();
+    serde_json::to_writer(&mut bytes, value).ok()?;
+    let sum = checksum(key, version, bytes.get(front..)?);
+    *bytes.first_chunk_mut()? = sum;
     Some(bytes)
 }
 
@@ -88,16 +92,21 @@ const VERSION: u8 = 1;
 const NAMED: u8 = 2;
 /// The length of a fingerprint, in bytes.
 pub const NAME: usize = 32;
+/// The room for a value that is enough for nearly all.
+const USUAL: usize = 512;
 /// The length of a checksum, in bytes.
 pub(super) const CHECKSUM: usize = 8;
 
-/// Bytes as hex digits.
+/// Bytes as hex digits, [`NAME`] at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hex<const N: usize>(pub [u8; N]);
 
 impl<const N: usize> Serialize for Hex<N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex::encode(self.0))
+        let mut room = [0; 2 * NAME];
+        let digits = room.get_mut(..2 * N).ok_or_else(|| ser::Error::custom("too long"))?;
+        hex::encode_to_slice(self.0, digits).map_err(ser::Error::custom)?;
+        serializer.serialize_str(std::str::from_utf8(digits).map_err(ser::Error::custom)?)
     }
 }
 

@@ -2,13 +2,13 @@
 //! the last commits until they go into the tables together. After an orderly end, and after a while without news, the
 //! database holds everything. Every call may block; none is made on a thread that serves anybody.
 
-use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use foldhash::HashMap;
 use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use rustix::fs::FlockOperation;
 use tracing::error;
