@@ -136,7 +136,7 @@ impl Worker {
     /// From where: our own host, no loop, no foreign page.
     fn caller(&self, head: &Head<'_>, rules: &Rules) -> Result<Caller, Error> {
         let authority = rules.hosts.check(head)?;
-        if self.gateway.upstream.via().is_in(&head.headers) {
+        if self.gateway.upstream.via().is_in(&head.header) {
             return Err(Error::LoopDetected);
         }
         rules.cors.check(&head.method, &head.header, authority)
@@ -161,7 +161,7 @@ impl Worker {
             }
             Route::Poll { id, head: header_only } => {
                 let pass = self.identify(Gate::Poll, head, peer, rules, record)?;
-                let passed = Passed::of(&head.headers, head.version, self.gateway.upstream.via());
+                let passed = Passed::of(&head.header, head.version, self.gateway.upstream.via());
                 let passed = passed.within(record.trace());
                 self.poll(&id, header_only, &passed, &pass, rules, record).await
             }

@@ -35,6 +35,7 @@
 pub mod gateway;
 pub mod error;
 pub mod clock;
+mod panics;
 pub mod server;
 pub mod request;
 pub mod access;

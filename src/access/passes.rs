@@ -25,13 +25,12 @@ pub struct Passes {
     names: Verbatim,
 }
 
-impl Default for Passes {
-    fn default() -> Self {
-        Self { open: Rc::new(Pass::open()), met: RefCell::default(), names: Verbatim::default() }
-    }
-}
-
 impl Passes {
+    /// Of a worker that has met nobody yet under these teams.
+    pub fn of(teams: &Teams) -> Self {
+        Self { open: Rc::new(teams.everybody().clone()), met: RefCell::default(), names: Verbatim::default() }
+    }
+
     /// What everybody has in mode `open`.
     pub fn everybody(&self) -> &Rc<Pass> {
         &self.open

@@ -77,6 +77,11 @@ impl Teams {
         self.mode == Mode::Open
     }
 
+    /// What everybody has in mode `open`.
+    pub(super) const fn everybody(&self) -> &Pass {
+        &self.open
+    }
+
     /// The names of the teams that may call.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         let open = self.is_open().then_some(&self.open.team.name);
@@ -253,7 +258,7 @@ mod tests {
     fn identify(teams: &Teams, presented: &str, now: u64) -> Result<Rc<Pass>, NoPass> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {presented}")).unwrap());
-        Passes::default().identify(teams, &Header::of(&headers), &Tokens::new(&[7; 32]), Time::from_millis(now))
+        Passes::of(teams).identify(teams, &Header::of(&headers), &Tokens::new(&[7; 32]), Time::from_millis(now))
     }
 
     #[test]
@@ -308,7 +313,8 @@ mod tests {
         let (first, last) = (["x", &right[1..]].concat(), [&right[..right.len() - 1], "x"].concat());
         let mut keys: Vec<_> = (0..50).map(|number| key(&number.to_string(), &format!("key {number}"))).collect();
         keys.insert(25, key("right", right));
-        let (teams, passes, tokens) = (teams(keys), Passes::default(), Tokens::new(&[7; 32]));
+        let (teams, tokens) = (teams(keys), Tokens::new(&[7; 32]));
+        let passes = Passes::of(&teams);
         let kinds = [("wrong at the first byte", &*first), ("wrong at the last byte", &*last), ("right", right)];
         let kinds = kinds.map(|(name, presented)| {
             let mut headers = HeaderMap::new();

@@ -237,7 +237,7 @@ pub fn warn(headers: &mut HeaderMap, warnings: &[String]) {
 
 /// More than any `Cache-Status` of ours takes, in bytes.
 const LONGEST_STATUS: usize = 96;
-/// How many fields the answer to a submission has, at most, but for those that only a page is told.
+/// Room for the fields of the answer to a submission, but for warnings and for what only a page is told.
 const USUAL_FIELDS: usize = 8;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");

@@ -47,6 +47,6 @@ impl InForce {
 
 impl LocalRules {
     fn of(rules: Arc<Rules>) -> Rc<Self> {
-        Rc::new(Self { rules, passes: Passes::default() })
+        Rc::new(Self { passes: Passes::of(&rules.teams), rules })
     }
 }

@@ -88,7 +88,7 @@ impl Worker {
                 let mut order = Order {
                     operation,
                     body: body.into(),
-                    passed: Passed::of(&head.headers, head.version, gateway.upstream.via()).within(record.trace()),
+                    passed: Passed::of(&head.header, head.version, gateway.upstream.via()).within(record.trace()),
                     request_id: record.request_id().into(),
                     count: record.count().cloned(),
                 };

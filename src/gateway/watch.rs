@@ -15,6 +15,7 @@ use super::Gateway;
 use super::observer::{Asking, Observer};
 use super::rules::Rules;
 use crate::jobs::records::Job;
+use crate::request::head::Header;
 use crate::request::route::RequestId;
 use crate::telemetry::labels::UpstreamOperation;
 use crate::upstream::headers::Passed;
@@ -38,7 +39,7 @@ impl Watcher {
     /// The watcher of a gateway, with connections of its own.
     pub fn new(gateway: Arc<Gateway>) -> Arc<Self> {
         let polls = Polls::new(gateway.upstream.clone());
-        let passed = Passed::of(&HeaderMap::new(), Version::HTTP_11, gateway.upstream.via());
+        let passed = Passed::of(&Header::of(&HeaderMap::new()), Version::HTTP_11, gateway.upstream.via());
         Arc::new(Self { gateway, polls, passed })
     }
 

@@ -5,11 +5,8 @@ mod delivery;
 mod follow;
 mod opened;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -27,6 +24,7 @@ use crate::jobs::entry::{AttemptId, Caller, Created};
 use crate::jobs::flight::{Flights, Full, Waiter};
 use crate::jobs::lease::Tenancy;
 use crate::jobs::ledger::{Closed, Ledger, Request, Verdict};
+use crate::panics::caught;
 use crate::request::fingerprint::Fingerprint;
 use crate::telemetry::labels::SubmissionOutcome;
 use crate::upstream::outcome::Outcome;
@@ -186,7 +184,7 @@ impl Dedup {
             parts: parts.clone(),
         };
         let run = async move {
-            if Caught::of(attempt.run()).await.is_err() {
+            if caught(pin!(attempt.run())).await.is_err() {
                 error!(%fingerprint, "the task of a paid call failed: its outcome is unknown");
                 let written = parts.ledger.unknown(fingerprint, id).await;
                 if let Some(count) = count {
@@ -230,25 +228,6 @@ impl Dedup {
         if !matches!(tokio::time::timeout(LAST_WRITES, self.parts.ledger.flush()).await, Ok(Ok(()))) {
             error!("the ledger did not take everything at the end");
         }
-    }
-}
-
-/// A task's work whose panic is an outcome like another.
-struct Caught<F>(Pin<Box<F>>);
-
-impl<F: Future> Caught<F> {
-    fn of(work: F) -> Self {
-        Self(Box::pin(work))
-    }
-}
-
-impl<F: Future> Future for Caught<F> {
-    type Output = thread::Result<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // It is not polled again after a panic, and what it shares is put back whole.
-        let polled = catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)));
-        polled.map_or_else(|panic| Poll::Ready(Err(panic)), |polled| polled.map(Ok))
     }
 }
 

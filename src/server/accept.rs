@@ -16,13 +16,13 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::Connections;
 use super::drain::{Drain, Phase};
-use super::exchange::caught;
 use super::listen::BACKLOG;
 use super::seats::Seats;
 use super::settings::Settings;
 use super::tally::{Closed, Tally};
 use super::tls::Certificates;
 use super::{Handler, Peer};
+use crate::panics::caught;
 
 /// What a worker takes to its thread.
 pub(super) struct Worker {

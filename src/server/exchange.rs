@@ -1,11 +1,8 @@
 //! One request and its answer, seen from the connection: a panic becomes an answer, and a body that was not read to
 //! its end closes the connection, so that its rest can never be taken for a request.
 
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
@@ -15,6 +12,7 @@ use super::body::Upload;
 use super::drain::Drain;
 use super::tally::Tally;
 use super::{Handler, Peer};
+use crate::panics::{Panicked, caught};
 
 /// Answers one request.
 pub(super) async fn answer<H: Handler>(
@@ -44,17 +42,4 @@ pub(super) async fn answer<H: Handler>(
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
-}
-
-/// A future panicked; the hook has told what there is to tell.
-#[derive(Debug)]
-pub(super) struct Panicked;
-
-/// What `future` gives, unless it panics.
-pub(super) fn caught<F: Future>(mut future: Pin<&mut F>) -> impl Future<Output = Result<F::Output, Panicked>> {
-    // Nothing is used after a panic but what the future shares with others, and their locks say if they are poisoned.
-    poll_fn(move |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(poll) => poll.map(Ok),
-        Err(_) => Poll::Ready(Err(Panicked)),
-    })
 }

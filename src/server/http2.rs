@@ -20,11 +20,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connection::{BUFFER_BYTES, Connections};
 use super::drain::Phase;
-use super::exchange::{answer, caught};
+use super::exchange::answer;
 use super::settings::Http2;
 use super::stream::Stream;
 use super::tally::{Closed, Tally};
 use super::{Handler, Peer};
+use crate::panics::caught;
 
 impl<H: Handler> Connections<H> {
     /// Serves a connection to its end.

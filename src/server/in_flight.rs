@@ -1,19 +1,18 @@
 //! Requests in work, counted and capped: past the cap a request is refused at once instead of waiting.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The count of requests in work; clones share it.
-#[derive(Clone, Debug)]
+/// The count of requests in work.
+#[derive(Debug)]
 pub struct InFlight {
     limit: usize,
-    count: Arc<AtomicUsize>,
+    count: AtomicUsize,
 }
 
 impl InFlight {
     /// Room for `limit` requests.
     pub fn new(limit: usize) -> Self {
-        Self { limit, count: Arc::default() }
+        Self { limit, count: AtomicUsize::new(0) }
     }
 
     /// A place for one request, if there is one left.

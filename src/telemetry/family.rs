@@ -10,7 +10,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{CounterVec, Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::gather::{Counted, Family, Timed};
+use super::gather::{Counted, Family, Timed, places};
 use super::labels::RouteLabel;
 use super::stripes::Stripes;
 
@@ -145,11 +145,6 @@ impl<S: Series> Durations<S> {
     }
 }
 
-/// What one histogram takes: a count for each bound, one for what is beyond the last, and the sum in nanoseconds.
-const fn places(bounds: &[f64]) -> usize {
-    bounds.len() + 2
-}
-
 /// Requests by route and status. A status has its series once it was seen; 200 has it from the start.
 pub struct Requests(Arc<Statuses>);
 
@@ -219,7 +214,7 @@ impl Builder<'_> {
     }
 
     pub(super) fn counters<S: Series>(&self, name: &str, help: &str) -> prometheus::Result<Counters<S>> {
-        let family = Family::new(name, help, MetricType::COUNTER, &S::keys())?;
+        let family = Family::new(options(name, help), MetricType::COUNTER, &S::keys())?;
         let counts = Arc::new(Stripes::new(S::COUNT));
         let labels = S::all().into_iter().map(|series| family.labels(&series.values())).collect();
         self.0.register(Box::new(Counted { family, labels, counts: counts.clone() }))?;
@@ -228,7 +223,7 @@ impl Builder<'_> {
 
     /// A gauge that goes up and down with a thing.
     pub(super) fn level(&self, name: &str, help: &str) -> prometheus::Result<Level> {
-        let family = Family::new(name, help, MetricType::GAUGE, &[])?;
+        let family = Family::new(options(name, help), MetricType::GAUGE, &[])?;
         let counts = Arc::new(Stripes::new(1));
         self.0.register(Box::new(Counted { family, labels: vec![Vec::new()], counts: counts.clone() }))?;
         Ok(Level(counts))
@@ -246,7 +241,7 @@ impl Builder<'_> {
         help: &str,
         buckets: &[f64],
     ) -> prometheus::Result<Durations<S>> {
-        let family = Family::new(name, help, MetricType::HISTOGRAM, &S::keys())?;
+        let family = Family::new(options(name, help), MetricType::HISTOGRAM, &S::keys())?;
         let counts = Arc::new(Stripes::new(S::COUNT * places(buckets)));
         let bounds: Arc<[f64]> = buckets.into();
         let labels = S::all().into_iter().map(|series| family.labels(&series.values())).collect();
@@ -255,7 +250,7 @@ impl Builder<'_> {
     }
 
     pub(super) fn requests(&self, name: &str, help: &str) -> prometheus::Result<Requests> {
-        let family = Family::new(name, help, MetricType::COUNTER, &["route", "status"])?;
+        let family = Family::new(options(name, help), MetricType::COUNTER, &["route", "status"])?;
         let slots = (0..RouteLabel::COUNT * STATUSES).map(|_| OnceLock::new()).collect();
         let requests = Requests(Arc::new(Statuses { family, slots }));
         for slot in RouteLabel::ALL.iter().filter_map(|route| requests.slot(*route, StatusCode::OK)) {

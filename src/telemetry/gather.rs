@@ -1,9 +1,9 @@
 //! How a registry gathers what is kept in [`Stripes`]: sums and labels, as prometheus writes them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use prometheus::core::{Collector, Desc};
+use prometheus::Opts;
+use prometheus::core::{Collector, Desc, Describer as _};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::stripes::Stripes;
@@ -15,9 +15,9 @@ pub(super) struct Family {
 }
 
 impl Family {
-    pub(super) fn new(name: &str, help: &str, kind: MetricType, keys: &[&str]) -> prometheus::Result<Self> {
+    pub(super) fn new(options: Opts, kind: MetricType, keys: &[&str]) -> prometheus::Result<Self> {
         let keys = keys.iter().map(|key| (*key).to_owned()).collect();
-        Ok(Self { desc: Desc::new(format!("reelgate_{name}"), help.to_owned(), keys, HashMap::new())?, kind })
+        Ok(Self { desc: options.variable_labels(keys).describe()?, kind })
     }
 
     /// The labels of a series, sorted by their keys; `values` stand in the order of the family's keys.
@@ -82,7 +82,12 @@ impl Collector for Counted {
     }
 }
 
-/// A histogram for each series: for each a row of counts, by bound and beyond, and the sum in nanoseconds.
+/// What one histogram takes: a count for each bound, one for what is beyond the last, and the sum in nanoseconds.
+pub(super) const fn places(bounds: &[f64]) -> usize {
+    bounds.len() + 2
+}
+
+/// A histogram for each series, [`places`] each.
 pub(super) struct Timed {
     pub(super) family: Family,
     pub(super) labels: Vec<Vec<LabelPair>>,
@@ -122,7 +127,7 @@ impl Collector for Timed {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let starts = (0..).step_by(self.bounds.len() + 2);
+        let starts = (0..).step_by(places(&self.bounds));
         self.family.of(starts.zip(&self.labels).map(|(start, labels)| self.series(start, labels)).collect())
     }
 }

@@ -57,7 +57,7 @@ impl Line {
     pub(super) fn of_word(style: Style, level: Level, message: &'static str) -> Self {
         let mut line = Self::head(now(), style, level);
         match style {
-            Style::Json => line.word(name!("message"), message),
+            Style::Json => line.plain(name!("message"), message),
             Style::Text => line.text.push_str(message),
         }
         line
@@ -105,12 +105,7 @@ impl Line {
         }
     }
 
-    /// Adds a field of a word of ours, which needs no escape.
-    pub(super) fn word(&mut self, name: Name, value: &'static str) {
-        self.plain(name, value);
-    }
-
-    /// Adds a field of a text that can hold nothing to escape, by its form.
+    /// Adds a field of a text that can hold nothing to escape, by its form: a word of ours, an id, a name that was checked.
     pub(super) fn plain(&mut self, name: Name, value: &str) {
         debug_assert!(value.bytes().all(is_bare), "{value:?}");
         self.open(name);

@@ -214,11 +214,11 @@ impl Record {
                 line.plain(name!("key"), &key.id);
             }
         }
-        line.word(name!("route"), self.route.name());
+        line.plain(name!("route"), self.route.name());
         line.plain(name!("method"), self.method.as_str());
         line.number(name!("status"), status.as_u16().into());
         if let Some(outcome) = self.outcome {
-            line.word(name!("outcome"), outcome.name());
+            line.plain(name!("outcome"), outcome.name());
         }
         if let Some(fingerprint) = &self.fingerprint {
             line.plain(name!("fingerprint"), fingerprint.as_str());
@@ -228,7 +228,7 @@ impl Record {
         }
         if let Some((reason, amount)) = &self.saved {
             line.dollars(name!("saved_usd"), *amount);
-            line.word(name!("saved_by"), reason.name());
+            line.plain(name!("saved_by"), reason.name());
         }
         line.milliseconds(name!("duration_ms"), duration);
         if let Some((status, duration)) = self.upstream {
@@ -240,7 +240,7 @@ impl Record {
         line.number(name!("bytes_in"), self.bytes_in);
         line.number(name!("bytes_out"), self.bytes_out);
         if let Some(error) = self.error {
-            line.word(name!("error"), error);
+            line.plain(name!("error"), error);
         }
         if let Some(cause) = &self.cause {
             line.field("cause", cause);

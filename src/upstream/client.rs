@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::{Doubt, Unreached};
 use crate::request::route::Operation;
+use crate::upstream::MOST_INTERIM;
 use crate::upstream::dial::{Dialer, Stream};
 use crate::upstream::gate::{Gate, Gated, SendBy};
 use crate::upstream::headers::{self, Passed, PollHead, Via};
@@ -139,7 +140,7 @@ impl Upstream {
     /// Why the upstream could not be reached: nothing was sent.
     pub async fn connect(self: &Arc<Self>, length: usize) -> Result<PaidConnection, Unreached> {
         let gate = Arc::new(Gate::default());
-        let stream = TokioIo::new(Gated::new(self.dialer.dial().await?, Some(gate.clone())));
+        let stream = TokioIo::new(Gated::new(self.dialer.dial().await?, gate.clone()));
         let mut builder = http1::Builder::new();
         // A body may be 32 MiB: written from where it lies, not copied into hyper's buffer. A short one costs less there.
         builder.writev(length > SHORT_BODY).max_buf_size(MAX_HEAD_BYTES).max_header_size(MAX_HEAD_BYTES);
@@ -156,12 +157,12 @@ struct Keys {
 }
 
 /// hyper's side of a connection.
-type Connection<B> = http1::Connection<TokioIo<Gated<Stream>>, B>;
+type Connection = http1::Connection<TokioIo<Gated<Stream>>, Full<Bytes>>;
 
 /// A connection that has carried nothing yet and will carry one paid call.
 pub struct PaidConnection {
     sender: http1::SendRequest<Full<Bytes>>,
-    connection: Connection<Full<Bytes>>,
+    connection: Connection,
     gate: Arc<Gate>,
     upstream: Arc<Upstream>,
     key: Arc<UpstreamKey>,
@@ -212,7 +213,7 @@ impl PaidConnection {
 
 /// Drives a connection while its only call runs, in the same task: a task of its own would be woken for each step of the
 /// call, and would wake the call's. It ends with the call.
-async fn driven<T>(mut connection: Connection<Full<Bytes>>, call: impl Future<Output = T>) -> T {
+async fn driven<T>(mut connection: Connection, call: impl Future<Output = T>) -> T {
     let (mut call, mut is_open) = (pin!(call), true);
     poll_fn(|context| {
         // The connection first: if it has ended before the call, that is told to the call, and nothing is sent on it.
@@ -233,7 +234,7 @@ impl Interim {
         let interim = Arc::new(Self { too_many: Notify::new(), seen: AtomicUsize::new(0) });
         let watcher = interim.clone();
         hyper::ext::on_informational(request, move |_| {
-            if watcher.seen.fetch_add(1, Ordering::Relaxed) >= MAX_INTERIM {
+            if watcher.seen.fetch_add(1, Ordering::Relaxed) >= MOST_INTERIM {
                 watcher.too_many.notify_one();
             }
         });
@@ -304,8 +305,6 @@ const SHORT_BODY: usize = 8 * 1024;
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 /// The longest header of an answer, and hyper's buffer for it.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// Interim answers before the answer.
-const MAX_INTERIM: usize = 10;
 
 #[cfg(test)]
 mod tests;

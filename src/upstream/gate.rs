@@ -65,13 +65,13 @@ impl Gate {
 /// A stream whose first byte goes through a gate.
 pub(super) struct Gated<S> {
     stream: S,
-    /// `None` once it has passed, or where there is none.
+    /// `None` once it has passed.
     gate: Option<Arc<Gate>>,
 }
 
 impl<S> Gated<S> {
-    pub(super) const fn new(stream: S, gate: Option<Arc<Gate>>) -> Self {
-        Self { stream, gate }
+    pub(super) const fn new(stream: S, gate: Arc<Gate>) -> Self {
+        Self { stream, gate: Some(gate) }
     }
 
     /// Writes by `write` if the gate lets it; what was not taken at once is checked again.
@@ -136,7 +136,7 @@ mod tests {
         let (near, far) = duplex(room);
         let (gate, clock) = (Arc::new(Gate::default()), Clock::manual(millis.clone()));
         gate.limit(SendBy { issued: clock.reading(), clock, within: Duration::from_secs(1) });
-        (Gated::new(near, Some(gate.clone())), millis, far, gate)
+        (Gated::new(near, gate.clone()), millis, far, gate)
     }
 
     #[tokio::test]

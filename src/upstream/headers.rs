@@ -8,6 +8,7 @@ use hyper::header::{
     HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, USER_AGENT, VIA,
 };
 
+use crate::request::head::Header;
 use crate::request::route::RequestId;
 use crate::request::trace::Trace;
 use crate::upstream::key::UpstreamKey;
@@ -48,12 +49,8 @@ impl Via {
     }
 
     /// Whether the request has been here before.
-    pub fn is_in(&self, headers: &HeaderMap) -> bool {
-        // Nearly no request has one.
-        if !headers.contains_key(VIA) {
-            return false;
-        }
-        let entries = headers.get_all(VIA).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    pub fn is_in(&self, header: &Header<'_>) -> bool {
+        let entries = header.lines(&VIA).flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
         entries
             .filter_map(|entry| entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(1))
             .any(|by| by.eq_ignore_ascii_case(self.pseudonym.as_bytes()))
@@ -69,11 +66,12 @@ pub struct Passed {
 }
 
 impl Passed {
-    /// What passes of these headers. Everything else stays here: the upstream would take it together with our key.
-    pub fn of(headers: &HeaderMap, version: Version, via: &Via) -> Self {
-        let accept = headers.get(ACCEPT).filter(|value| value.len() <= LONGEST_ACCEPT && value.to_str().is_ok());
+    /// What passes of this header. Everything else stays here: the upstream would take it together with our key.
+    pub fn of(header: &Header<'_>, version: Version, via: &Via) -> Self {
+        let accept = header.lines(&ACCEPT).next();
+        let accept = accept.filter(|value| value.len() <= LONGEST_ACCEPT && value.to_str().is_ok());
         let ours = via.of(version);
-        let via = if headers.contains_key(VIA) { extended(headers, ours) } else { ours.clone() };
+        let via = if header.has(&VIA) { extended(header, ours) } else { ours.clone() };
         Self { accept: accept.cloned().unwrap_or(JSON), via, trace: None }
     }
 
@@ -84,9 +82,9 @@ impl Passed {
 }
 
 /// The client's `Via` with ours behind it; ours alone if the whole would be too long to be true.
-fn extended(headers: &HeaderMap, ours: &HeaderValue) -> HeaderValue {
+fn extended(header: &Header<'_>, ours: &HeaderValue) -> HeaderValue {
     let mut list = BytesMut::new();
-    for value in headers.get_all(VIA).iter().filter(|value| value.to_str().is_ok()) {
+    for value in header.lines(&VIA).filter(|value| value.to_str().is_ok()) {
         list.extend_from_slice(value.as_bytes());
         list.extend_from_slice(b", ");
     }
@@ -267,7 +265,7 @@ mod tests {
         let via = Via::new("reelgate-0a1b2c3d").unwrap();
         let origin = Origin::parse("https://api.cometapi.com").unwrap();
         let key = UpstreamKey::parse(KEY).unwrap();
-        let passed = Passed::of(client, version, &via);
+        let passed = Passed::of(&Header::of(client), version, &via);
         let head = PollHead::new(&origin, &key).of(&RequestId::parse("r-1").unwrap(), &passed);
         let mut fields = [httparse::EMPTY_HEADER; 16];
         let mut request = httparse::Request::new(&mut fields);
@@ -344,9 +342,9 @@ mod tests {
             ("reelgate-0a1b2c3d", false),
             ("", false),
         ] {
-            assert_eq!(via.is_in(&map(&[("via", value)])), seen, "{value}");
+            assert_eq!(via.is_in(&Header::of(&map(&[("via", value)]))), seen, "{value}");
         }
-        assert!(via.is_in(&map(&[("via", "1.1 a"), ("via", "1.1 reelgate-0a1b2c3d")])));
+        assert!(via.is_in(&Header::of(&map(&[("via", "1.1 a"), ("via", "1.1 reelgate-0a1b2c3d")]))));
     }
 
     #[test]

@@ -16,5 +16,8 @@ pub mod relay;
 pub mod tls;
 pub mod wire;
 
+/// Interim answers before an answer: a few are normal, without end they are an attack on our patience (F-19).
+const MOST_INTERIM: usize = 10;
+
 #[cfg(test)]
 pub(crate) mod scripted;

@@ -1,6 +1,6 @@
 //! A connection for polls: a request goes out, its answer comes in, and then the next one may follow. hyper's client
 //! drives each connection by a task of its own and hands everything to and fro between the two, which was a quarter of
-//! what a poll cost. What is parsed, httparse parses; what can be read in two ways is refused (`HARDENING.md` R-39).
+//! a poll's instructions. What is parsed, httparse parses; what can be read in two ways is refused (`HARDENING.md` R-39).
 
 mod framing;
 mod head;

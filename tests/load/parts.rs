@@ -26,6 +26,7 @@ use reelgate::upstream::key::UpstreamKey;
 
 use super::race::middle;
 use super::{requests, upstream};
+use reelgate::request::head::Header;
 
 /// `load parts`.
 #[derive(Args)]
@@ -80,7 +81,7 @@ impl Parts {
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .into_iter()
             .collect();
-        self.time("header rules of a request", || Passed::of(black_box(&asked), Version::HTTP_11, &via));
+        self.time("header rules of a request", || Passed::of(&Header::of(black_box(&asked)), Version::HTTP_11, &via));
     }
 
     /// What the limits take.

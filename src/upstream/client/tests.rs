@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::request::head::Header;
 use crate::upstream::outcome::{Outcome, Rules, classify};
 use crate::upstream::scripted::{Act, KEY, PSEUDONYM, Scripted, json, say};
 use crate::upstream::settings::Roots;
@@ -18,7 +19,7 @@ const BODY: &str = r#"{ "prompt" : "A sea\u00e9 otter" }"#;
 const CREATED: &str = r#"{"request_id":"r-1"}"#;
 
 async fn send_body(upstream: &Arc<Upstream>, body: Bytes) -> Result<Answer, Unanswered> {
-    let passed = Passed::of(&HeaderMap::new(), Version::HTTP_2, upstream.via());
+    let passed = Passed::of(&Header::of(&HeaderMap::new()), Version::HTTP_2, upstream.via());
     upstream.connect(body.len()).await.unwrap().send(Operation::Generations, &passed, body).await
 }
 
@@ -187,7 +188,7 @@ async fn f05_a_connection_that_ended_before_the_call_was_not_used() {
     while poll_fn(|context| Poll::Ready(Pin::new(&mut connection.connection).poll(context))).await.is_pending() {
         tokio::task::yield_now().await;
     }
-    let passed = Passed::of(&HeaderMap::new(), Version::HTTP_11, behind.via());
+    let passed = Passed::of(&Header::of(&HeaderMap::new()), Version::HTTP_11, behind.via());
     let answer = connection.send(Operation::Edits, &passed, Bytes::from_static(b"{}")).await;
     assert_eq!(answer, Err(Unanswered::NotSent(Unreached::Refused)));
 }
@@ -312,7 +313,7 @@ async fn m3_a_request_that_hyper_has_already_is_not_written_too_late() {
         let clock = crate::clock::Clock::manual(millis.clone());
         let connection = behind.connect(0).await.unwrap();
         connection.send_by(SendBy { issued: clock.reading(), clock, within: Duration::from_secs(1) });
-        let passed = Passed::of(&HeaderMap::new(), Version::HTTP_2, behind.via());
+        let passed = Passed::of(&Header::of(&HeaderMap::new()), Version::HTTP_2, behind.via());
         let mut call = Box::pin(connection.send(Operation::Generations, &passed, Bytes::from_static(b"{}")));
         // Now hyper has the request, and has not written it yet.
         assert!(poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await.is_pending());

@@ -4,6 +4,7 @@ use http_body_util::BodyExt;
 use hyper::{HeaderMap, Version};
 
 use super::*;
+use crate::request::head::Header;
 use crate::upstream::scripted::{Act, KEY, PSEUDONYM, Scripted, json, say};
 
 fn id() -> RequestId {
@@ -11,7 +12,7 @@ fn id() -> RequestId {
 }
 
 async fn ask(polls: &Arc<Polls>) -> Result<Response<PolledBody>, PollFailure> {
-    let passed = Passed::of(&HeaderMap::new(), Version::HTTP_11, polls.upstream.via());
+    let passed = Passed::of(&Header::of(&HeaderMap::new()), Version::HTTP_11, polls.upstream.via());
     polls.get(&id(), &passed).await
 }
 

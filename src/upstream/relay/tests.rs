@@ -7,6 +7,7 @@ use hyper::{HeaderMap, Version};
 use tokio::sync::{Notify, mpsc};
 
 use super::*;
+use crate::request::head::Header;
 use crate::request::route::RequestId;
 use crate::upstream::headers::Passed;
 use crate::upstream::polls::Polls;
@@ -47,7 +48,7 @@ async fn start(script: Vec<Act>, patience: Duration) -> (Scripted, Arc<Polls>) {
 
 async fn relay(polls: &Arc<Polls>, witness: Option<Box<dyn Witness>>) -> Response<Relay> {
     let via = crate::upstream::headers::Via::new("reelgate-0a1b2c3d").unwrap();
-    let passed = Passed::of(&HeaderMap::new(), Version::HTTP_11, &via);
+    let passed = Passed::of(&Header::of(&HeaderMap::new()), Version::HTTP_11, &via);
     let response = polls.get(&RequestId::parse("r").unwrap(), &passed).await.unwrap();
     Relay::begin(response, witness).await
 }

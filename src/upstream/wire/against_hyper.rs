@@ -141,6 +141,20 @@ const BODIES: [&str; 22] = [
     "\r\n5\r\nhello\r\n0\r\n\r\n",
 ];
 
+#[test]
+fn r39_good_answers_are_taken_here_and_by_hyper() {
+    for (wire, body) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Plain: a\r\n\r\nhello", "hello"),
+        ("HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n", "hello"),
+        ("HTTP/1.0 200 OK\r\n\r\nhello", "hello"),
+        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", ""),
+    ] {
+        let ours = ours(wire.as_bytes());
+        assert_eq!(ours.as_ref().map(|(.., body)| &**body), Some(body.as_bytes()), "{wire}");
+        assert_eq!(ours, hypers(wire.as_bytes()), "{wire}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
 

@@ -11,6 +11,7 @@ use hyper::header::{HeaderMap, HeaderValue};
 use super::Malformed;
 use super::framing::{Chunk, Framing, whole};
 use super::names::Names;
+use crate::upstream::MOST_INTERIM;
 use crate::upstream::headers;
 use crate::upstream::mask::KeyPattern;
 
@@ -181,8 +182,6 @@ fn digits(value: &[u8]) -> Option<u64> {
 
 /// The longest head.
 pub(super) const LONGEST: usize = 64 * 1024;
-/// Interim answers before the answer.
-const MOST_INTERIM: usize = 10;
 /// The most fields.
 const MOST_FIELDS: usize = 100;
 

@@ -112,7 +112,7 @@ fn request(head: &Parts) {
         }
     }
     _ = check_media(&looked_at.header);
-    _ = (VIA.is_in(&head.headers), Passed::of(&head.headers, head.version, &VIA));
+    _ = (VIA.is_in(&looked_at.header), Passed::of(&looked_at.header, head.version, &VIA));
 }
 
 /// An authority says the same when it is written down.

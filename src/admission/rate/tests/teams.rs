@@ -22,8 +22,9 @@ fn users(clients: &Clients) -> [Who; 2] {
         let mut headers = HeaderMap::new();
         let bearer = format!("Bearer {}", team.name);
         headers.insert(hyper::header::AUTHORIZATION, bearer.parse().unwrap());
-        let pass =
-            Passes::default().identify(&teams, &Header::of(&headers), &Tokens::new(&[0; 32]), Time::default()).unwrap();
+        let pass = Passes::of(&teams)
+            .identify(&teams, &Header::of(&headers), &Tokens::new(&[0; 32]), Time::default())
+            .unwrap();
         let mut client = clients.identify([192, 0, 2, 1].into(), pass);
         client.name(Some(&clients.user(client.team(), "ada")));
         *client.who()

@@ -23,6 +23,7 @@ use crate::jobs::entry::{AttemptId, State};
 use crate::jobs::ledger::Request;
 use crate::request::client::{BucketKey, Who};
 use crate::request::fingerprint::Fingerprint;
+use crate::request::head::Header;
 use crate::request::route::Operation;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::client::Upstream;
@@ -146,7 +147,7 @@ impl Replica {
         let order = Order {
             operation: Operation::Generations,
             body: Bytes::from_static(br#"{"prompt":"A candle."}"#).into(),
-            passed: Passed::of(&HeaderMap::new(), Version::HTTP_11, self.upstream.via()),
+            passed: Passed::of(&Header::of(&HeaderMap::new()), Version::HTTP_11, self.upstream.via()),
             request_id: "r".into(),
             count: None,
         };
