@@ -72,7 +72,7 @@ impl Worker {
         let wishes = Wishes::read(&head.header)?;
         let body = body::read(upload, &rules.body, &gateway.memory).await?;
         record.bytes_in(u64::try_from(body.len()).unwrap_or(u64::MAX));
-        let understood = self.understand(operation, wishes, client, &body, rules).await?;
+        let (understood, name) = self.understand(operation, wishes, client, &body, rules).await?;
         client.name(understood.user.as_ref());
         self.note(&understood, record);
         if understood.wishes.dry_run {
@@ -81,6 +81,7 @@ impl Worker {
         }
         let mut answer = match self.hot(&understood, client, rules, standing)? {
             Some((created, until)) => {
+                rules.known.remember(name, &understood);
                 self.own(&created.job, client, rules).await?;
                 self.hit(&created, until, &understood, gateway.clients.caller(client).0, record)
             }

@@ -49,8 +49,8 @@ pub(super) struct Names {
     pub(super) base: Option<Fingerprint>,
 }
 
-/// Bodies that were understood under these rules, by a keyed hash of their bytes: clients repeat themselves to the
-/// byte. It holds names and no prompt, and a reload begins a new one.
+/// Bodies that were understood under these rules and whose prompts are asked for again, by a keyed hash of their bytes:
+/// clients repeat themselves to the byte. It holds names and no prompt, and a reload begins a new one.
 #[derive(Debug)]
 pub(super) struct Known {
     understood: Cache<Name, Arc<Understood>, BuildHasherDefault<PickBits>>,
@@ -64,8 +64,18 @@ impl Default for Known {
     }
 }
 
+impl Known {
+    /// Remembers what was understood of a body; `None` is the name of one that is remembered already, or never.
+    pub(super) fn remember(&self, name: Option<Name>, understood: &Arc<Understood>) {
+        if let Some(name) = name {
+            self.understood.insert(name, understood.clone());
+        }
+    }
+}
+
 impl Worker {
-    /// Parses, validates and fingerprints a body. A long one is looked at apart from the worker's connections.
+    /// Parses, validates and fingerprints a body, and says under which name it may be remembered if it is a hit: most
+    /// bodies come once. A long one is looked at apart from the worker's connections.
     pub(super) async fn understand(
         &self,
         operation: Operation,
@@ -73,12 +83,12 @@ impl Worker {
         client: &Client,
         body: &Bytes,
         rules: &Arc<Rules>,
-    ) -> Result<Arc<Understood>, Error> {
-        let understood = if body.len() > LONG {
+    ) -> Result<(Arc<Understood>, Option<Name>), Error> {
+        let (understood, name) = if body.len() > LONG {
             let (gateway, body, rules) = (self.gateway.clone(), body.clone(), rules.clone());
             let sharer = Sharer::of(client);
             let read = move || read(&gateway, operation, wishes, &sharer, &body, &rules).map(Arc::new);
-            tokio::task::spawn_blocking(read).await.map_err(|_| Error::Internal)??
+            (tokio::task::spawn_blocking(read).await.map_err(|_| Error::Internal)??, None)
         } else {
             self.understand_here(operation, wishes, client, body, rules)?
         };
@@ -88,7 +98,7 @@ impl Worker {
             return Err(Error::UserMismatch);
         }
         client.pass.check_model(understood.model.as_deref())?;
-        Ok(understood)
+        Ok((understood, name))
     }
 
     fn understand_here(
@@ -98,10 +108,10 @@ impl Worker {
         client: &Client,
         body: &Bytes,
         rules: &Arc<Rules>,
-    ) -> Result<Arc<Understood>, Error> {
+    ) -> Result<(Arc<Understood>, Option<Name>), Error> {
         let sharer = Sharer::of(client);
         if rules.by != By::Prompt || wishes != Wishes::default() {
-            return read(&self.gateway, operation, wishes, &sharer, body, rules).map(Arc::new);
+            return Ok((Arc::new(read(&self.gateway, operation, wishes, &sharer, body, rules)?), None));
         }
         let (operation_name, user) = (operation.name().as_bytes(), sharer.user.as_deref().unwrap_or_default());
         let parts: &[&[u8]] = match rules.scope {
@@ -110,11 +120,9 @@ impl Worker {
         };
         let name = rules.known.names.name(parts);
         if let Some(known) = rules.known.understood.get(&name) {
-            return Ok(known);
+            return Ok((known, None));
         }
-        let understood = Arc::new(read(&self.gateway, operation, wishes, &sharer, body, rules)?);
-        rules.known.understood.insert(name, understood.clone());
-        Ok(understood)
+        Ok((Arc::new(read(&self.gateway, operation, wishes, &sharer, body, rules)?), Some(name)))
     }
 }
 

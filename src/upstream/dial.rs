@@ -111,9 +111,10 @@ impl AsyncWrite for Stream {
         }
     }
 
+    /// Says farewell where the protocol has one. A plain connection ends when it is dropped: in one step, not in two.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

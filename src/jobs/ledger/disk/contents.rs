@@ -6,6 +6,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableError};
 use tracing::error;
 
 use super::form::{Checked, EntryForm, JobForm, KeyForm, unseal, unseal_named};
+use super::places;
 use super::store::{ACCOUNTS, ENTRIES, JOBS, KEYS, META, TABS, Table};
 use crate::bill::account::AccountKey;
 use crate::bill::form::{self, AccountForm, TabForm};
@@ -41,11 +42,12 @@ impl Contents {
         let (mut jobs, mut damaged) = (Vec::new(), 0);
         for row in transaction.open_table(JOBS)?.iter()? {
             let (key, value) = row?;
-            match unseal(key.value(), value.value()) {
+            let id = places::name(key.value())?;
+            match unseal(id, value.value()) {
                 Checked::Sound(form) => jobs.push(form),
                 Checked::Damaged => {
                     damaged += 1;
-                    error!(job = %String::from_utf8_lossy(key.value()), "a job's record is damaged and is skipped")
+                    error!(job = %String::from_utf8_lossy(id), "a job's record is damaged and is skipped")
                 }
             }
         }
@@ -119,7 +121,7 @@ fn entries(transaction: &ReadTransaction) -> Result<Vec<(Fingerprint, Checked<En
     let mut names = HashSet::new();
     for row in table.iter()? {
         let (key, value) = row?;
-        let key = key.value().try_into().map_err(|_| corrupted("an entry has lost its fingerprint"))?;
+        let key = places::name(key.value())?.try_into().map_err(|_| corrupted("an entry has lost its fingerprint"))?;
         let (name, form) = unseal_named(&key, value.value());
         if !names.insert(name) {
             return Err(corrupted("an entry stands there twice"));

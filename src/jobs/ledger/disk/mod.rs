@@ -5,6 +5,8 @@
 pub mod journal;
 pub mod batch;
 pub mod form;
+mod format;
+mod places;
 pub mod store;
 mod wal;
 pub mod contents;

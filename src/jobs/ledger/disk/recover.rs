@@ -14,6 +14,7 @@ use secrecy::zeroize::Zeroizing;
 use super::batch::{Batch, Row};
 use super::contents::Contents;
 use super::form::{Checked, EntryForm, JobForm, KeyForm, NAME, unseal, unseal_named};
+use super::places;
 use super::store::{self, Store, StoreError};
 use super::wal;
 use crate::bill::account::AccountKey;
@@ -131,20 +132,27 @@ impl Found {
         for start in (0..bytes.len()).step_by(PAGE) {
             let Some(page) = bytes.get(start..) else { break };
             for (key, value) in leaf(page) {
-                found.take(key, value);
+                // A row of the large tables has its place before its name, and in files of before its name alone.
+                let named = places::parts(key).map(|(_, name)| name);
+                let is_taken = found.take(key, value) || named.is_some_and(|name| found.take(name, value));
+                if !is_taken {
+                    found.miss(named.filter(|name| name.len() == NAME).unwrap_or(key), value);
+                }
             }
         }
         for Row { key, value, .. } in wal::carve(log) {
-            if let Some(value) = value {
-                found.take(&key, &value);
+            if let Some(value) = value
+                && !found.take(&key, &value)
+            {
+                found.miss(&key, &value);
             }
         }
         found.weed();
         found
     }
 
-    /// Takes a value, if it is whole and one of ours.
-    fn take(&mut self, key: &[u8], value: &[u8]) {
+    /// Takes a value, if it is whole and one of ours that was written under this name.
+    fn take(&mut self, key: &[u8], value: &[u8]) -> bool {
         if let (b"fingerprint key", Checked::Sound(hex)) = (key, unseal::<String>(key, value)) {
             self.fingerprints = Some(Zeroizing::new(hex));
         } else if let (b"heartbeat", Checked::Sound(millis)) = (key, unseal::<String>(key, value)) {
@@ -163,11 +171,20 @@ impl Found {
             && form.id().as_bytes() == key
         {
             keep(&mut self.jobs, form.id().to_owned(), form, JobForm::weight);
-        } else if is_sealed(value) {
-            self.damaged += 1;
-            if let Ok(name) = <[u8; 32]>::try_from(key) {
-                keep(&mut self.entries, Fingerprint::from_bytes(name), EntryForm::lost(), EntryForm::weight);
-            }
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// What looks like one of ours and cannot be read: if it may have been an entry, its prompt is held.
+    fn miss(&mut self, key: &[u8], value: &[u8]) {
+        if !is_sealed(value) {
+            return;
+        }
+        self.damaged += 1;
+        if let Ok(name) = <[u8; NAME]>::try_from(key) {
+            keep(&mut self.entries, Fingerprint::from_bytes(name), EntryForm::lost(), EntryForm::weight);
         }
     }
 

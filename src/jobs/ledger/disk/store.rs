@@ -16,13 +16,16 @@ use tracing::error;
 use super::batch::{Batch, KINDS, Kind, Row};
 use super::contents::Contents;
 use super::form::{Checked, unseal};
+use super::format::{self, FORMAT};
+use super::places::Places;
 use super::wal::{self, Name, Wal};
 use crate::jobs::entry::AttemptId;
 
 pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-pub(super) const ENTRIES: Table = TableDefinition::new("entries");
-pub(super) const JOBS: Table = TableDefinition::new("jobs");
+/// Entries and jobs, each at its place.
+pub(super) const ENTRIES: Table = TableDefinition::new("placed entries");
+pub(super) const JOBS: Table = TableDefinition::new("placed jobs");
 pub(super) const KEYS: Table = TableDefinition::new("keys");
 pub(super) const TABS: Table = TableDefinition::new("tabs");
 pub(super) const ACCOUNTS: Table = TableDefinition::new("accounts");
@@ -34,9 +37,6 @@ pub(super) const LOCK: &str = "ledger.lock";
 /// The bytes of pages that are kept in memory. What is asked for is in the book; only the writer reads them, and by
 /// itself redb would keep a GiB.
 const CACHE: usize = 32 << 20;
-/// The version of the tables. Files of the first one have no log beside them.
-const FORMAT: u32 = 2;
-const FIRST_FORMAT: u32 = 1;
 /// Where the tables name the log that belongs to them.
 const LOG: &[u8] = b"log";
 
@@ -77,6 +77,8 @@ pub struct Store {
     wal: Wal,
     /// What stands in the log and not yet in the tables.
     pending: Pending,
+    /// Where the rows of the tables lie.
+    places: Places,
     /// Whether a write has failed: nothing is certain then but what is on the disk.
     has_failed: bool,
     /// Held as long as the file is open.
@@ -103,9 +105,11 @@ impl Store {
         let file = OpenOptions::new().read(true).write(true).open(&path);
         drop(file.map_err(broken)?);
         let database = database(&path)?;
-        check_format(&database, &path)?;
-        let (wal, pending, is_torn) = log(&database, &path)?;
-        let mut store = Self { database: Some(database), path, wal, pending, has_failed: false, _lock: lock };
+        format::check(&database, &path)?;
+        let places = guarded(&path, || Places::of(&database))?;
+        let places = places.map_err(|error| unreadable(&path, &error.to_string()))?;
+        let (wal, pending, is_torn) = log(&database, &places, &path)?;
+        let mut store = Self { database: Some(database), path, wal, pending, places, has_failed: false, _lock: lock };
         // What a process that did not end in order left in the log goes into the tables.
         store.guard(if is_torn { Self::begin_anew } else { Self::settle })?;
         Ok(store)
@@ -192,7 +196,8 @@ impl Store {
     /// The same, also if nothing stands in it that counts: the log has a new name then.
     fn begin_anew(&mut self) -> Result<(), redb::Error> {
         let name = self.wal.name().next()?;
-        let mut rows: Vec<Row> = self.pending.drain().map(|((kind, key), value)| Row { kind, key, value }).collect();
+        let rows = self.pending.drain().map(|((kind, key), value)| Row { kind, key, value });
+        let mut rows: Vec<Row> = rows.filter_map(|row| self.places.settle(row)).collect();
         rows.push(Row::text(LOG, &name.to_text()));
         // In the order of their keys, so that neighbours are written in one go.
         rows.sort_unstable_by(|a, b| (a.kind, &a.key).cmp(&(b.kind, &b.key)));
@@ -212,7 +217,7 @@ impl Store {
     }
 }
 
-fn unreadable(path: &Path, why: &str) -> StoreError {
+pub(super) fn unreadable(path: &Path, why: &str) -> StoreError {
     StoreError::Unreadable(path.to_owned(), why.to_owned())
 }
 
@@ -230,29 +235,8 @@ impl Drop for Store {
     }
 }
 
-/// It must have the format that is read here. A file of the first one gets its log.
-fn check_format(database: &Database, path: &Path) -> Result<(), StoreError> {
-    let found = guarded(path, || text(database, b"format"))?;
-    let found = found.map_err(|error| unreadable(path, &error.to_string()))?;
-    match found.map(|text| text.parse()) {
-        Some(Ok(FORMAT)) => Ok(()),
-        Some(Ok(FIRST_FORMAT)) => {
-            let folder = path.parent().unwrap_or(path);
-            Wal::create(folder).map_err(|error| StoreError::Io(folder.join(wal::FILE), error))?;
-            let raised = guarded(path, || -> Result<(), redb::Error> {
-                let transaction = database.begin_write()?;
-                put(&transaction, &first_rows()?)?;
-                Ok(transaction.commit()?)
-            })?;
-            raised.map_err(|error| StoreError::Write(error.to_string()))
-        }
-        Some(Ok(found)) => Err(StoreError::Format { path: path.to_owned(), found }),
-        Some(Err(_)) | None => Err(unreadable(path, "it is no ledger of ours")),
-    }
-}
-
 /// The log that belongs to the tables, what stands in it and not in them, and whether its last record is torn.
-fn log(database: &Database, path: &Path) -> Result<(Wal, Pending, bool), StoreError> {
+fn log(database: &Database, places: &Places, path: &Path) -> Result<(Wal, Pending, bool), StoreError> {
     let text = guarded(path, || text(database, LOG))?.map_err(|error| unreadable(path, &error.to_string()))?;
     let name = text.and_then(|text| Name::parse(&text));
     let name = name.ok_or_else(|| unreadable(path, "it has lost the name of its log"))?;
@@ -265,20 +249,15 @@ fn log(database: &Database, path: &Path) -> Result<(Wal, Pending, bool), StoreEr
     let told = told.map_err(|wal::Damaged| unreadable(&path, "it is damaged before its end"))?;
     let mut pending: Pending = told.rows.into_iter().map(|row| ((row.kind, row.key), row.value)).collect();
     for Row { kind, key, value } in told.doubtful {
-        let stands = guarded(&path, || has_entry(database, &key))?;
-        if !stands.map_err(|error| unreadable(&path, &error.to_string()))? {
+        if !places.knows(Kind::Entries, &key) {
             pending.entry((kind, key)).or_insert(value);
         }
     }
     Ok((Wal::begin(file, name), pending, told.is_torn))
 }
 
-fn has_entry(database: &Database, name: &[u8]) -> Result<bool, redb::Error> {
-    Ok(database.begin_read()?.open_table(ENTRIES)?.get(name)?.is_some())
-}
-
 /// A text about the file itself, if it is there and sound.
-fn text(database: &Database, name: &[u8]) -> Result<Option<String>, redb::Error> {
+pub(super) fn text(database: &Database, name: &[u8]) -> Result<Option<String>, redb::Error> {
     let transaction = database.begin_read()?;
     let Ok(meta) = transaction.open_table(META) else { return Ok(None) };
     let value = meta.get(name)?;
@@ -288,9 +267,9 @@ fn text(database: &Database, name: &[u8]) -> Result<Option<String>, redb::Error>
     }))
 }
 
-/// What the tables say of themselves.
-fn first_rows() -> io::Result<[Row; 2]> {
-    Ok([Row::text(b"format", &FORMAT.to_string()), Row::text(LOG, &Name::default().next()?.to_text())])
+/// The name of a new file's log.
+pub(super) fn new_log() -> io::Result<Row> {
+    Ok(Row::text(LOG, &Name::default().next()?.to_text()))
 }
 
 /// Takes the folder for this process alone; `None` if another one has it.
@@ -332,7 +311,7 @@ fn write_first(database: &Database) -> Result<(), redb::Error> {
         transaction.open_table(table)?;
     }
     let key = new_key().map_err(|error| redb::Error::Io(io::Error::other(error)))?;
-    put(&transaction, first_rows()?.iter().chain(&[Row::text(b"fingerprint key", &key)]))?;
+    put(&transaction, &[format::row(), new_log()?, Row::text(b"fingerprint key", &key)])?;
     transaction.commit()?;
     Ok(())
 }
@@ -357,7 +336,10 @@ pub const fn nobody() -> AttemptId {
 }
 
 /// Rows into their tables.
-fn put<'a>(transaction: &WriteTransaction, rows: impl IntoIterator<Item = &'a Row> + Clone) -> Result<(), redb::Error> {
+pub(super) fn put<'a>(
+    transaction: &WriteTransaction,
+    rows: impl IntoIterator<Item = &'a Row> + Clone,
+) -> Result<(), redb::Error> {
     for kind in KINDS {
         let mut own = rows.clone().into_iter().filter(|row| row.kind == kind).peekable();
         if own.peek().is_none() {
@@ -374,7 +356,7 @@ fn put<'a>(transaction: &WriteTransaction, rows: impl IntoIterator<Item = &'a Ro
     Ok(())
 }
 
-const fn table(kind: Kind) -> Table {
+pub(super) const fn table(kind: Kind) -> Table {
     match kind {
         Kind::Entries => ENTRIES,
         Kind::Jobs => JOBS,
@@ -393,7 +375,7 @@ fn new_key() -> Result<String, &'static str> {
 }
 
 /// A damaged file may make the store panic: that is an answer like another (F-43).
-fn guarded<T>(path: &Path, call: impl FnOnce() -> T) -> Result<T, StoreError> {
+pub(super) fn guarded<T>(path: &Path, call: impl FnOnce() -> T) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(call))
         .map_err(|_| StoreError::Unreadable(path.to_path_buf(), "the store gave up on it".to_owned()))
 }

@@ -311,28 +311,106 @@ fn a_log_that_grows_long_goes_into_the_tables_and_stays_short() {
     assert_eq!(opened.book.entry(&fingerprint(7)).unwrap().request_id.len(), 5 << 20);
 }
 
-/// A file of the first format is read, and from then on is one of this.
-#[test]
-fn a_file_of_the_first_format_gets_its_log() {
-    let folder = Folder::new("first");
-    paid(&folder, PAID);
-    let table = redb::TableDefinition::<&[u8], &[u8]>::new("meta");
+/// Turns the files into what a process of an earlier version would have left.
+fn as_before(folder: &Folder, format: &str) {
+    let table = redb::TableDefinition::<&[u8], &[u8]>::new;
+    let database = redb::Database::open(folder.file()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    for (placed, by_name) in [("placed entries", "entries"), ("placed jobs", "jobs")] {
+        {
+            let placed = transaction.open_table(table(placed)).unwrap();
+            let mut by_name = transaction.open_table(table(by_name)).unwrap();
+            for row in redb::ReadableTable::iter(&placed).unwrap() {
+                let (key, value) = row.unwrap();
+                by_name.insert(&key.value()[8..], value.value()).unwrap();
+            }
+        }
+        transaction.delete_table(table(placed)).unwrap();
+    }
     {
-        let database = redb::Database::open(folder.file()).unwrap();
-        let transaction = database.begin_write().unwrap();
-        let mut meta = transaction.open_table(table).unwrap();
-        meta.insert(b"format".as_slice(), form::seal(b"format", &"1").unwrap().as_slice()).unwrap();
-        meta.remove(b"log".as_slice()).unwrap();
-        drop(meta);
-        transaction.commit().unwrap();
+        let mut meta = transaction.open_table(table("meta")).unwrap();
+        meta.insert(b"format".as_slice(), form::seal(b"format", &format).unwrap().as_slice()).unwrap();
+        if format == "1" {
+            meta.remove(b"log".as_slice()).unwrap();
+        }
     }
-    fs::remove_file(folder.log()).unwrap();
-    let first = fs::read(folder.file()).unwrap();
-    for _ in 0..2 {
-        let opened = open(&folder.0, &WINDOWS, Clock::system()).unwrap();
-        assert!((0..PAID).all(|number| opened.book.entry(&fingerprint(number)).is_some()));
+    transaction.commit().unwrap();
+    if format == "1" {
+        fs::remove_file(folder.log()).unwrap();
     }
-    assert!(fs::read(folder.file()).unwrap() != first && folder.log().exists());
+}
+
+/// Files of earlier formats are read, and from then on are of this one.
+#[test]
+fn a_file_of_an_earlier_format_becomes_one_of_this() {
+    for format in ["1", "2"] {
+        let folder = Folder::new(&format!("format-{format}"));
+        paid(&folder, PAID);
+        as_before(&folder, format);
+        let before = fs::read(folder.file()).unwrap();
+        for _ in 0..2 {
+            let opened = open(&folder.0, &WINDOWS, Clock::system()).unwrap();
+            for number in 0..PAID {
+                let entry = opened.book.entry(&fingerprint(number)).unwrap();
+                assert!(opened.book.job(&entry.created().unwrap().job).is_some(), "{format}: {number}");
+            }
+        }
+        assert!(fs::read(folder.file()).unwrap() != before && folder.log().exists());
+    }
+}
+
+#[test]
+fn m8_a_file_of_the_second_format_brings_what_stands_in_its_log() {
+    let folder = Folder::new("format-2-log");
+    drop(Store::open(&folder.0).unwrap());
+    as_before(&folder, "2");
+    let tables = fs::read(folder.file()).unwrap();
+    let Files { log, .. } = paid(&folder, PAID);
+    // The log is named by the tables that became the third format's, and those of before name the same one.
+    let freed = freed(&folder, &Files { tables, log }).unwrap();
+    assert!(freed.is_empty(), "{freed:?}");
+}
+
+#[test]
+fn f43_pages_of_an_earlier_format_are_carved_like_those_of_this() {
+    for format in ["2", "3"] {
+        let folder = Folder::new(&format!("carve-{format}"));
+        paid(&folder, PAID);
+        if format == "2" {
+            as_before(&folder, format);
+        }
+        // Its head is lost, so that it cannot be opened.
+        let mut bytes = fs::read(folder.file()).unwrap();
+        bytes[..64].fill(0);
+        fs::write(folder.file(), bytes).unwrap();
+        let found = recover::recover(&folder.0, &folder.0.join("new")).unwrap();
+        assert!(!found.was_sound && found.has_key && found.damaged == 0, "{format}: {found:?}");
+        assert_eq!((found.entries, found.jobs), (usize::from(PAID), usize::from(PAID)), "{format}");
+    }
+}
+
+/// Names are random, and yet a few more rows change a few pages, however many there are.
+#[test]
+fn rows_that_are_written_together_lie_together() {
+    let folder = Folder::new("places");
+    let mut store = Store::open(&folder.0).unwrap();
+    let now = Clock::system().now();
+    let mut write = |numbers: std::ops::Range<u32>| {
+        let (form, _) = entry(1, true, now);
+        let name = |number: u32| Fingerprint::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes());
+        let entries = numbers.map(|number| (name(number), EntryForm::of(&form))).collect();
+        store.write(&Batch { entries, heartbeat: now, ..Batch::default() }).unwrap();
+        store.write(&Batch { heartbeat: now, ..Batch::default() }).unwrap();
+        fs::read(folder.file()).unwrap()
+    };
+    let rounds = (0..20).map(|round| round * 200..(round + 1) * 200);
+    let mut before = rounds.map(&mut write).last().unwrap();
+    for numbers in [4000..4200, 1000..1200] {
+        let after = write(numbers.clone());
+        let pages = before.chunks(4096).zip(after.chunks(4096)).filter(|(before, after)| before != after).count();
+        assert!((1..100).contains(&pages), "{numbers:?}: {pages} pages");
+        before = after;
+    }
 }
 
 /// What an identical submission gets at that time, on a machine whose wall clock shows that.
