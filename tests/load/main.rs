@@ -4,6 +4,7 @@
 //! cargo test --test load                              # that all this works; part of `cargo test`
 //! cargo test --profile gate --test load -- gate       # what hardly moves, against the record; part of tests/run
 //! cargo test --release --test load -- compare         # CPU, latency and memory beside nginx and the bare pass-through
+//! cargo test --test load -- train --program FILE      # what deploy/build optimises for
 //! cargo test --release --test load -- parts           # the pure parts alone
 //! cargo test --release --test load -- memory          # what a million entries take in memory
 //! ```
@@ -40,6 +41,7 @@ mod requests;
 mod single;
 mod smoke;
 mod table;
+mod train;
 mod upstream;
 mod wire;
 mod work;
@@ -64,6 +66,8 @@ enum Mode {
     Compare(compare::Compare),
     /// The pure parts alone.
     Parts(parts::Parts),
+    /// What a build is optimised for: all kinds of requests, for `deploy/build`.
+    Train(train::Train),
     /// Memory of an entry, with many.
     Memory(filled::Filled),
     /// The floor of the stack, as a process.
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
             parts.run();
             Ok(true)
         }
+        Some(Mode::Train(train)) => train.run().map(|()| true),
         Some(Mode::Memory(filled)) => filled.run().map(|()| true),
         Some(Mode::Bare(bare)) => bare.run().map(|()| true),
         Some(Mode::Upstream(upstream)) => upstream.run().map(|()| true),

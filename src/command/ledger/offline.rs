@@ -1,4 +1,5 @@
-//! The ledger on disk while no gateway uses it: read as the next start would read it, and left as it is.
+//! The ledger on disk while no gateway uses it: read as the next start would read it, and as far as that goes left
+//! as it is: a log goes into the tables, and a file of an earlier format becomes one of this.
 
 use std::path::Path;
 

@@ -7,7 +7,7 @@ use tracing::error;
 
 use super::form::{Checked, EntryForm, JobForm, KeyForm, unseal, unseal_named};
 use super::places;
-use super::store::{ACCOUNTS, ENTRIES, JOBS, KEYS, META, TABS, Table};
+use super::tables::{ACCOUNTS, ENTRIES, JOBS, KEYS, META, TABS, Table};
 use crate::bill::account::AccountKey;
 use crate::bill::form::{self, AccountForm, TabForm};
 use crate::clock::Time;

@@ -8,6 +8,7 @@ pub mod form;
 mod format;
 mod places;
 pub mod store;
+mod tables;
 mod wal;
 pub mod contents;
 pub mod recover;

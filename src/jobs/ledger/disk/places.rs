@@ -6,21 +6,26 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::batch::{Kind, Row};
-use super::store;
+use super::tables;
 use crate::request::fingerprint::PickBits;
 use crate::request::verbatim::{Name, Verbatim};
 
 /// The tables that have places; of others there are few rows, or they are named by time.
 const PLACED: [Kind; 2] = [Kind::Entries, Kind::Jobs];
 
+/// Where the tables say how many rows they have: what has lost its rows by damage cannot say that it never had any.
+const ROWS: &[u8] = b"rows";
+
 /// The places of all rows that have one.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     names: Verbatim,
     known: HashMap<Name, u64, BuildHasherDefault<PickBits>>,
+    /// How many rows each table has.
+    counts: [u64; PLACED.len()],
     /// The next row's.
     next: u64,
 }
@@ -29,18 +34,57 @@ impl Places {
     /// The places in the tables.
     ///
     /// # Errors
-    /// Where they cannot be read, or a row has lost its place.
+    /// Where they cannot be read, or are not what was written: rows that are missing, out of order, or there twice.
     pub(super) fn of(database: &Database) -> Result<Self, redb::Error> {
         let (transaction, mut places) = (database.begin_read()?, Self::default());
         for kind in PLACED {
-            for row in transaction.open_table(store::table(kind))?.iter()? {
+            let (table, mut before) = (transaction.open_table(tables::table(kind))?, Vec::new());
+            for row in table.iter()? {
                 let (key, _) = row?;
                 let (place, name) = parts(key.value()).ok_or_else(lost)?;
+                let is_new = places.known.insert(places.name(kind, name), place).is_none();
+                if !is_new || before.as_slice() >= key.value() {
+                    return Err(corrupted("a row has lost its place"));
+                }
+                before.clear();
+                before.extend_from_slice(key.value());
                 places.next = places.next.max(place.saturating_add(1));
-                places.known.insert(places.name(kind, name), place);
+                *places.count(kind) += 1;
             }
         }
-        Ok(places)
+        if tables::text(database, ROWS)? == Some(places.said()) {
+            Ok(places)
+        } else {
+            Err(corrupted("rows are missing"))
+        }
+    }
+
+    /// What says in the tables how many rows there are.
+    pub(super) fn row(&self) -> Row {
+        Row::text(ROWS, &self.said())
+    }
+
+    fn said(&self) -> String {
+        let [entries, jobs] = self.counts;
+        format!("{entries} {jobs}")
+    }
+
+    /// Whether the tables have as many rows as they should have.
+    ///
+    /// # Errors
+    /// If they have not: what was written over or removed was not where it should be.
+    pub(super) fn agree_with(&self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
+        for (kind, count) in PLACED.into_iter().zip(self.counts) {
+            if transaction.open_table(tables::table(kind))?.len()? != count {
+                return Err(corrupted("a row was not at its place"));
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, kind: Kind) -> &mut u64 {
+        let [entries, jobs] = &mut self.counts;
+        if kind == Kind::Entries { entries } else { jobs }
     }
 
     /// Whether there is a row of this name.
@@ -55,14 +99,23 @@ impl Places {
             return Some(row);
         }
         let name = self.name(row.kind, &row.key);
-        let place = match &row.value {
-            None => self.known.remove(&name)?,
-            Some(_) => *self.known.entry(name).or_insert_with(|| {
-                let place = self.next;
-                // Damage can have put a row at the last place of all. Rows may share one: their names tell them apart.
-                self.next = place.saturating_add(1);
+        let place = match (&row.value, self.known.get(&name)) {
+            (None, None) => return None,
+            (None, Some(place)) => {
+                let place = *place;
+                self.known.remove(&name);
+                *self.count(row.kind) -= 1;
                 place
-            }),
+            }
+            (Some(_), Some(place)) => *place,
+            (Some(_), None) => {
+                // Rows may share a place, if it is the last one of all: their names tell them apart.
+                let place = self.next;
+                self.next = place.saturating_add(1);
+                self.known.insert(name, place);
+                *self.count(row.kind) += 1;
+                place
+            }
         };
         Some(Row { key: key(place, &row.key), ..row })
     }
@@ -92,7 +145,11 @@ pub(super) fn parts(key: &[u8]) -> Option<(u64, &[u8])> {
 }
 
 fn lost() -> redb::Error {
-    redb::Error::Corrupted("a row has lost its place".to_owned())
+    corrupted("a row has lost its place")
+}
+
+fn corrupted(why: &str) -> redb::Error {
+    redb::Error::Corrupted(why.to_owned())
 }
 
 #[cfg(test)]

@@ -5,38 +5,25 @@
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use foldhash::HashMap;
-use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase};
 use rustix::fs::FlockOperation;
 use tracing::error;
 
-use super::batch::{Batch, KINDS, Kind, Row};
+use super::batch::{Batch, Kind, Row};
 use super::contents::Contents;
-use super::form::{Checked, unseal};
 use super::format::{self, FORMAT};
 use super::places::Places;
+use super::tables::{ENTRIES, JOBS, KEYS, Tables, guarded, put};
 use super::wal::{self, Name, Wal};
 use crate::jobs::entry::AttemptId;
 
-pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
-
-/// Entries and jobs, each at its place.
-pub(super) const ENTRIES: Table = TableDefinition::new("placed entries");
-pub(super) const JOBS: Table = TableDefinition::new("placed jobs");
-pub(super) const KEYS: Table = TableDefinition::new("keys");
-pub(super) const TABS: Table = TableDefinition::new("tabs");
-pub(super) const ACCOUNTS: Table = TableDefinition::new("accounts");
-pub(super) const META: Table = TableDefinition::new("meta");
 /// The file in the ledger's folder.
 pub(super) const FILE: &str = "ledger.redb";
 /// The file whose lock is the process's that has the ledger, also while the ledger itself is closed after a failure.
 pub(super) const LOCK: &str = "ledger.lock";
-/// The bytes of pages that are kept in memory. What is asked for is in the book; only the writer reads them, and by
-/// itself redb would keep a GiB.
-const CACHE: usize = 32 << 20;
 /// Where the tables name the log that belongs to them.
 const LOG: &[u8] = b"log";
 
@@ -70,9 +57,7 @@ type Pending = HashMap<(Kind, Vec<u8>), Option<Vec<u8>>>;
 
 /// An open ledger.
 pub struct Store {
-    /// `None` once it is closed.
-    database: Option<Database>,
-    path: PathBuf,
+    tables: Tables,
     /// The log.
     wal: Wal,
     /// What stands in the log and not yet in the tables.
@@ -104,12 +89,11 @@ impl Store {
         // What the system says against it is clearer than what the store would make of it.
         let file = OpenOptions::new().read(true).write(true).open(&path);
         drop(file.map_err(broken)?);
-        let database = database(&path)?;
-        format::check(&database, &path)?;
-        let places = guarded(&path, || Places::of(&database))?;
-        let places = places.map_err(|error| unreadable(&path, &error.to_string()))?;
-        let (wal, pending, is_torn) = log(&database, &places, &path)?;
-        let mut store = Self { database: Some(database), path, wal, pending, places, has_failed: false, _lock: lock };
+        let mut tables = Tables::open(&path)?;
+        format::check(&mut tables)?;
+        let places = tables.ask(Places::of)?;
+        let (wal, pending, is_torn) = log(&tables, &places)?;
+        let mut store = Self { tables, wal, pending, places, has_failed: false, _lock: lock };
         // What a process that did not end in order left in the log goes into the tables.
         store.guard(if is_torn { Self::begin_anew } else { Self::settle })?;
         Ok(store)
@@ -132,20 +116,18 @@ impl Store {
     pub fn begin(folder: &Path, fingerprints: Option<&str>) -> Result<Self, StoreError> {
         let store = Self::open(folder)?;
         if let Some(hex) = fingerprints {
-            let written = guarded(&store.path, || -> Result<(), redb::Error> {
-                let transaction = store.database()?.begin_write()?;
+            store.tables.ask(|database| {
+                let transaction = database.begin_write()?;
                 put(&transaction, [&Row::text(b"fingerprint key", hex)])?;
-                transaction.commit()?;
-                Ok(())
+                Ok(transaction.commit()?)
             })?;
-            written.map_err(|error| StoreError::Write(error.to_string()))?;
         }
         Ok(store)
     }
 
     /// Where it is, to be opened again.
     pub fn folder(&self) -> PathBuf {
-        self.path.parent().map_or_else(PathBuf::new, Path::to_path_buf)
+        self.tables.path().parent().map_or_else(PathBuf::new, Path::to_path_buf)
     }
 
     /// Everything in it.
@@ -154,9 +136,8 @@ impl Store {
     /// [`StoreError::Unreadable`], where the file itself is damaged; damaged values are told one by one.
     pub fn read(&mut self) -> Result<Contents, StoreError> {
         self.guard(Self::settle)?;
-        guarded(&self.path, || Contents::read(&self.database()?.begin_read()?))?
-            .map_err(|error| StoreError::Unreadable(self.path.clone(), error.to_string()))
-            .and_then(|contents| contents.ok_or_else(|| self.unreadable("its fingerprint key is damaged")))
+        let contents = self.tables.ask(|database| Contents::read(&database.begin_read()?))?;
+        contents.ok_or_else(|| self.tables.unreadable("its fingerprint key is damaged"))
     }
 
     /// Writes a batch; when this returns it is on the disk. Where there is no news it is time to have everything in the
@@ -181,7 +162,7 @@ impl Store {
             return Err(StoreError::Write("it has failed before".to_owned()));
         }
         self.has_failed = true;
-        let path = self.path.clone();
+        let path = self.tables.path().to_owned();
         let written = guarded(&path, || write(self))?;
         written.map_err(|error| StoreError::Write(error.to_string()))?;
         self.has_failed = false;
@@ -198,27 +179,16 @@ impl Store {
         let name = self.wal.name().next()?;
         let rows = self.pending.drain().map(|((kind, key), value)| Row { kind, key, value });
         let mut rows: Vec<Row> = rows.filter_map(|row| self.places.settle(row)).collect();
-        rows.push(Row::text(LOG, &name.to_text()));
+        rows.extend([Row::text(LOG, &name.to_text()), self.places.row()]);
         // In the order of their keys, so that neighbours are written in one go.
         rows.sort_unstable_by(|a, b| (a.kind, &a.key).cmp(&(b.kind, &b.key)));
-        let transaction = self.database()?.begin_write()?;
+        let transaction = self.tables.database()?.begin_write()?;
         put(&transaction, &rows)?;
+        self.places.agree_with(&transaction)?;
         transaction.commit()?;
         self.wal.renew(name);
         Ok(())
     }
-
-    fn database(&self) -> Result<&Database, redb::Error> {
-        self.database.as_ref().ok_or(redb::Error::DatabaseClosed)
-    }
-
-    fn unreadable(&self, why: &str) -> StoreError {
-        unreadable(&self.path, why)
-    }
-}
-
-pub(super) fn unreadable(path: &Path, why: &str) -> StoreError {
-    StoreError::Unreadable(path.to_owned(), why.to_owned())
 }
 
 impl Drop for Store {
@@ -229,18 +199,15 @@ impl Drop for Store {
         {
             error!(%error, "the ledger's log is left to the next start");
         }
-        // It writes once more when it is closed, and may meet damage there.
-        let database = self.database.take();
-        _ = guarded(&self.path, || drop(database));
     }
 }
 
 /// The log that belongs to the tables, what stands in it and not in them, and whether its last record is torn.
-fn log(database: &Database, places: &Places, path: &Path) -> Result<(Wal, Pending, bool), StoreError> {
-    let text = guarded(path, || text(database, LOG))?.map_err(|error| unreadable(path, &error.to_string()))?;
-    let name = text.and_then(|text| Name::parse(&text));
-    let name = name.ok_or_else(|| unreadable(path, "it has lost the name of its log"))?;
-    let path = path.with_file_name(wal::FILE);
+fn log(tables: &Tables, places: &Places) -> Result<(Wal, Pending, bool), StoreError> {
+    let name = tables.text(LOG)?.and_then(|text| Name::parse(&text));
+    let name = name.ok_or_else(|| tables.unreadable("it has lost the name of its log"))?;
+    let path = tables.path().with_file_name(wal::FILE);
+    let unreadable = |path: &Path, why: &str| StoreError::Unreadable(path.to_owned(), why.to_owned());
     let (file, bytes) = Wal::open(path.parent().unwrap_or(&path)).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => unreadable(&path, "it is missing"),
         _ => StoreError::Io(path.clone(), error),
@@ -254,17 +221,6 @@ fn log(database: &Database, places: &Places, path: &Path) -> Result<(Wal, Pendin
         }
     }
     Ok((Wal::begin(file, name), pending, told.is_torn))
-}
-
-/// A text about the file itself, if it is there and sound.
-pub(super) fn text(database: &Database, name: &[u8]) -> Result<Option<String>, redb::Error> {
-    let transaction = database.begin_read()?;
-    let Ok(meta) = transaction.open_table(META) else { return Ok(None) };
-    let value = meta.get(name)?;
-    Ok(value.and_then(|value| match unseal(name, value.value()) {
-        Checked::Sound(text) => Some(text),
-        Checked::Damaged => None,
-    }))
 }
 
 /// The name of a new file's log.
@@ -295,10 +251,7 @@ fn begin(folder: &Path, path: &Path) -> Result<(), StoreError> {
     }
     drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(broken)?);
     Wal::create(folder).map_err(broken)?;
-    let database = database(&new)?;
-    let begun = guarded(&new, || write_first(&database))?;
-    begun.map_err(|error| StoreError::Unreadable(new.clone(), error.to_string()))?;
-    drop(database);
+    Tables::open(&new)?.ask(write_first)?;
     fs::rename(&new, path).map_err(broken)?;
     // The name lasts only when its folder is written.
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(broken)
@@ -311,23 +264,10 @@ fn write_first(database: &Database) -> Result<(), redb::Error> {
         transaction.open_table(table)?;
     }
     let key = new_key().map_err(|error| redb::Error::Io(io::Error::other(error)))?;
-    put(&transaction, &[format::row(), new_log()?, Row::text(b"fingerprint key", &key)])?;
+    let rows = [format::row(), new_log()?, Places::default().row(), Row::text(b"fingerprint key", &key)];
+    put(&transaction, &rows)?;
     transaction.commit()?;
     Ok(())
-}
-
-fn database(path: &Path) -> Result<Database, StoreError> {
-    let path = path.to_path_buf();
-    match guarded(&path, || Database::builder().set_cache_size(CACHE).create(&path))? {
-        Ok(database) => Ok(database),
-        Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::InUse(path)),
-        Err(redb::DatabaseError::Storage(redb::StorageError::Io(error)))
-            if error.kind() != io::ErrorKind::InvalidData =>
-        {
-            Err(StoreError::Io(path, error))
-        }
-        Err(error) => Err(StoreError::Unreadable(path, error.to_string())),
-    }
 }
 
 /// The attempt of an entry whose own is lost: none has this id.
@@ -335,47 +275,9 @@ pub const fn nobody() -> AttemptId {
     AttemptId::from_bytes([0; 16])
 }
 
-/// Rows into their tables.
-pub(super) fn put<'a>(
-    transaction: &WriteTransaction,
-    rows: impl IntoIterator<Item = &'a Row> + Clone,
-) -> Result<(), redb::Error> {
-    for kind in KINDS {
-        let mut own = rows.clone().into_iter().filter(|row| row.kind == kind).peekable();
-        if own.peek().is_none() {
-            continue;
-        }
-        let mut table = transaction.open_table(table(kind))?;
-        for row in own {
-            match &row.value {
-                Some(value) => drop(table.insert(row.key.as_slice(), value.as_slice())?),
-                None => drop(table.remove(row.key.as_slice())?),
-            }
-        }
-    }
-    Ok(())
-}
-
-pub(super) const fn table(kind: Kind) -> Table {
-    match kind {
-        Kind::Entries => ENTRIES,
-        Kind::Jobs => JOBS,
-        Kind::Keys => KEYS,
-        Kind::Tabs => TABS,
-        Kind::Accounts => ACCOUNTS,
-        Kind::Meta => META,
-    }
-}
-
 /// 64 random hex digits.
 fn new_key() -> Result<String, &'static str> {
     let mut key = [0; 32];
     aws_lc_rs::rand::fill(&mut key).map_err(|_| "the system gives no randomness")?;
     Ok(hex::encode(key))
-}
-
-/// A damaged file may make the store panic: that is an answer like another (F-43).
-pub(super) fn guarded<T>(path: &Path, call: impl FnOnce() -> T) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(call))
-        .map_err(|_| StoreError::Unreadable(path.to_path_buf(), "the store gave up on it".to_owned()))
 }

@@ -140,7 +140,9 @@ fn f43_no_flipped_bit_frees_a_paid_prompt() {
         _ = fs::remove_file(folder.file());
         let killed = paid(&folder, quiet);
         let ended = folder.files();
-        for (files, in_log) in [(&killed, false), (&killed, true), (&ended, false)] {
+        as_before(&folder, "2");
+        let before = folder.files();
+        for (files, in_log) in [(&killed, false), (&killed, true), (&ended, false), (&before, false)] {
             assert!(freed(&folder, files).unwrap().is_empty());
             let whole = if in_log { &files.log } else { &files.tables };
             let written: Vec<_> = (0..whole.len()).filter(|place| whole[*place] != 0).collect();
@@ -162,6 +164,33 @@ fn f43_no_flipped_bit_frees_a_paid_prompt() {
         }
     }
     assert!(read > 0 && unreadable > 0, "{read} read, {unreadable} not");
+}
+
+/// What redb says of a table: a flipped bit can make it one without rows, and that is no empty ledger.
+#[test]
+fn f43_a_table_that_has_lost_its_rows_is_not_taken_for_an_empty_one() {
+    let folder = Folder::new("tables");
+    paid(&folder, PAID);
+    let this = folder.files();
+    as_before(&folder, "2");
+    let before = folder.files();
+    let mut refused = 0;
+    for (files, name) in [(this, "placed entries"), (before, "entries")] {
+        for start in memchr::memmem::find_iter(&files.tables, name) {
+            // The name, and what may say behind it that there is a first page.
+            let behind = start + name.len()..files.tables.len().min(start + 600);
+            let flags = behind.filter(|place| files.tables[*place] == 1);
+            for place in (start..start + name.len()).chain(flags) {
+                let mut damaged = files.clone();
+                damaged.tables[place] ^= 1;
+                match freed(&folder, &damaged) {
+                    Ok(freed) => assert!(freed.is_empty(), "{name}: byte {place} frees {freed:?}"),
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+    }
+    assert!(refused > 0);
 }
 
 /// Flips of each file; by hand there may be more.

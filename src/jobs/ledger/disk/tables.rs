@@ -1,0 +1,158 @@
+//! The tables: one redb database. A damaged file may make it panic wherever it is asked, and where it is closed: that is
+//! an answer like another (F-43).
+
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition, WriteTransaction};
+
+use super::batch::{KINDS, Kind, Row};
+use super::form::{Checked, unseal};
+use super::store::StoreError;
+
+pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// Entries and jobs, each at its place.
+pub(super) const ENTRIES: Table = TableDefinition::new("placed entries");
+pub(super) const JOBS: Table = TableDefinition::new("placed jobs");
+pub(super) const KEYS: Table = TableDefinition::new("keys");
+pub(super) const TABS: Table = TableDefinition::new("tabs");
+pub(super) const ACCOUNTS: Table = TableDefinition::new("accounts");
+pub(super) const META: Table = TableDefinition::new("meta");
+/// The bytes of pages that are kept in memory. What is asked for is in the book; only the writer reads them, and by
+/// itself redb would keep a GiB.
+const CACHE: usize = 32 << 20;
+
+/// An open database.
+pub(super) struct Tables {
+    /// `None` once it is closed.
+    database: Option<Database>,
+    path: PathBuf,
+}
+
+impl Tables {
+    /// Opens the file, which may be empty.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        match guarded(path, || Database::builder().set_cache_size(CACHE).create(path))? {
+            Ok(database) => Ok(Self { database: Some(database), path: path.to_owned() }),
+            Err(DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::InUse(path.to_owned())),
+            Err(DatabaseError::Storage(StorageError::Io(error))) if error.kind() != ErrorKind::InvalidData => {
+                Err(StoreError::Io(path.to_owned(), error))
+            }
+            Err(error) => Err(StoreError::Unreadable(path.to_owned(), error.to_string())),
+        }
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The database.
+    ///
+    /// # Errors
+    /// Once it is closed.
+    pub(super) fn database(&self) -> Result<&Database, redb::Error> {
+        self.database.as_ref().ok_or(redb::Error::DatabaseClosed)
+    }
+
+    /// Asks something of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where the disk fails, [`StoreError::Unreadable`] where the file is damaged.
+    pub(super) fn ask<T>(&self, ask: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        guarded(&self.path, || ask(self.database()?))?.map_err(|error| match error {
+            redb::Error::Io(error) if error.kind() != ErrorKind::InvalidData => {
+                StoreError::Io(self.path.clone(), error)
+            }
+            error => self.unreadable(&error.to_string()),
+        })
+    }
+
+    /// Reads all of it and compares each page with its checksum, which is done at no other time.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] if one is damaged.
+    pub(super) fn check_all(&mut self) -> Result<(), StoreError> {
+        let Some(database) = &mut self.database else { return Err(self.unreadable("it is closed")) };
+        match guarded(&self.path, || database.check_integrity())? {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.unreadable("it was damaged, and is repaired: start once more")),
+            Err(error) => Err(self.unreadable(&error.to_string())),
+        }
+    }
+
+    /// A text about the file itself, if it is there and sound.
+    ///
+    /// # Errors
+    /// As for [`Self::ask`].
+    pub(super) fn text(&self, name: &[u8]) -> Result<Option<String>, StoreError> {
+        self.ask(|database| text(database, name))
+    }
+
+    pub(super) fn unreadable(&self, why: &str) -> StoreError {
+        StoreError::Unreadable(self.path.clone(), why.to_owned())
+    }
+}
+
+impl Drop for Tables {
+    /// It writes once more when it is closed, and may meet damage there.
+    fn drop(&mut self) {
+        let database = self.database.take();
+        _ = guarded(&self.path, || drop(database));
+    }
+}
+
+/// See [`Tables::text`].
+pub(super) fn text(database: &Database, name: &[u8]) -> Result<Option<String>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let Ok(meta) = transaction.open_table(META) else { return Ok(None) };
+    let value = meta.get(name)?;
+    Ok(value.and_then(|value| match unseal(name, value.value()) {
+        Checked::Sound(text) => Some(text),
+        Checked::Damaged => None,
+    }))
+}
+
+/// Rows into their tables.
+pub(super) fn put<'a>(
+    transaction: &WriteTransaction,
+    rows: impl IntoIterator<Item = &'a Row> + Clone,
+) -> Result<(), redb::Error> {
+    for kind in KINDS {
+        let mut own = rows.clone().into_iter().filter(|row| row.kind == kind).peekable();
+        if own.peek().is_none() {
+            continue;
+        }
+        let mut table = transaction.open_table(table(kind))?;
+        for row in own {
+            match &row.value {
+                Some(value) => drop(table.insert(row.key.as_slice(), value.as_slice())?),
+                None => drop(table.remove(row.key.as_slice())?),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The table of a kind of rows.
+pub(super) const fn table(kind: Kind) -> Table {
+    match kind {
+        Kind::Entries => ENTRIES,
+        Kind::Jobs => JOBS,
+        Kind::Keys => KEYS,
+        Kind::Tabs => TABS,
+        Kind::Accounts => ACCOUNTS,
+        Kind::Meta => META,
+    }
+}
+
+/// The answer of a call that may panic.
+pub(super) fn guarded<T>(path: &Path, call: impl FnOnce() -> T) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(call))
+        .map_err(|_| StoreError::Unreadable(path.to_path_buf(), "the store gave up on it".to_owned()))
+}
