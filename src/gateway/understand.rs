@@ -65,7 +65,7 @@ impl Default for Known {
 }
 
 impl Known {
-    /// Remembers what was understood of a body; `None` is the name of one that is remembered already, or never.
+    /// Remembers what was understood of a body. Without a name it is known already, or is never remembered.
     pub(super) fn remember(&self, name: Option<Name>, understood: &Arc<Understood>) {
         if let Some(name) = name {
             self.understood.insert(name, understood.clone());

@@ -111,7 +111,7 @@ impl AsyncWrite for Stream {
         }
     }
 
-    /// Says farewell where the protocol has one. A plain connection ends when it is dropped: in one step, not in two.
+    /// Says farewell where the protocol has one. A plain connection ends when it is dropped, without a `shutdown` before.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(_) => Poll::Ready(Ok(())),

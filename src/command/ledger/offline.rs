@@ -1,5 +1,5 @@
-//! The ledger on disk while no gateway uses it: read as the next start would read it, and as far as that goes left
-//! as it is: a log goes into the tables, and a file of an earlier format becomes one of this.
+//! The ledger on disk while no gateway uses it: read as the next start would read it. Opening it puts the log into
+//! the tables and brings an earlier format into this one; nothing else is changed.
 
 use std::path::Path;
 

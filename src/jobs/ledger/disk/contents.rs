@@ -7,7 +7,7 @@ use tracing::error;
 
 use super::form::{Checked, EntryForm, JobForm, KeyForm, unseal, unseal_named};
 use super::places;
-use super::tables::{ACCOUNTS, ENTRIES, JOBS, KEYS, META, TABS, Table};
+use super::tables::{ACCOUNTS, ENTRIES, JOBS, KEYS, META, TABS, Table, corrupted};
 use crate::bill::account::AccountKey;
 use crate::bill::form::{self, AccountForm, TabForm};
 use crate::clock::Time;
@@ -132,10 +132,6 @@ fn entries(transaction: &ReadTransaction) -> Result<Vec<(Fingerprint, Checked<En
         return Err(corrupted("entries are missing"));
     }
     Ok(entries)
-}
-
-fn corrupted(why: &str) -> redb::Error {
-    redb::Error::Corrupted(why.to_owned())
 }
 
 /// A key and its value.

@@ -1,13 +1,16 @@
 //! The format of the tables: which one a file has, and how an older one becomes this one. The third has rows in the order
 //! in which they came, the second had them in the order of their names, and the first had no log beside it.
 
-use redb::WriteTransaction;
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
+};
+use tracing::info;
 
 use super::batch::{Kind, Row};
 use super::places::Places;
 use super::store::{StoreError, new_log};
-use super::tables::{Table, Tables, put, table};
+use super::tables::{Table, Tables, corrupted, put, table};
 use super::wal::{self, Wal};
 
 /// The version of the tables.
@@ -15,16 +18,16 @@ pub(super) const FORMAT: u32 = 3;
 const SECOND_FORMAT: u32 = 2;
 const FIRST_FORMAT: u32 = 1;
 
-/// Entries and jobs by their names, as they lie in files of before.
+/// Entries and jobs by their names, as they lie in files of earlier formats.
 const BY_NAME: [(Kind, Table); 2] =
     [(Kind::Entries, TableDefinition::new("entries")), (Kind::Jobs, TableDefinition::new("jobs"))];
 
-/// What says it in the file.
+/// The row that says which format a file has.
 pub(super) fn row() -> Row {
     Row::text(b"format", &FORMAT.to_string())
 }
 
-/// It must be one that is read here; a file of before becomes one of this, in one commit.
+/// Checks the format of the tables, and brings an earlier one into this, in one commit.
 ///
 /// # Errors
 /// [`StoreError::Format`] for another one, [`StoreError::Unreadable`] for what is no ledger or a damaged one.
@@ -35,6 +38,7 @@ pub(super) fn check(tables: &mut Tables) -> Result<(), StoreError> {
         Some(Ok(found)) => return Err(StoreError::Format { path: tables.path().to_owned(), found }),
         Some(Err(_)) | None => return Err(tables.unreadable("it is no ledger of ours")),
     };
+    info!(path = %tables.path().display(), format = found, "the ledger is brought into this version's form");
     // It says nowhere how many rows it has, and is not to be written anew without those that it has lost.
     tables.check_all()?;
     let mut more = Vec::new();
@@ -74,5 +78,5 @@ fn place_all(
             to.insert(key.as_slice(), value.as_slice())?;
         }
     }
-    if from.len()? == to.len()? { Ok(()) } else { Err(redb::Error::Corrupted("rows are missing".to_owned())) }
+    if from.len()? == to.len()? { Ok(()) } else { Err(corrupted("rows are missing")) }
 }

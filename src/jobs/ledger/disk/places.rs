@@ -1,7 +1,7 @@
-//! Where the rows of the large tables lie: in the order in which they came. Their names are random, so that in the order
-//! of names nearly every row would be another page to write; in the order of time one page takes many, and what ends
-//! together lies together. A row's key is its place and then its name; which name lies where is known in memory, in some
-//! 40 bytes a row.
+//! Where the rows of the large tables lie: in the order in which they came, log by log. Their names are random, so that in
+//! the order of names nearly every row would be another page to write; in the order of time one page takes many, and what
+//! ends together lies together. A row's key is its place and then its name; which name lies where is known in memory, in
+//! some 40 bytes a row.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -9,7 +9,7 @@ use std::hash::BuildHasherDefault;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::batch::{Kind, Row};
-use super::tables;
+use super::tables::{self, corrupted};
 use crate::request::fingerprint::PickBits;
 use crate::request::verbatim::{Name, Verbatim};
 
@@ -43,19 +43,25 @@ impl Places {
                 let (key, _) = row?;
                 let (place, name) = parts(key.value()).ok_or_else(lost)?;
                 let is_new = places.known.insert(places.name(kind, name), place).is_none();
-                if !is_new || before.as_slice() >= key.value() {
-                    return Err(corrupted("a row has lost its place"));
+                if !is_new {
+                    return Err(corrupted("a row stands there twice"));
+                }
+                if before.as_slice() >= key.value() {
+                    return Err(corrupted("rows are out of order"));
                 }
                 before.clear();
                 before.extend_from_slice(key.value());
                 places.next = places.next.max(place.saturating_add(1));
                 *places.count(kind) += 1;
             }
+            if table.len()? != *places.count(kind) {
+                return Err(corrupted("rows are missing"));
+            }
         }
-        if tables::text(database, ROWS)? == Some(places.said()) {
-            Ok(places)
-        } else {
-            Err(corrupted("rows are missing"))
+        match tables::text(database, ROWS)? {
+            Some(said) if said == places.said() => Ok(places),
+            Some(_) => Err(corrupted("rows are missing")),
+            None => Err(corrupted("it has lost its count of rows")),
         }
     }
 
@@ -146,10 +152,6 @@ pub(super) fn parts(key: &[u8]) -> Option<(u64, &[u8])> {
 
 fn lost() -> redb::Error {
     corrupted("a row has lost its place")
-}
-
-fn corrupted(why: &str) -> redb::Error {
-    redb::Error::Corrupted(why.to_owned())
 }
 
 #[cfg(test)]

@@ -164,7 +164,10 @@ impl Store {
         self.has_failed = true;
         let path = self.tables.path().to_owned();
         let written = guarded(&path, || write(self))?;
-        written.map_err(|error| StoreError::Write(error.to_string()))?;
+        written.map_err(|error| match error {
+            redb::Error::Corrupted(why) => StoreError::Unreadable(path, why),
+            error => StoreError::Write(error.to_string()),
+        })?;
         self.has_failed = false;
         Ok(())
     }
@@ -207,13 +210,13 @@ fn log(tables: &Tables, places: &Places) -> Result<(Wal, Pending, bool), StoreEr
     let name = tables.text(LOG)?.and_then(|text| Name::parse(&text));
     let name = name.ok_or_else(|| tables.unreadable("it has lost the name of its log"))?;
     let path = tables.path().with_file_name(wal::FILE);
-    let unreadable = |path: &Path, why: &str| StoreError::Unreadable(path.to_owned(), why.to_owned());
+    let is_no_log = |why: &str| StoreError::Unreadable(path.clone(), why.to_owned());
     let (file, bytes) = Wal::open(path.parent().unwrap_or(&path)).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => unreadable(&path, "it is missing"),
+        io::ErrorKind::NotFound => is_no_log("it is missing"),
         _ => StoreError::Io(path.clone(), error),
     })?;
     let told = wal::read(&bytes, name.generation);
-    let told = told.map_err(|wal::Damaged| unreadable(&path, "it is damaged before its end"))?;
+    let told = told.map_err(|wal::Damaged| is_no_log("it is damaged before its end"))?;
     let mut pending: Pending = told.rows.into_iter().map(|row| ((row.kind, row.key), row.value)).collect();
     for Row { kind, key, value } in told.doubtful {
         if !places.knows(Kind::Entries, &key) {

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition, WriteTransaction};
+use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
 use super::batch::{KINDS, Kind, Row};
 use super::form::{Checked, unseal};
@@ -37,13 +37,11 @@ impl Tables {
     /// # Errors
     /// [`StoreError`].
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        match guarded(path, || Database::builder().set_cache_size(CACHE).create(path))? {
+        let database = guarded(path, || Database::builder().set_cache_size(CACHE).create(path))?;
+        match database {
             Ok(database) => Ok(Self { database: Some(database), path: path.to_owned() }),
             Err(DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::InUse(path.to_owned())),
-            Err(DatabaseError::Storage(StorageError::Io(error))) if error.kind() != ErrorKind::InvalidData => {
-                Err(StoreError::Io(path.to_owned(), error))
-            }
-            Err(error) => Err(StoreError::Unreadable(path.to_owned(), error.to_string())),
+            Err(error) => Err(told(path, error.into())),
         }
     }
 
@@ -65,25 +63,19 @@ impl Tables {
     /// # Errors
     /// [`StoreError::Io`] where the disk fails, [`StoreError::Unreadable`] where the file is damaged.
     pub(super) fn ask<T>(&self, ask: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        guarded(&self.path, || ask(self.database()?))?.map_err(|error| match error {
-            redb::Error::Io(error) if error.kind() != ErrorKind::InvalidData => {
-                StoreError::Io(self.path.clone(), error)
-            }
-            error => self.unreadable(&error.to_string()),
-        })
+        guarded(&self.path, || ask(self.database()?))?.map_err(|error| told(&self.path, error))
     }
 
     /// Reads all of it and compares each page with its checksum, which is done at no other time.
     ///
     /// # Errors
-    /// [`StoreError::Unreadable`] if one is damaged.
+    /// As for [`Self::ask`].
     pub(super) fn check_all(&mut self) -> Result<(), StoreError> {
-        let Some(database) = &mut self.database else { return Err(self.unreadable("it is closed")) };
-        match guarded(&self.path, || database.check_integrity())? {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(self.unreadable("it was damaged, and is repaired: start once more")),
-            Err(error) => Err(self.unreadable(&error.to_string())),
-        }
+        let Some(database) = &mut self.database else { return Err(told(&self.path, redb::Error::DatabaseClosed)) };
+        let mut check =
+            || guarded(&self.path, || database.check_integrity())?.map_err(|error| told(&self.path, error.into()));
+        // What it repairs at first is the store's own account of its pages. That must be right then.
+        if check()? || check()? { Ok(()) } else { Err(self.unreadable("it cannot be repaired")) }
     }
 
     /// A text about the file itself, if it is there and sound.
@@ -110,12 +102,28 @@ impl Drop for Tables {
 /// See [`Tables::text`].
 pub(super) fn text(database: &Database, name: &[u8]) -> Result<Option<String>, redb::Error> {
     let transaction = database.begin_read()?;
-    let Ok(meta) = transaction.open_table(META) else { return Ok(None) };
+    let meta = match transaction.open_table(META) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        meta => meta?,
+    };
     let value = meta.get(name)?;
     Ok(value.and_then(|value| match unseal(name, value.value()) {
         Checked::Sound(text) => Some(text),
         Checked::Damaged => None,
     }))
+}
+
+/// What an error of the store says about the file.
+fn told(path: &Path, error: redb::Error) -> StoreError {
+    match error {
+        redb::Error::Io(error) if error.kind() != ErrorKind::InvalidData => StoreError::Io(path.to_owned(), error),
+        error => StoreError::Unreadable(path.to_owned(), error.to_string()),
+    }
+}
+
+/// Damage that the store itself does not see.
+pub(super) fn corrupted(why: &str) -> redb::Error {
+    redb::Error::Corrupted(why.to_owned())
 }
 
 /// Rows into their tables.

@@ -140,7 +140,7 @@ fn f43_no_flipped_bit_frees_a_paid_prompt() {
         _ = fs::remove_file(folder.file());
         let killed = paid(&folder, quiet);
         let ended = folder.files();
-        as_before(&folder, "2");
+        formats::as_before(&folder, "2");
         let before = folder.files();
         for (files, in_log) in [(&killed, false), (&killed, true), (&ended, false), (&before, false)] {
             assert!(freed(&folder, files).unwrap().is_empty());
@@ -172,7 +172,7 @@ fn f43_a_table_that_has_lost_its_rows_is_not_taken_for_an_empty_one() {
     let folder = Folder::new("tables");
     paid(&folder, PAID);
     let this = folder.files();
-    as_before(&folder, "2");
+    formats::as_before(&folder, "2");
     let before = folder.files();
     let mut refused = 0;
     for (files, name) in [(this, "placed entries"), (before, "entries")] {
@@ -340,84 +340,6 @@ fn a_log_that_grows_long_goes_into_the_tables_and_stays_short() {
     assert_eq!(opened.book.entry(&fingerprint(7)).unwrap().request_id.len(), 5 << 20);
 }
 
-/// Turns the files into what a process of an earlier version would have left.
-fn as_before(folder: &Folder, format: &str) {
-    let table = redb::TableDefinition::<&[u8], &[u8]>::new;
-    let database = redb::Database::open(folder.file()).unwrap();
-    let transaction = database.begin_write().unwrap();
-    for (placed, by_name) in [("placed entries", "entries"), ("placed jobs", "jobs")] {
-        {
-            let placed = transaction.open_table(table(placed)).unwrap();
-            let mut by_name = transaction.open_table(table(by_name)).unwrap();
-            for row in redb::ReadableTable::iter(&placed).unwrap() {
-                let (key, value) = row.unwrap();
-                by_name.insert(&key.value()[8..], value.value()).unwrap();
-            }
-        }
-        transaction.delete_table(table(placed)).unwrap();
-    }
-    {
-        let mut meta = transaction.open_table(table("meta")).unwrap();
-        meta.insert(b"format".as_slice(), form::seal(b"format", &format).unwrap().as_slice()).unwrap();
-        if format == "1" {
-            meta.remove(b"log".as_slice()).unwrap();
-        }
-    }
-    transaction.commit().unwrap();
-    if format == "1" {
-        fs::remove_file(folder.log()).unwrap();
-    }
-}
-
-/// Files of earlier formats are read, and from then on are of this one.
-#[test]
-fn a_file_of_an_earlier_format_becomes_one_of_this() {
-    for format in ["1", "2"] {
-        let folder = Folder::new(&format!("format-{format}"));
-        paid(&folder, PAID);
-        as_before(&folder, format);
-        let before = fs::read(folder.file()).unwrap();
-        for _ in 0..2 {
-            let opened = open(&folder.0, &WINDOWS, Clock::system()).unwrap();
-            for number in 0..PAID {
-                let entry = opened.book.entry(&fingerprint(number)).unwrap();
-                assert!(opened.book.job(&entry.created().unwrap().job).is_some(), "{format}: {number}");
-            }
-        }
-        assert!(fs::read(folder.file()).unwrap() != before && folder.log().exists());
-    }
-}
-
-#[test]
-fn m8_a_file_of_the_second_format_brings_what_stands_in_its_log() {
-    let folder = Folder::new("format-2-log");
-    drop(Store::open(&folder.0).unwrap());
-    as_before(&folder, "2");
-    let tables = fs::read(folder.file()).unwrap();
-    let Files { log, .. } = paid(&folder, PAID);
-    // The log is named by the tables that became the third format's, and those of before name the same one.
-    let freed = freed(&folder, &Files { tables, log }).unwrap();
-    assert!(freed.is_empty(), "{freed:?}");
-}
-
-#[test]
-fn f43_pages_of_an_earlier_format_are_carved_like_those_of_this() {
-    for format in ["2", "3"] {
-        let folder = Folder::new(&format!("carve-{format}"));
-        paid(&folder, PAID);
-        if format == "2" {
-            as_before(&folder, format);
-        }
-        // Its head is lost, so that it cannot be opened.
-        let mut bytes = fs::read(folder.file()).unwrap();
-        bytes[..64].fill(0);
-        fs::write(folder.file(), bytes).unwrap();
-        let found = recover::recover(&folder.0, &folder.0.join("new")).unwrap();
-        assert!(!found.was_sound && found.has_key && found.damaged == 0, "{format}: {found:?}");
-        assert_eq!((found.entries, found.jobs), (usize::from(PAID), usize::from(PAID)), "{format}");
-    }
-}
-
 /// Names are random, and yet a few more rows change a few pages, however many there are.
 #[test]
 fn rows_that_are_written_together_lie_together() {
@@ -484,3 +406,5 @@ fn m10_f61_a_wall_clock_that_was_set_back_or_forward_makes_nothing_live_longer()
         assert_eq!(look != Look::Free, want, "{look:?}: {told}");
     }
 }
+
+mod formats;

@@ -1,0 +1,88 @@
+//! Files of earlier formats.
+
+use super::*;
+
+/// Turns the files into what a process of an earlier version would have left after an orderly end, and tells what the
+/// tables would have been after a kill.
+pub(super) fn as_before(folder: &Folder, format: &str) -> Vec<u8> {
+    let table = redb::TableDefinition::<&[u8], &[u8]>::new;
+    let database = redb::Database::open(folder.file()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    for (placed, by_name) in [("placed entries", "entries"), ("placed jobs", "jobs")] {
+        {
+            let placed = transaction.open_table(table(placed)).unwrap();
+            let mut by_name = transaction.open_table(table(by_name)).unwrap();
+            for row in redb::ReadableTable::iter(&placed).unwrap() {
+                let (key, value) = row.unwrap();
+                by_name.insert(&key.value()[8..], value.value()).unwrap();
+            }
+        }
+        transaction.delete_table(table(placed)).unwrap();
+    }
+    {
+        let mut meta = transaction.open_table(table("meta")).unwrap();
+        meta.insert(b"format".as_slice(), form::seal(b"format", &format).unwrap().as_slice()).unwrap();
+        if format == "1" {
+            meta.remove(b"log".as_slice()).unwrap();
+        }
+    }
+    transaction.commit().unwrap();
+    let killed = fs::read(folder.file()).unwrap();
+    drop(database);
+    if format == "1" {
+        fs::remove_file(folder.log()).unwrap();
+    }
+    killed
+}
+
+/// Files of earlier formats are read, and from then on are of this one.
+#[test]
+fn a_file_of_an_earlier_format_becomes_one_of_this() {
+    for (format, is_killed) in [("1", false), ("2", false), ("1", true), ("2", true)] {
+        let folder = Folder::new(&format!("format-{format}-{is_killed}"));
+        paid(&folder, PAID);
+        let killed = as_before(&folder, format);
+        if is_killed {
+            fs::write(folder.file(), killed).unwrap();
+        }
+        let before = fs::read(folder.file()).unwrap();
+        for _ in 0..2 {
+            let opened = open(&folder.0, &WINDOWS, Clock::system()).unwrap();
+            for number in 0..PAID {
+                let entry = opened.book.entry(&fingerprint(number)).unwrap();
+                assert!(opened.book.job(&entry.created().unwrap().job).is_some(), "{format}: {number}");
+            }
+        }
+        assert!(fs::read(folder.file()).unwrap() != before && folder.log().exists());
+    }
+}
+
+#[test]
+fn m8_a_file_of_the_second_format_brings_what_stands_in_its_log() {
+    let folder = Folder::new("format-2-log");
+    drop(Store::open(&folder.0).unwrap());
+    as_before(&folder, "2");
+    let tables = fs::read(folder.file()).unwrap();
+    let Files { log, .. } = paid(&folder, PAID);
+    // The log is named by the tables that became the third format's, and those of before name the same one.
+    let freed = freed(&folder, &Files { tables, log }).unwrap();
+    assert!(freed.is_empty(), "{freed:?}");
+}
+
+#[test]
+fn f43_pages_of_an_earlier_format_are_carved_like_those_of_this() {
+    for format in ["2", "3"] {
+        let folder = Folder::new(&format!("carve-{format}"));
+        paid(&folder, PAID);
+        if format == "2" {
+            as_before(&folder, format);
+        }
+        // Its head is lost, so that it cannot be opened.
+        let mut bytes = fs::read(folder.file()).unwrap();
+        bytes[..64].fill(0);
+        fs::write(folder.file(), bytes).unwrap();
+        let found = recover::recover(&folder.0, &folder.0.join("new")).unwrap();
+        assert!(!found.was_sound && found.has_key && found.damaged == 0, "{format}: {found:?}");
+        assert_eq!((found.entries, found.jobs), (usize::from(PAID), usize::from(PAID)), "{format}");
+    }
+}
