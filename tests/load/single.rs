@@ -14,26 +14,29 @@ use super::race::{Race, middle, slice};
 use super::requests::Kind;
 use super::table::{Goal, Row};
 
-/// CPU of a poll with many connections, beside few.
+/// CPU of a poll with many connections, beside few; and how that is for others, since much of it is the kernel's.
 pub fn connections(compare: &Compare, bench: &Bench) -> io::Result<()> {
-    let contestant = bench.launch(Who::Gateway, &Launch::default())?;
-    let mut few = Vec::new();
-    let mut many = Vec::new();
-    for _ in 0..compare.rounds {
-        let of = |connections| slice(bench, &contestant, Drive { connections, ..compare.drive(Kind::Polls) });
-        few.push(of(16)?.cpu);
-        many.push(of(1_024)?.cpu);
+    let mut who = vec![("gateway", Who::Gateway), ("bare", Who::Bare)];
+    if is_here("nginx") {
+        who.push(("nginx", Who::Nginx(Nginx::Pass)));
     }
-    let (few, many) = (middle(few), middle(many));
+    let (mut ratios, mut told) = (Vec::new(), Vec::new());
+    for (name, who) in who {
+        let contestant = bench.launch(who, &Launch::default())?;
+        let (mut few, mut many) = (Vec::new(), Vec::new());
+        for _ in 0..compare.rounds {
+            let of = |connections| slice(bench, &contestant, Drive { connections, ..compare.drive(Kind::Polls) });
+            few.push(of(16)?.cpu);
+            many.push(of(1_024)?.cpu);
+        }
+        let (few, many) = (middle(few), middle(many));
+        ratios.push(many / few);
+        told.push(format!("{name} {many:.1} us, {few:.1} us: {:.2}", many / few));
+    }
+    let measured = ratios.first().copied().unwrap_or(f64::NAN);
     let goal = Some(Goal { solid: 1.5, moonshot: 1.25 });
-    let from = format!("{many:.1} us, {few:.1} us");
-    tell(Row {
-        what: "CPU of a poll, 1,024 connections".into(),
-        measured: many / few,
-        unit: "x 16 connections",
-        goal,
-        from,
-    });
+    let (what, from) = ("CPU of a poll, 1,024 connections".into(), told.join("; "));
+    tell(Row { what, measured, unit: "x 16 connections", goal, from });
     Ok(())
 }
 
