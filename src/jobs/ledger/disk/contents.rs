@@ -7,7 +7,7 @@ use tracing::error;
 
 use super::form::{Checked, EntryForm, JobForm, KeyForm, unseal, unseal_named};
 use super::places;
-use super::tables::{ACCOUNTS, ENTRIES, JOBS, KEYS, META, TABS, Table, corrupted};
+use super::tables::{ACCOUNTS, ENTRIES, JOBS, KEYS, TABS, Table, corrupted, text};
 use crate::bill::account::AccountKey;
 use crate::bill::form::{self, AccountForm, TabForm};
 use crate::clock::Time;
@@ -63,16 +63,8 @@ impl Contents {
             }
         }
         let (tabs, accounts) = read_bill(transaction, &mut damaged)?;
-        let meta = transaction.open_table(META)?;
-        let text = |name: &[u8]| -> Result<Option<String>, redb::Error> {
-            let value = meta.get(name)?;
-            Ok(value.and_then(|value| match unseal(name, value.value()) {
-                Checked::Sound(text) => Some(text),
-                Checked::Damaged => None,
-            }))
-        };
-        let heartbeat = text(b"heartbeat")?.and_then(|millis| millis.parse().ok()).unwrap_or_default();
-        let fingerprints = text(b"fingerprint key")?.and_then(|hex| FingerprintKey::from_hex(&hex).ok());
+        let heartbeat = text(transaction, b"heartbeat")?.and_then(|millis| millis.parse().ok()).unwrap_or_default();
+        let fingerprints = text(transaction, b"fingerprint key")?.and_then(|hex| FingerprintKey::from_hex(&hex).ok());
         let heartbeat = Time::from_millis(heartbeat);
         Ok(fingerprints.map(|fingerprints| Self {
             entries,

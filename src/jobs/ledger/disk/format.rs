@@ -44,8 +44,8 @@ pub(super) fn check(tables: &mut Tables) -> Result<(), StoreError> {
     let mut more = Vec::new();
     if found == FIRST_FORMAT {
         let folder = tables.path().parent().unwrap_or(tables.path());
-        Wal::create(folder).map_err(|error| StoreError::Io(folder.join(wal::FILE), error))?;
-        more.push(new_log().map_err(|error| StoreError::Io(folder.join(wal::FILE), error))?);
+        let log = Wal::create(folder).and_then(|()| new_log());
+        more.push(log.map_err(|error| StoreError::Io(folder.join(wal::FILE), error))?);
     }
     tables.ask(|database| raise(database, more))
 }

@@ -6,26 +6,25 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::batch::{Kind, Row};
-use super::tables::{self, corrupted};
+use super::tables::{self, ENTRIES, JOBS, corrupted};
 use crate::request::fingerprint::PickBits;
 use crate::request::verbatim::{Name, Verbatim};
-
-/// The tables that have places; of others there are few rows, or they are named by time.
-const PLACED: [Kind; 2] = [Kind::Entries, Kind::Jobs];
 
 /// Where the tables say how many rows they have: what has lost its rows by damage cannot say that it never had any.
 const ROWS: &[u8] = b"rows";
 
-/// The places of all rows that have one.
+/// The places of one table's rows, by their names.
+type Rows = HashMap<Name, u64, BuildHasherDefault<PickBits>>;
+
+/// The places of all rows that have one. Of other tables there are few rows, or they are named by time.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     names: Verbatim,
-    known: HashMap<Name, u64, BuildHasherDefault<PickBits>>,
-    /// How many rows each table has.
-    counts: [u64; PLACED.len()],
+    entries: Rows,
+    jobs: Rows,
     /// The next row's.
     next: u64,
 }
@@ -35,15 +34,14 @@ impl Places {
     ///
     /// # Errors
     /// Where they cannot be read, or are not what was written: rows that are missing, out of order, or there twice.
-    pub(super) fn of(database: &Database) -> Result<Self, redb::Error> {
-        let (transaction, mut places) = (database.begin_read()?, Self::default());
-        for kind in PLACED {
-            let (table, mut before) = (transaction.open_table(tables::table(kind))?, Vec::new());
+    pub(super) fn of(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
+        let mut places = Self::default();
+        for (table, rows) in [(ENTRIES, &mut places.entries), (JOBS, &mut places.jobs)] {
+            let (table, mut before) = (transaction.open_table(table)?, Vec::new());
             for row in table.iter()? {
                 let (key, _) = row?;
                 let (place, name) = parts(key.value()).ok_or_else(lost)?;
-                let is_new = places.known.insert(places.name(kind, name), place).is_none();
-                if !is_new {
+                if rows.insert(places.names.name(&[name]), place).is_some() {
                     return Err(corrupted("a row stands there twice"));
                 }
                 if before.as_slice() >= key.value() {
@@ -52,13 +50,12 @@ impl Places {
                 before.clear();
                 before.extend_from_slice(key.value());
                 places.next = places.next.max(place.saturating_add(1));
-                *places.count(kind) += 1;
             }
-            if table.len()? != *places.count(kind) {
+            if table.len()? != rows.len() as u64 {
                 return Err(corrupted("rows are missing"));
             }
         }
-        match tables::text(database, ROWS)? {
+        match tables::text(transaction, ROWS)? {
             Some(said) if said == places.said() => Ok(places),
             Some(_) => Err(corrupted("rows are missing")),
             None => Err(corrupted("it has lost its count of rows")),
@@ -71,8 +68,7 @@ impl Places {
     }
 
     fn said(&self) -> String {
-        let [entries, jobs] = self.counts;
-        format!("{entries} {jobs}")
+        format!("{} {}", self.entries.len(), self.jobs.len())
     }
 
     /// Whether the tables have as many rows as they should have.
@@ -80,54 +76,38 @@ impl Places {
     /// # Errors
     /// If they have not: what was written over or removed was not where it should be.
     pub(super) fn agree_with(&self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
-        for (kind, count) in PLACED.into_iter().zip(self.counts) {
-            if transaction.open_table(tables::table(kind))?.len()? != count {
+        for (table, rows) in [(ENTRIES, &self.entries), (JOBS, &self.jobs)] {
+            if transaction.open_table(table)?.len()? != rows.len() as u64 {
                 return Err(corrupted("a row was not at its place"));
             }
         }
         Ok(())
     }
 
-    fn count(&mut self, kind: Kind) -> &mut u64 {
-        let [entries, jobs] = &mut self.counts;
-        if kind == Kind::Entries { entries } else { jobs }
-    }
-
-    /// Whether there is a row of this name.
-    pub(super) fn knows(&self, kind: Kind, name: &[u8]) -> bool {
-        self.known.contains_key(&self.name(kind, name))
+    /// Whether there is an entry of this name.
+    pub(super) fn has_entry(&self, name: &[u8]) -> bool {
+        self.entries.contains_key(&self.names.name(&[name]))
     }
 
     /// The row as its table has it: at its place, if it is there already, else behind all others. `None` if it goes and
     /// is not there.
     pub(super) fn settle(&mut self, row: Row) -> Option<Row> {
-        if !PLACED.contains(&row.kind) {
-            return Some(row);
-        }
-        let name = self.name(row.kind, &row.key);
-        let place = match (&row.value, self.known.get(&name)) {
-            (None, None) => return None,
-            (None, Some(place)) => {
-                let place = *place;
-                self.known.remove(&name);
-                *self.count(row.kind) -= 1;
-                place
-            }
-            (Some(_), Some(place)) => *place,
-            (Some(_), None) => {
+        let rows = match row.kind {
+            Kind::Entries => &mut self.entries,
+            Kind::Jobs => &mut self.jobs,
+            Kind::Keys | Kind::Tabs | Kind::Accounts | Kind::Meta => return Some(row),
+        };
+        let name = self.names.name(&[&row.key]);
+        let place = match row.value {
+            None => rows.remove(&name)?,
+            Some(_) => *rows.entry(name).or_insert_with(|| {
                 // Rows may share a place, if it is the last one of all: their names tell them apart.
                 let place = self.next;
                 self.next = place.saturating_add(1);
-                self.known.insert(name, place);
-                *self.count(row.kind) += 1;
                 place
-            }
+            }),
         };
         Some(Row { key: key(place, &row.key), ..row })
-    }
-
-    fn name(&self, kind: Kind, name: &[u8]) -> Name {
-        self.names.name(&[&[kind as u8], name])
     }
 }
 
@@ -156,6 +136,9 @@ fn lost() -> redb::Error {
 
 #[cfg(test)]
 mod tests {
+    use redb::backends::InMemoryBackend;
+    use redb::{Database, ReadableDatabase};
+
     use super::*;
 
     fn row(kind: Kind, name: &[u8], is_there: bool) -> Row {
@@ -176,7 +159,7 @@ mod tests {
         assert_eq!(place(Kind::Entries, b"z", false), Some((0, true)));
         assert_eq!(place(Kind::Entries, b"z", false), None, "it has gone");
         assert_eq!(place(Kind::Entries, b"z", true), Some((3, true)), "it is new");
-        assert!(places.knows(Kind::Jobs, b"a") && !places.knows(Kind::Jobs, b"z"));
+        assert!(places.has_entry(b"a") && !places.has_entry(b"b"));
     }
 
     #[test]
@@ -190,5 +173,37 @@ mod tests {
         let mut places = Places { next: u64::MAX, ..Places::default() };
         let keys = [b"a", b"b"].map(|name| places.settle(row(Kind::Jobs, name, true)).unwrap().key);
         assert_eq!(keys, [key(u64::MAX, b"a"), key(u64::MAX, b"b")]);
+    }
+
+    /// What is read of tables with these entries that say that they have so many rows.
+    fn read(entries: &[(u64, &[u8])], said: &str) -> String {
+        let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+        let rows = entries.iter().map(|(place, name)| Row::new(Kind::Entries, &key(*place, name), Some(Vec::new())));
+        let transaction = database.begin_write().unwrap();
+        drop(transaction.open_table(JOBS).unwrap());
+        tables::put(&transaction, &rows.chain([Row::text(ROWS, said)]).collect::<Vec<_>>()).unwrap();
+        let mut places = Places::default();
+        places.settle(row(Kind::Entries, b"a", true)).unwrap();
+        assert_eq!(places.agree_with(&transaction).is_ok(), entries.len() == 1);
+        transaction.commit().unwrap();
+        match Places::of(&database.begin_read().unwrap()) {
+            Ok(places) => format!("{} from {}", places.said(), places.next),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn f43_rows_that_are_missing_or_there_twice_are_damage() {
+        let (a, b) = (b"a".as_slice(), b"b".as_slice());
+        assert_eq!(read(&[(3, a)], "1 0"), "1 0 from 4");
+        assert_eq!(read(&[(3, a), (3, b)], "2 0"), "2 0 from 4");
+        for (entries, said, why) in [
+            (&[(3, a), (4, a)][..], "2 0", "a row stands there twice"),
+            (&[(3, a)], "2 0", "rows are missing"),
+            (&[], "1 0", "rows are missing"),
+        ] {
+            let told = read(entries, said);
+            assert!(told.contains(why), "{told}");
+        }
     }
 }

@@ -91,7 +91,7 @@ impl Store {
         drop(file.map_err(broken)?);
         let mut tables = Tables::open(&path)?;
         format::check(&mut tables)?;
-        let places = tables.ask(Places::of)?;
+        let places = tables.ask(|database| Places::of(&database.begin_read()?))?;
         let (wal, pending, is_torn) = log(&tables, &places)?;
         let mut store = Self { tables, wal, pending, places, has_failed: false, _lock: lock };
         // What a process that did not end in order left in the log goes into the tables.
@@ -219,7 +219,7 @@ fn log(tables: &Tables, places: &Places) -> Result<(Wal, Pending, bool), StoreEr
     let told = told.map_err(|wal::Damaged| is_no_log("it is damaged before its end"))?;
     let mut pending: Pending = told.rows.into_iter().map(|row| ((row.kind, row.key), row.value)).collect();
     for Row { kind, key, value } in told.doubtful {
-        if !places.knows(Kind::Entries, &key) {
+        if !places.has_entry(&key) {
             pending.entry((kind, key)).or_insert(value);
         }
     }

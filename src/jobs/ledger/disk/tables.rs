@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
+use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
 use super::batch::{KINDS, Kind, Row};
 use super::form::{Checked, unseal};
@@ -83,7 +83,7 @@ impl Tables {
     /// # Errors
     /// As for [`Self::ask`].
     pub(super) fn text(&self, name: &[u8]) -> Result<Option<String>, StoreError> {
-        self.ask(|database| text(database, name))
+        self.ask(|database| text(&database.begin_read()?, name))
     }
 
     pub(super) fn unreadable(&self, why: &str) -> StoreError {
@@ -100,8 +100,7 @@ impl Drop for Tables {
 }
 
 /// See [`Tables::text`].
-pub(super) fn text(database: &Database, name: &[u8]) -> Result<Option<String>, redb::Error> {
-    let transaction = database.begin_read()?;
+pub(super) fn text(transaction: &ReadTransaction, name: &[u8]) -> Result<Option<String>, redb::Error> {
     let meta = match transaction.open_table(META) {
         Err(TableError::TableDoesNotExist(_)) => return Ok(None),
         meta => meta?,
