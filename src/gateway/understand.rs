@@ -147,8 +147,8 @@ fn read(
     body: &Bytes,
     rules: &Rules,
 ) -> Result<Understood, Error> {
-    let Submission { fields, user, model, wishes, deprecated, faults, .. } =
-        Submission::parse(operation, wishes, body, &rules.validation)?;
+    let Submission { fields, inline, user, model, deprecated, faults } =
+        Submission::parse(operation, body, &rules.validation)?;
     let named = user.as_deref().or(sharer.user.as_deref()).unwrap_or_default();
     let sharing = Sharing {
         origin: &rules.origin,
@@ -157,7 +157,9 @@ fn read(
         variation: wishes.variation.as_deref(),
         ..Sharing::default()
     };
-    let name = |sharing: &Sharing<'_>| gateway.fingerprints.fingerprint(sharing, operation, &fields, &rules.url_ignore);
+    let name = |sharing: &Sharing<'_>| {
+        gateway.fingerprints.fingerprint(sharing, operation, &fields, inline.as_ref(), &rules.url_ignore)
+    };
     let names = Names::of(rules.by, &sharing, wishes.idempotency_key.as_deref(), name)?;
     let price = rules.prices.of(operation, &fields);
     let user = user.map(|user| gateway.clients.user(&sharer.team, &user));

@@ -9,6 +9,7 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretBox};
 use serde_json::{Map, Number, Value};
 
+use super::inline::Inline;
 use super::route::Operation;
 
 /// The name of a prompt within one deployment.
@@ -144,13 +145,14 @@ impl FingerprintKey {
         Zeroizing::new(hex::encode(self.0.expose_secret()))
     }
 
-    /// The fingerprint of a body. Parameters of `url_ignore` in the query of `image.url` and `video.url` do not count
-    /// (M30), nor does `user`.
+    /// The fingerprint of a body, whether or not it was parsed without the letters of its medium. Parameters of
+    /// `url_ignore` in the query of `image.url` and `video.url` do not count (M30), nor does `user`.
     pub fn fingerprint(
         &self,
         sharing: &Sharing<'_>,
         operation: Operation,
         body: &Value,
+        inline: Option<&Inline<'_>>,
         url_ignore: &[String],
     ) -> Fingerprint {
         let mut canonical = self.canonical(VERSION, url_ignore);
@@ -160,7 +162,7 @@ impl FingerprintKey {
             canonical.optional(part.map(str::as_bytes));
         }
         canonical.optional(sharing.unique);
-        canonical.body(body);
+        canonical.body(body, inline);
         Fingerprint(*canonical.hashed().finalize().as_bytes())
     }
 
@@ -229,25 +231,27 @@ impl Canonical<'_> {
         self.hasher
     }
 
-    fn body(&mut self, body: &Value) {
+    fn body(&mut self, body: &Value, inline: Option<&Inline<'_>>) {
         let Value::Object(fields) = body else { return self.value(body) };
         let counted = fields.len() - usize::from(fields.contains_key("user"));
         self.open(b'o', counted);
         for (name, value) in sorted(fields).into_iter().filter(|(name, _)| *name != "user") {
             self.text(name);
             match value {
-                Value::Object(media) if name == "image" || name == "video" => self.media(media),
+                Value::Object(media) if name == "image" || name == "video" => {
+                    self.media(media, inline.and_then(|inline| inline.of(name)));
+                }
                 _ => self.value(value),
             }
         }
     }
 
-    fn media(&mut self, media: &Map<String, Value>) {
+    fn media(&mut self, media: &Map<String, Value>, letters: Option<&[u8]>) {
         self.open(b'o', media.len());
         for (name, value) in sorted(media) {
             self.text(name);
             match value {
-                Value::String(url) if name == "url" => self.url(url),
+                Value::String(url) if name == "url" => self.url(url, letters),
                 _ => self.value(value),
             }
         }
@@ -290,13 +294,16 @@ impl Canonical<'_> {
     }
 
     /// A `data:` URL counts as its text, its head in lower case; another one without the parameters to ignore.
-    fn url(&mut self, url: &str) {
+    fn url(&mut self, url: &str, letters: Option<&[u8]>) {
         let is_data = url.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
         match url.split_once(',') {
             Some((head, data)) if is_data => {
-                self.open(b's', url.len());
+                let cut = letters.zip(data.strip_prefix(Inline::STAND_IN));
+                let (letters, data) = cut.unwrap_or((&[], data));
+                self.open(b's', head.len() + 1 + letters.len() + data.len());
                 self.write(head.to_ascii_lowercase().as_bytes());
                 self.write(b",");
+                self.write(letters);
                 self.write(data.as_bytes());
             }
             _ if self.url_ignore.is_empty() => self.text(url),

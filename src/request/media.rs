@@ -76,9 +76,16 @@ fn is_base64(text: &[u8]) -> bool {
     let Some((whole, last)) = text.split_last_chunk::<4>().filter(|_| text.len().is_multiple_of(4)) else {
         return false;
     };
+    letters(whole) == whole.len() && STANDARD.decode_slice(last, &mut [0; 3]).is_ok()
+}
+
+/// How many of base64's letters a text begins with.
+pub(super) fn letters(text: &[u8]) -> usize {
     // Without a way out inside a chunk, so that it becomes a few instructions for many letters.
-    let all_letters = |chunk: &[u8]| chunk.iter().fold(true, |all, byte| all & is_letter(*byte));
-    whole.chunks(CHUNK).all(all_letters) && STANDARD.decode_slice(last, &mut [0; 3]).is_ok()
+    let all_letters = |chunk: &&[u8]| chunk.iter().fold(true, |all, byte| all & is_letter(*byte));
+    let whole: usize = text.chunks(CHUNK).take_while(all_letters).map(<[u8]>::len).sum();
+    let rest = text.get(whole..).unwrap_or_default();
+    whole + rest.iter().take_while(|byte| is_letter(**byte)).count()
 }
 
 /// Whether a byte is one of base64's 64 letters: `/` and the digits are neighbours.

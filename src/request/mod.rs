@@ -4,6 +4,7 @@ pub mod head;
 pub mod route;
 pub mod client;
 pub mod trace;
+pub mod inline;
 pub mod json;
 pub mod schema;
 mod fields;

@@ -20,6 +20,7 @@ const OTHER: &str = "other";
 
 /// A compiled schema.
 pub struct Schema {
+    is_builtin: bool,
     document: Value,
     validator: Validator,
     fields: Fields,
@@ -34,7 +35,13 @@ impl Schema {
             Operation::Edits => include_str!("schemas/edits.json"),
         };
         #[expect(clippy::expect_used, reason = "constant input; a test compiles both schemas")]
-        Self::from_text(operation, text).expect("the built-in schema is valid")
+        let schema = Self::from_text(operation, text).expect("the built-in schema is valid");
+        Self { is_builtin: true, ..schema }
+    }
+
+    /// Whether it is the one that comes with the gateway.
+    pub const fn is_builtin(&self) -> bool {
+        self.is_builtin
     }
 
     /// An operator's own schema.
@@ -61,7 +68,7 @@ impl Schema {
             })?;
         let fields = Fields::of(&document);
         let params = fields.paths();
-        Ok(Self { document, validator, fields, params })
+        Ok(Self { is_builtin: false, document, validator, fields, params })
     }
 
     /// All faults of a body, in the order of their fields.

@@ -19,7 +19,8 @@ pub fn text<'a>(body: &'a Value, name: &'static str, usual: &'a str) -> Option<&
 }
 
 fn is_spelt(field: &str, name: &str) -> bool {
-    if field.is_ascii() {
+    // Letters beyond ASCII take more bytes than the ones they are folded to.
+    if field.len() <= name.len() || field.is_ascii() {
         return field.eq_ignore_ascii_case(name);
     }
     // The two letters beyond ASCII whose other case is within it.

@@ -1,12 +1,12 @@
-//! A submission as understood: its body parsed once, its user, and what its headers wish for. Built from the request,
-//! and all that later stages decide from; the bytes themselves go on as they came.
+//! A submission as understood: its body parsed, its user, and what its headers wish for. Built from the request, and all
+//! that later stages decide from; the bytes themselves go on as they came.
 
-use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, PRAGMA};
 use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 
 use super::head::Header;
+use super::inline::Inline;
 use super::json;
 use super::route::Operation;
 use super::schema::Schema;
@@ -75,31 +75,46 @@ impl Wishes {
 
 /// A submission.
 #[derive(Debug)]
-pub struct Submission {
-    /// Which route.
-    pub operation: Operation,
+pub struct Submission<'a> {
     /// The body, parsed.
     pub fields: Value,
+    /// The letters of a long medium that the fields are without.
+    pub inline: Option<Inline<'a>>,
     /// The body's `user`, in Unicode's form NFC.
     pub user: Option<String>,
     /// The model it asks for, the usual one where it names none; `None` where what it names is no name, or where it names
     /// several under different spellings of the field.
     pub model: Option<String>,
-    /// What its headers ask for.
-    pub wishes: Wishes,
     /// Deprecated fields that were sent.
     pub deprecated: Vec<String>,
     /// Faults that `validation.mode = "warn"` lets pass.
     pub faults: Vec<Fault>,
 }
 
-impl Submission {
+impl<'a> Submission<'a> {
     /// Understands a body.
     ///
     /// # Errors
     /// [`Error::InvalidJson`], or [`Error::InvalidRequest`] with all faults at once.
-    pub fn parse(operation: Operation, wishes: Wishes, body: &Bytes, validation: &Validation) -> Result<Self, Error> {
-        let fields = json::parse(body)?;
+    pub fn parse(operation: Operation, body: &'a [u8], validation: &Validation) -> Result<Self, Error> {
+        // An operator's schema may say anything about the letters; of ours they are all that is said.
+        if validation.schema(operation).is_builtin()
+            && let Some((fields, inline)) = Inline::cut(body)
+            && let Ok(submission) = Self::of(operation, fields, Some(inline), validation)
+            && submission.faults.is_empty()
+        {
+            return Ok(submission);
+        }
+        // What is wrong is told of the body as it came.
+        Self::of(operation, json::parse(body)?, None, validation)
+    }
+
+    fn of(
+        operation: Operation,
+        fields: Value,
+        inline: Option<Inline<'a>>,
+        validation: &Validation,
+    ) -> Result<Self, Error> {
         let schema = validation.schema(operation);
         let mut faults = match validation.mode {
             Mode::Off => Vec::new(),
@@ -120,7 +135,7 @@ impl Submission {
         }
         let deprecated = schema.warnings(&fields);
         let model = spelling::text(&fields, "model", USUAL_MODEL).map(str::to_owned);
-        Ok(Self { operation, fields, user, model, wishes, deprecated, faults })
+        Ok(Self { fields, inline, user, model, deprecated, faults })
     }
 }
 
@@ -172,6 +187,10 @@ pub(crate) fn user(fields: &Value) -> Result<Option<String>, Fault> {
     let Some(user) = user.as_str() else { return Err(fault("type", "must be a string")) };
     if user.is_empty() {
         return Err(fault("minLength", "must not be empty: leave it out instead"));
+    }
+    // As nearly all are.
+    if user.len() <= MAX_USER && user.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Ok(Some(user.to_owned()));
     }
     if user.chars().count() > MAX_USER {
         return Err(fault("maxLength", "is longer than 128 characters"));

@@ -77,6 +77,35 @@ async fn bodies_that_mean_the_same_share_and_others_do_not() {
 }
 
 #[tokio::test]
+async fn a_long_image_is_sent_as_it_came_and_each_of_its_letters_counts() {
+    let scene = Scene::start().await;
+    let letters = "AbC/+9z0".repeat(80_000);
+    let body =
+        |letters: &str| format!(r#"{{"prompt":"A candle.","image":{{"url":"data:image/png;base64,{letters}"}}}}"#);
+    let first = scene.post_text(GENERATIONS, &body(&letters), &[]).await;
+    assert_eq!(first.cache_status(), STORED);
+    assert_eq!(scene.upstream.received().last().unwrap().body, body(&letters).as_bytes());
+    // In other words: with a user and an escape, so that all of it is parsed.
+    let escaped =
+        format!(r#"{{"user":"ann","image":{{"url":"data:image\/png;base64,{letters}"}},"prompt":"A candle."}}"#);
+    let parsed = escaped.replacen(";base64,AbC", ";base64,\\u0041bC", 1);
+    for again in [body(&letters), escaped, parsed] {
+        let again = scene.post_text(GENERATIONS, &again, &[]).await;
+        assert!(is_hit(&again) && again.request_id() == first.request_id());
+    }
+    for (posts, at) in [(2, 0), (3, letters.len() / 2), (4, letters.len() - 1)] {
+        let mut other = letters.clone();
+        other.replace_range(at..=at, "x");
+        assert_eq!(scene.post_text(GENERATIONS, &body(&other), &[]).await.cache_status(), STORED, "{at}");
+        assert_eq!(scene.upstream.posts(), posts, "{at}");
+    }
+    let broken = scene.post_text(GENERATIONS, &body(&format!("{letters}-")), &[]).await;
+    assert_eq!((broken.status, scene.upstream.posts()), (422, 4));
+    assert!(broken.text().contains("image.url"));
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn m13_a_wish_buys_once_and_its_repetition_meets_its_own_job() {
     let scene = Scene::start().await;
     scene.allow_buying_again();

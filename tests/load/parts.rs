@@ -55,7 +55,7 @@ impl Parts {
         let sharing = Sharing { origin: "https://api.example", team: Some("studio"), ..Sharing::default() };
         self.time(&format!("strict JSON, {size}"), || json::parse(black_box(&bytes)).unwrap());
         self.time(&format!("schema, {size}"), || schema.check(black_box(&fields), UnknownFields::Forward));
-        let name = || key.fingerprint(&sharing, Operation::Generations, black_box(&fields), &[]);
+        let name = || key.fingerprint(&sharing, Operation::Generations, black_box(&fields), None, &[]);
         self.time(&format!("fingerprint, {size}"), name);
         self.time(&format!("name of the same bytes, {size}"), || verbatim.name(&[black_box(&bytes)]));
     }

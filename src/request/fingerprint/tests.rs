@@ -13,7 +13,7 @@ fn sharing() -> Sharing<'static> {
 }
 
 fn of(body: &Value) -> Fingerprint {
-    key().fingerprint(&sharing(), Operation::Generations, body, &[])
+    key().fingerprint(&sharing(), Operation::Generations, body, None, &[])
 }
 
 fn of_text(body: &str) -> Fingerprint {
@@ -82,7 +82,7 @@ fn t40_every_field_counts_known_or_not_and_absent_is_not_its_default() {
 #[test]
 fn t40_route_origin_scope_variation_and_key_count() {
     let body = json!({"prompt": "a"});
-    let print = |operation, sharing: Sharing<'_>| key().fingerprint(&sharing, operation, &body, &[]);
+    let print = |operation, sharing: Sharing<'_>| key().fingerprint(&sharing, operation, &body, None, &[]);
     let generations = Operation::Generations;
     let prints = [
         print(generations, sharing()),
@@ -96,7 +96,7 @@ fn t40_route_origin_scope_variation_and_key_count() {
         print(generations, Sharing { key: Some("alice"), ..sharing() }),
         print(generations, Sharing { unique: Some(b"alice"), ..sharing() }),
         print(generations, Sharing { variation: Some(""), ..sharing() }),
-        FingerprintKey::random().unwrap().fingerprint(&sharing(), generations, &body, &[]),
+        FingerprintKey::random().unwrap().fingerprint(&sharing(), generations, &body, None, &[]),
     ];
     for (at, one) in prints.iter().enumerate() {
         assert!(!prints[at + 1..].contains(one), "number {at} is not alone");
@@ -107,7 +107,7 @@ fn t40_route_origin_scope_variation_and_key_count() {
 fn m30_ignored_parameters_of_media_urls_do_not_count_and_others_do() {
     let ignored = ["X-Amz-Signature".to_owned(), "Expires".to_owned()];
     let of = |field: &str, url: &str| {
-        key().fingerprint(&sharing(), Operation::Edits, &json!({"prompt": "a", field: {"url": url}}), &ignored)
+        key().fingerprint(&sharing(), Operation::Edits, &json!({"prompt": "a", field: {"url": url}}), None, &ignored)
     };
     for field in ["image", "video"] {
         let plain = of(field, "https://a/b.png?v=1");
@@ -120,7 +120,7 @@ fn m30_ignored_parameters_of_media_urls_do_not_count_and_others_do() {
     }
     let elsewhere = |url: &str| {
         let body = json!({"prompt": "a", "output": {"upload_url": url}});
-        key().fingerprint(&sharing(), Operation::Edits, &body, &ignored)
+        key().fingerprint(&sharing(), Operation::Edits, &body, None, &ignored)
     };
     assert_ne!(elsewhere("https://a/?Expires=1"), elsewhere("https://a/?Expires=2"));
 }

@@ -2,6 +2,12 @@ use hyper::header::{HeaderMap, HeaderValue};
 use serde_json::json;
 
 use super::*;
+use crate::request::fingerprint::{FingerprintKey, Sharing};
+
+fn validation(mode: Mode) -> Validation {
+    let (generations, edits) = (Schema::builtin(Operation::Generations), Schema::builtin(Operation::Edits));
+    Validation { mode, unknown_fields: UnknownFields::Forward, generations, edits }
+}
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -87,4 +93,45 @@ fn t33_a_user_is_visible_text_of_up_to_128_characters_and_counts_in_one_form() {
     }
     assert_eq!(user(&json!({"user": "\u{e9}".repeat(128)})).unwrap().unwrap().chars().count(), 128);
     assert_eq!(user(&json!({"prompt": "p"})), Ok(None));
+}
+
+#[test]
+fn a_long_medium_is_judged_and_named_as_if_it_had_been_parsed() {
+    let key = FingerprintKey::from_hex(&"5a".repeat(32)).unwrap();
+    let name = |fields: &Value, inline: Option<&Inline<'_>>| {
+        let sharing = Sharing { origin: "https://a", ..Sharing::default() };
+        key.fingerprint(&sharing, Operation::Generations, fields, inline, &["sig".to_owned()])
+    };
+    let own = Schema::from_text(Operation::Generations, r#"{"properties": {"image": {"type": "object"}}}"#).unwrap();
+    let own = Validation { generations: own, ..validation(Mode::Strict) };
+    let letters = "AbC/+9z0".repeat(50_000);
+    for (fields, is_cut) in [
+        (json!({"prompt": "a", "image": {"url": format!("data:image/png;base64,{letters}")}, "user": "u"}), true),
+        (
+            json!({"prompt": "a", "image": {"url": format!("DATA:IMAGE/PNG;x=Y;base64,{letters}AA==")}, "size": "1"}),
+            true,
+        ),
+        // What breaks the schema is read whole, and told of as it came.
+        (json!({"prompt": "a", "image": {"url": format!("data:image/png;base64,{letters}A")}}), false),
+        (json!({"prompt": "", "image": {"url": format!("data:image/png;base64,{letters}")}}), false),
+        (json!({"prompt": "a", "image": {"url": format!("data:image/png;base64,{letters}")}, "user": ""}), false),
+    ] {
+        let body = fields.to_string();
+        for mode in [Mode::Strict, Mode::Warn, Mode::Off] {
+            let rules = validation(mode);
+            let read = Submission::parse(Operation::Generations, body.as_bytes(), &rules);
+            let whole = Submission::of(Operation::Generations, fields.clone(), None, &rules);
+            let (Ok(read), Ok(whole)) = (&read, &whole) else {
+                assert_eq!(read.unwrap_err().faults(), whole.unwrap_err().faults());
+                continue;
+            };
+            assert!(read.inline.is_some() || !is_cut && read.fields == fields);
+            assert_eq!(name(&read.fields, read.inline.as_ref()), name(&fields, None));
+            assert_eq!((&read.user, &read.model), (&whole.user, &whole.model));
+            assert_eq!((&read.deprecated, &read.faults), (&whole.deprecated, &whole.faults));
+        }
+        // A schema of one's own sees every letter.
+        let read = Submission::parse(Operation::Generations, body.as_bytes(), &own);
+        assert!(read.is_ok_and(|read| read.inline.is_none()) || !is_cut);
+    }
 }
