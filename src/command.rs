@@ -167,13 +167,12 @@ fn telemetry(config: &Config) -> Result<Arc<Telemetry>, Failure> {
     Ok(telemetry)
 }
 
-/// The runtime of the paid calls and the ledger. Requests, the admin listener and the chores have threads of their own, so
-/// that nothing slow in them can delay what must not be. One thread is enough for it, and two would wake each other for
-/// nearly every step of a call.
+/// The runtime of the leases and of the ledger's upkeep. Requests and their paid calls, the admin listener and the chores
+/// have threads of their own, so that nothing slow in them can delay what must not be. One thread is enough for it.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
-        .thread_name("paid")
+        .thread_name("keeper")
         .enable_all()
         .build()
         .map_err(|error| failed(&error))

@@ -90,9 +90,9 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts a gateway. The current runtime becomes the one of the paid calls and the ledger; the requests are served on
-    /// threads of their own, and so are the admin listener and the chores. With a `source` it is reloaded when that
-    /// changes.
+    /// Starts a gateway. The current runtime becomes the one of the leases and the ledger's upkeep; the requests are served
+    /// on threads of their own, their paid calls with them, and so are the admin listener and the chores. With a `source`
+    /// it is reloaded when that changes.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
@@ -170,16 +170,19 @@ impl Running {
         self.admin.enter(Phase::Draining);
         self.drain.begin();
         let (ending, drain, dedup) = (self.ending.clone(), self.drain.clone(), self.gateway.dedup.clone());
+        let drained = CancellationToken::new();
         let ended = async {
             dedup.drain(grace).await;
+            drained.cancel();
             self.servers.close(CLOSE_WITHIN).await
         };
         let hurried = async {
             hurry.await;
             warn!("ending at once: what is in flight is written down as unknown");
             ending.hurry.cancel();
-            // Whoever waits is told so, and that takes a moment; then nobody is waited for.
-            tokio::time::sleep(LAST_ANSWERS).await;
+            // Whoever waits is told so, and that takes a moment; the paid calls are in the workers until they are written
+            // down. Then nobody is waited for.
+            tokio::join!(tokio::time::sleep(LAST_ANSWERS), drained.cancelled());
             drain.abort();
             std::future::pending().await
         };
@@ -202,7 +205,6 @@ impl Running {
         let chores = self.chores.handle();
         self.tasks.spawn_on(admin::serve(admin_listener, admin, async move { over.cancelled().await }), chores);
         let (gateway, over) = (self.gateway.clone(), self.over.clone());
-        // Where the paid calls are: a timer that is always due before theirs spares each of them a wake of the driver.
         self.tasks.spawn(async move { over.run_until_cancelled(sweep(&gateway)).await });
         // It ends with the first word of the end: what it sees then is seen again after the start.
         let (watcher, draining) = (Watcher::new(self.gateway.clone()), self.ending.draining.clone());

@@ -1,11 +1,12 @@
 //! One job for identical prompts: admits a submission, gives it a hit, a place beside its twin, or an attempt of its own,
-//! whose paid call runs in a tracked task that outlives the client.
+//! whose paid call runs in a tracked task that outlives the client. It runs where it was asked for: handing it and its
+//! outcome to and fro between two threads costs more than the client's own request does.
 
 mod delivery;
 mod follow;
+mod lost;
 mod opened;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +27,7 @@ use crate::jobs::lease::Tenancy;
 use crate::jobs::ledger::{Closed, Ledger, Request, Verdict};
 use crate::panics::caught;
 use crate::request::fingerprint::Fingerprint;
-use crate::telemetry::labels::SubmissionOutcome;
-use crate::upstream::outcome::Outcome;
+use lost::{Lost, Unlanded};
 use opened::Opened;
 
 pub use delivery::Delivery;
@@ -40,8 +40,8 @@ pub struct Dedup {
     slots: Arc<Semaphore>,
     /// As many again may read for a late answer, past the point where their outcome is unknown.
     readers: Arc<Semaphore>,
-    /// The runtime of the paid tasks, apart from everything that can be slow.
-    paid: Handle,
+    /// The runtime of what belongs to no worker: leases, and what is left to do when a client has gone.
+    keeper: Handle,
     tasks: TaskTracker,
 }
 
@@ -77,11 +77,12 @@ pub enum Part {
 }
 
 impl Dedup {
-    /// Nothing in flight yet. At most `submissions` attempts run at once, on `paid`.
-    pub fn new(parts: Parts, submissions: usize, paid: Handle) -> Self {
+    /// Nothing in flight yet. At most `submissions` attempts run at once, each in the runtime that it is asked for in;
+    /// that must not end before [`Dedup::drain`] has.
+    pub fn new(parts: Parts, submissions: usize, keeper: Handle) -> Self {
         let places = || Arc::new(Semaphore::new(submissions.min(Semaphore::MAX_PERMITS)));
         let (slots, readers) = (places(), places());
-        Self { parts, flights: Flights::default(), slots, readers, paid, tasks: TaskTracker::new() }
+        Self { parts, flights: Flights::default(), slots, readers, keeper, tasks: TaskTracker::new() }
     }
 
     /// The ledger.
@@ -141,7 +142,7 @@ impl Dedup {
             Err(Full) => return Err(Error::Overloaded { what: "dedup.max_waiters" }),
         };
         if let Some(flight) = begun {
-            self.tasks.spawn_on(self.clone().follow(fingerprint, attempt, flight), &self.paid);
+            self.tasks.spawn_on(self.clone().follow(fingerprint, attempt, flight), &self.keeper);
         }
         Ok(Place::Waiting(Waiting { waiter, fingerprint, attempt, part: Part::Joiner }))
     }
@@ -157,7 +158,8 @@ impl Dedup {
         }
     }
 
-    /// Starts the attempt in a task of its own. Should it panic, its outcome is unknown (`CRATES.md` T1).
+    /// Starts the attempt in a task of its own. Should it panic, or its runtime end under it, its outcome is unknown
+    /// (`CRATES.md` T1).
     fn start(&self, request: &Request, opened: Opened, order: Order, terms: Terms, slot: OwnedSemaphorePermit) {
         let ask = &request.ask;
         let (id, fingerprint) = (ask.attempt, ask.fingerprint);
@@ -167,7 +169,7 @@ impl Dedup {
         if let Some(lease) = parts.ledger.lease() {
             let (ledger, flight, lost) = (parts.ledger.clone(), flight.clone(), lost.clone());
             let tenancy = Tenancy { ledger, fingerprint, attempt: id, flight, lease, lost };
-            self.tasks.spawn_on(tenancy.hold(), &self.paid);
+            self.tasks.spawn_on(tenancy.hold(), &self.keeper);
         }
         let attempt = Attempt {
             id,
@@ -183,21 +185,15 @@ impl Dedup {
             terms,
             parts: parts.clone(),
         };
-        let run = async move {
-            if caught(pin!(attempt.run())).await.is_err() {
-                error!(%fingerprint, "the task of a paid call failed: its outcome is unknown");
-                let written = parts.ledger.unknown(fingerprint, id).await;
-                if let Some(count) = count {
-                    count.settle(SubmissionOutcome::Unknown);
-                }
-                let outcome = Outcome::Unknown { doubt: Doubt::Broken, answer: None };
-                flight.land(Arc::new(outcome), parts.clock.now());
-                if written.is_err() {
-                    error!(%fingerprint, "an unknown outcome could not be written to the ledger");
-                }
+        let left = Lost { parts, fingerprint, id, flight, count };
+        let unlanded = Unlanded { lost: Some(left), tasks: self.tasks.clone(), keeper: self.keeper.clone() };
+        // Boxed here, because a task's future is moved several times on its way, and copied once more when it is done.
+        let mut running = Box::pin(attempt.run());
+        self.tasks.spawn(async move {
+            if caught(running.as_mut()).await.is_ok() {
+                unlanded.ended();
             }
-        };
-        self.tasks.spawn_on(run, &self.paid);
+        });
     }
 
     /// A caller was told that an outcome is unknown (M14).

@@ -31,7 +31,7 @@ use crate::telemetry::labels::{CloseReason, Degraded, EntryState};
 use crate::upstream::client::Upstream;
 use crate::upstream::key::UpstreamKey;
 
-/// The gateway of a configuration. The current runtime becomes that of the paid calls.
+/// The gateway of a configuration. The current runtime becomes that of the leases and the ledger's upkeep.
 pub(super) async fn gateway(
     config: &Config,
     key: UpstreamKey,

@@ -66,7 +66,7 @@ impl Worker {
             door.accept(listener).await;
             door.wait().await;
         });
-        // Dropping the runtime drops the connections that are still open.
+        // Dropping the runtime drops what is still in it: connections that are open, and what their requests have begun.
     }
 }
 

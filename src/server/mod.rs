@@ -60,7 +60,7 @@ pub trait Handler: 'static {
     /// The body of its answers.
     type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static;
 
-    /// Answers one request. The future is dropped when the client leaves: what must go on is spawned elsewhere.
+    /// Answers one request. The future is dropped when the client leaves: what must go on is a task of its own.
     fn handle(
         self: Rc<Self>,
         head: Parts,

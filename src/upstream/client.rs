@@ -145,7 +145,8 @@ impl Upstream {
         // A body may be 32 MiB: written from where it lies, not copied into hyper's buffer. A short one costs less there.
         builder.writev(length > SHORT_BODY).max_buf_size(MAX_HEAD_BYTES).max_header_size(MAX_HEAD_BYTES);
         let (sender, connection) = builder.handshake(stream).await.map_err(|_| Unreached::Refused)?;
-        Ok(PaidConnection { sender, connection, gate, upstream: self.clone(), key: self.key() })
+        // Boxed, because it is handed on from step to step, and is large.
+        Ok(PaidConnection { sender, connection: Box::new(connection), gate, upstream: self.clone(), key: self.key() })
     }
 }
 
@@ -162,7 +163,7 @@ type Connection = http1::Connection<TokioIo<Gated<Stream>>, Full<Bytes>>;
 /// A connection that has carried nothing yet and will carry one paid call.
 pub struct PaidConnection {
     sender: http1::SendRequest<Full<Bytes>>,
-    connection: Connection,
+    connection: Box<Connection>,
     gate: Arc<Gate>,
     upstream: Arc<Upstream>,
     key: Arc<UpstreamKey>,
@@ -213,7 +214,7 @@ impl PaidConnection {
 
 /// Drives a connection while its only call runs, in the same task: a task of its own would be woken for each step of the
 /// call, and would wake the call's. It ends with the call.
-async fn driven<T>(mut connection: Connection, call: impl Future<Output = T>) -> T {
+async fn driven<T>(mut connection: Box<Connection>, call: impl Future<Output = T>) -> T {
     let (mut call, mut is_open) = (pin!(call), true);
     poll_fn(|context| {
         // The connection first: if it has ended before the call, that is told to the call, and nothing is sent on it.

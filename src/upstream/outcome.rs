@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::HeaderMap;
 
 use crate::error::{Doubt, Error, Unreached};
 use crate::jobs::settings::Dedup;
@@ -91,7 +91,7 @@ pub enum Outcome {
     Created {
         /// Its id.
         request_id: RequestId,
-        /// The upstream's answer: status 200, its body and content type.
+        /// The upstream's answer: status 200 and its body; the headers that it is told with are ours.
         answer: Answer,
     },
     /// Nobody knows whether a job was made.
@@ -175,10 +175,9 @@ fn success(answer: Answer) -> Outcome {
     }
     match body::read_success(&answer.body) {
         Told::Created(request_id) => {
-            // Copied: it lies in hyper's buffer of many kilobytes, and an outcome is kept for a while.
-            let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| HeaderValue::from_bytes(kind.as_bytes()).ok());
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.unwrap_or(JSON))]);
-            Outcome::Created { request_id, answer: Answer { status: StatusCode::OK, headers, body: answer.body } }
+            // Its headers lie in hyper's buffer of many kilobytes, and an outcome is kept for a while.
+            let answer = Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: answer.body };
+            Outcome::Created { request_id, answer }
         }
         Told::Refused => Outcome::Refused(Reply::Answer(answer)),
         Told::Nothing => Outcome::broken(),
@@ -211,5 +210,3 @@ fn doubt(status: StatusCode) -> Doubt {
         _ => Doubt::Broken,
     }
 }
-
-const JSON: HeaderValue = HeaderValue::from_static("application/json");

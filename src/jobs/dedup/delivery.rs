@@ -39,6 +39,6 @@ impl Drop for Delivery {
         }
         let (ledger, fingerprint, attempt) = (self.dedup.parts.ledger.clone(), self.fingerprint, self.attempt);
         let note = async move { _ = ledger.undelivered(fingerprint, attempt).await };
-        self.dedup.tasks.spawn_on(note, &self.dedup.paid);
+        self.dedup.tasks.spawn_on(note, &self.dedup.keeper);
     }
 }

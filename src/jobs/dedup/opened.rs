@@ -53,7 +53,7 @@ impl Opened {
         let mut asking = Box::pin(self.ask(request));
         let asked = match poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await {
             Poll::Ready(asked) => asked,
-            Poll::Pending => dedup.tasks.spawn_on(asking, &dedup.paid).await.map_err(|_| Error::Internal)?,
+            Poll::Pending => dedup.tasks.spawn(asking).await.map_err(|_| Error::Internal)?,
         };
         match asked {
             (Ok(admission), opened) => Ok((admission, opened)),
@@ -101,7 +101,7 @@ impl Drop for Opened {
                     flight.land(outcome.clone(), parts.clock.now());
                     _ = parts.ledger.tell(fingerprint, attempt, Progress::Landed(outcome)).await;
                 };
-                self.dedup.tasks.spawn_on(back, &self.dedup.paid);
+                self.dedup.tasks.spawn_on(back, &self.dedup.keeper);
             }
         }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::{HeaderMap, Version};
-use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::shared::{BOUNDS, Broken, LEASE, Shared, View, ask};
@@ -208,6 +208,30 @@ async fn m5_all_who_wait_elsewhere_share_one_flight_and_one_outcome() {
 }
 
 #[tokio::test]
+async fn an_attempt_whose_runtime_ends_under_it_is_held_and_its_waiters_are_told() {
+    let world = World::begin(vec![vec![Act::Hang]]).await;
+    let replica = Arc::new(world.replica_with(1, |view| view.lease = None));
+    let worker = Builder::new_current_thread().enable_all().build().unwrap();
+    let (begun, dies) = (oneshot::channel(), oneshot::channel::<()>());
+    let of_the_worker = replica.clone();
+    let thread = std::thread::spawn(move || {
+        let waiting = worker.block_on(of_the_worker.waits(plain(1)));
+        assert!(begun.0.send(waiting).is_ok());
+        _ = worker.block_on(dies.1);
+    });
+    let (leader, twin) = (begun.1.await.unwrap(), replica.waits(plain(2)).await);
+    eventually("the request is on its way", || world.posts() == 1).await;
+    dies.0.send(()).unwrap();
+    tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap();
+    for waiting in [leader, twin] {
+        assert!(matches!(&*waiting.told().await, Outcome::Unknown { .. }));
+    }
+    world.state_becomes("held", |state| matches!(state, Some(State::Unknown(_)))).await;
+    assert!(matches!(replica.admit(plain(3)).await, Err(Error::OutcomeUnknown { .. })));
+    assert_eq!(world.posts(), 1);
+}
+
+#[tokio::test]
 async fn m6_who_has_left_elsewhere_is_seen_to_wait_no_more() {
     let world = World::begin(vec![vec![Act::Hang]]).await;
     let (one, two) = (world.replica(1), world.replica(2));
@@ -374,7 +398,7 @@ async fn a_hurried_end_tells_those_who_wait_for_an_attempt_elsewhere() {
     let (one, two) = (world.replica(1), world.replica(2));
     let leader = one.waits(plain(1)).await;
     let mut joiner = two.waits(plain(2)).await;
-    let (heard, hears) = tokio::sync::oneshot::channel();
+    let (heard, hears) = oneshot::channel();
     let told = tokio::spawn(async move { joiner.waiter.outcome(SOON, SOON, || _ = heard.send(())).await });
     hears.await.unwrap();
     two.ending.hurry.cancel();
