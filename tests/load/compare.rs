@@ -1,6 +1,7 @@
 //! The comparison: the gateway with everything on beside nginx and the bare pass-through, one question after the other.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::Command;
 
 use clap::{Args, ValueEnum};
@@ -29,6 +30,9 @@ pub struct Compare {
     /// Also with a million entries and a million users, which takes some minutes.
     #[arg(long)]
     pub full: bool,
+    /// More builds of the gateway, which take part where CPU is measured: their figures stand at the end of a row.
+    #[arg(long)]
+    beside: Vec<PathBuf>,
     #[command(flatten)]
     pub program: Program,
 }
@@ -120,7 +124,7 @@ impl Compare {
         if how.is_empty() {
             who.push(("bare", Who::Bare, launch.clone()));
         }
-        let mut race = Race::start(bench, &with_nginx(who, Nginx::Pass, &launch))?;
+        let mut race = Race::start(bench, &self.with_others(who, Nginx::Pass, &launch))?;
         race.run(&self.drive(Kind::Polls), self.rounds)?;
         let (what, nginx) = match workers {
             1 => ("CPU of a poll", Goal { solid: 1.2, moonshot: 1.0 }),
@@ -138,7 +142,7 @@ impl Compare {
     fn hits(&self, bench: &Bench) -> io::Result<()> {
         let launch = Launch::default();
         let who = vec![("gateway", Who::Gateway, launch.clone())];
-        let mut race = Race::start(bench, &with_nginx(who, Nginx::Cache, &launch))?;
+        let mut race = Race::start(bench, &self.with_others(who, Nginx::Cache, &launch))?;
         race.run(&self.drive(Kind::Hits), self.rounds)?;
         against(&race, "CPU of a hit (nginx: its cache)", Some(Goal { solid: 0.65, moonshot: 0.5 }));
         let repeated = race.of("gateway", |slice| slice.cpu);
@@ -154,7 +158,7 @@ impl Compare {
         let launch = Launch::default();
         let forgetful = Launch { environment: vec![("REELGATE_LEDGER__KIND", "memory".into())], ..launch.clone() };
         let who = vec![("gateway", Who::Gateway, launch.clone()), ("gateway without a disk", Who::Gateway, forgetful)];
-        let mut race = Race::start(bench, &with_nginx(who, Nginx::Fresh, &launch))?;
+        let mut race = Race::start(bench, &self.with_others(who, Nginx::Fresh, &launch))?;
         race.run(&self.drive(Kind::New), self.rounds)?;
         let what = "CPU of a new submission (nginx: a connection for each)";
         against(&race, what, Some(Goal { solid: 1.6, moonshot: 1.2 }));
@@ -166,7 +170,7 @@ impl Compare {
     fn big(&self, bench: &Bench) -> io::Result<()> {
         let launch = Launch::default();
         let who = vec![("gateway", Who::Gateway, launch.clone())];
-        let mut race = Race::start(bench, &with_nginx(who, Nginx::Pass, &launch))?;
+        let mut race = Race::start(bench, &self.with_others(who, Nginx::Pass, &launch))?;
         race.run(&Drive { connections: 4, ..self.drive(Kind::Big) }, self.rounds)?;
         against(&race, "CPU of 4 MB with an image (nginx: streaming)", Some(Goal { solid: 2.6, moonshot: 2.0 }));
         Ok(())
@@ -201,6 +205,19 @@ impl Compare {
         let measured = best("gateway") / best("nginx");
         tell(Row { what: "p99 of the best slice".into(), measured, unit: "x nginx", goal, from });
         Ok(())
+    }
+
+    /// Everybody, nginx if it is here, and the builds that were named.
+    fn with_others(
+        &self,
+        who: Vec<(&'static str, Who, Launch)>,
+        nginx: Nginx,
+        launch: &Launch,
+    ) -> Vec<(&'static str, Who, Launch)> {
+        let builds = self.beside.iter().map(|program| Launch { program: Some(program.clone()), ..launch.clone() });
+        let names = ["first beside", "second beside", "third beside"].into_iter().chain(std::iter::repeat("one more"));
+        let builds = names.zip(builds).map(|(name, launch)| (name, Who::Gateway, launch));
+        with_nginx(who, nginx, launch).into_iter().chain(builds).collect()
     }
 
     /// Clients of a kind, for as long as a turn is.

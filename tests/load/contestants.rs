@@ -60,6 +60,8 @@ pub struct Launch {
     pub workers: usize,
     /// What the gateway's configuration says differently.
     pub environment: Vec<(&'static str, String)>,
+    /// Another build of the gateway.
+    pub program: Option<PathBuf>,
 }
 
 /// Who is started.
@@ -114,7 +116,7 @@ impl Bench {
                 return Ok(Contestant { process: None, address: self.upstream_address, key: upstream::KEY });
             }
             Who::Gateway => {
-                self.gateway(&mut command, &folder, workers)?;
+                self.gateway(&mut command, &folder, workers, launch.program.as_deref().unwrap_or(&self.program))?;
                 command.envs(launch.environment.iter().map(|(name, value)| (name, value)));
                 let mut process = Process::start(&mut command, output)?;
                 let address = process.serving(logged)?;
@@ -136,7 +138,7 @@ impl Bench {
         Ok(Contestant { process: Some(process), address, key: CLIENT_KEY })
     }
 
-    fn gateway(&self, command: &mut Command, folder: &Path, workers: usize) -> io::Result<()> {
+    fn gateway(&self, command: &mut Command, folder: &Path, workers: usize, program: &Path) -> io::Result<()> {
         let file = folder.join("reelgate.toml");
         let mut text = CONFIGURATION.to_owned();
         let scheme = if self.tls { "https" } else { "http" };
@@ -153,7 +155,7 @@ impl Bench {
         }
         text += &format!("[ledger]\npath = {:?}\n", folder.join("ledger").display().to_string());
         std::fs::write(&file, text)?;
-        command.arg(&self.program).arg("serve").arg("--config").arg(file);
+        command.arg(program).arg("serve").arg("--config").arg(file);
         command.env("COMETAPI_KEY", upstream::KEY).env("REELGATE_SERVER__WORKERS", workers.to_string());
         Ok(())
     }
