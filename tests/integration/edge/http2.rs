@@ -256,11 +256,12 @@ async fn r05_trailers_of_http_2_end_here_too() {
     scene.note_submissions(1);
     frames.headers(1, &submission(&[]), false).await;
     frames.frame(DATA, 0, 1, BODY.as_bytes()).await;
-    frames.headers(1, &[("authorization", "Bearer x"), ("content-length", "3"), ("x-sum", "1")], true).await;
+    // The upstream key is of letters alone, so it cannot begin like the one in the trailers.
+    frames.headers(1, &[("authorization", "Bearer 1"), ("content-length", "3"), ("x-sum", "1")], true).await;
     assert_eq!(frames.fate(1).await, Fate::Answered(200));
     let head = String::from_utf8(scene.upstream.received()[0].head.to_vec()).unwrap();
     assert!(
-        !head.contains("Bearer x") && !head.contains("x-sum") && head.matches("content-length").count() == 1,
+        !head.contains("Bearer 1") && !head.contains("x-sum") && head.matches("content-length").count() == 1,
         "{head}"
     );
     scene.end().await;
