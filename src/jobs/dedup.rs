@@ -25,7 +25,7 @@ use crate::jobs::entry::{AttemptId, Caller, Created};
 use crate::jobs::flight::{Flights, Full, Waiter};
 use crate::jobs::lease::Tenancy;
 use crate::jobs::ledger::{Closed, Ledger, Request, Verdict};
-use crate::panics::caught;
+use crate::panics::{Panicked, caught};
 use crate::request::fingerprint::Fingerprint;
 use lost::{Lost, Unlanded};
 use opened::Opened;
@@ -186,12 +186,13 @@ impl Dedup {
             parts: parts.clone(),
         };
         let left = Lost { parts, fingerprint, id, flight, count };
-        let unlanded = Unlanded { lost: Some(left), tasks: self.tasks.clone(), keeper: self.keeper.clone() };
+        let mut unlanded = Unlanded { lost: Some(left), tasks: self.tasks.clone(), keeper: self.keeper.clone() };
         // Boxed here, because a task's future is moved several times on its way, and copied once more when it is done.
         let mut running = Box::pin(attempt.run());
         self.tasks.spawn(async move {
-            if caught(running.as_mut()).await.is_ok() {
-                unlanded.ended();
+            let ended = caught(running.as_mut()).await;
+            if let (Err(Panicked), Some(lost)) = (ended, unlanded.take()) {
+                lost.land().await;
             }
         });
     }

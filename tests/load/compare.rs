@@ -30,7 +30,8 @@ pub struct Compare {
     /// Also with a million entries and a million users, which takes some minutes.
     #[arg(long)]
     pub full: bool,
-    /// More builds of the gateway, which take part where CPU is measured: their figures stand at the end of a row.
+    /// More builds of the gateway, which take part in polls, workers, hits, new and big: their figures stand at the end of a
+    /// row, in this order.
     #[arg(long)]
     beside: Vec<PathBuf>,
     #[command(flatten)]
@@ -215,8 +216,7 @@ impl Compare {
         launch: &Launch,
     ) -> Vec<(&'static str, Who, Launch)> {
         let builds = self.beside.iter().map(|program| Launch { program: Some(program.clone()), ..launch.clone() });
-        let names = ["first beside", "second beside", "third beside"].into_iter().chain(std::iter::repeat("one more"));
-        let builds = names.zip(builds).map(|(name, launch)| (name, Who::Gateway, launch));
+        let builds = builds.map(|launch| ("beside", Who::Gateway, launch));
         with_nginx(who, nginx, launch).into_iter().chain(builds).collect()
     }
 

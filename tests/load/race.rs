@@ -77,10 +77,11 @@ impl<'b> Race<'b> {
 
     /// Everybody's figures, for who wants to see more than a ratio.
     pub fn told(&self) -> String {
+        // By the racer itself, because several may have one name.
         let of = |racer: &Racer| {
-            let name = racer.name;
-            let (cpu, rate) = (self.of(name, |slice| slice.cpu), self.of(name, |slice| slice.rate));
-            format!("{name} {cpu:.1} us, {rate:.0}/s, p50 {:.0} us", self.of(name, |slice| slice.p50))
+            let figure = |figure: fn(&Slice) -> f64| median(&racer.slices, figure);
+            let (cpu, rate, p50) = (figure(|slice| slice.cpu), figure(|slice| slice.rate), figure(|slice| slice.p50));
+            format!("{} {cpu:.1} us, {rate:.0}/s, p50 {p50:.0} us", racer.name)
         };
         self.racers.iter().map(of).collect::<Vec<_>>().join("; ")
     }

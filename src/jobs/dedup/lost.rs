@@ -26,7 +26,8 @@ pub(super) struct Lost {
 }
 
 impl Lost {
-    async fn land(self) {
+    /// Lands it as unknown, if it has not landed before.
+    pub(super) async fn land(self) {
         let Self { parts, fingerprint, id, flight, count } = self;
         if flight.outcome().is_some() {
             return;
@@ -43,18 +44,18 @@ impl Lost {
     }
 }
 
-/// Held by an attempt's task as long as it has not ended by itself; dropped before, it lands what is lost, on the keeper.
+/// Held by an attempt's task until that is over; if the task is dropped before, what is lost is landed on the keeper.
 pub(super) struct Unlanded {
-    /// `None` once it is dropped or not needed.
+    /// `None` once the task is over.
     pub(super) lost: Option<Lost>,
     pub(super) tasks: TaskTracker,
     pub(super) keeper: Handle,
 }
 
 impl Unlanded {
-    /// The attempt has ended by itself, and told what there is to tell.
-    pub(super) fn ended(mut self) {
-        self.lost = None;
+    /// The task is over, in one way or the other.
+    pub(super) const fn take(&mut self) -> Option<Lost> {
+        self.lost.take()
     }
 }
 
