@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Time;
+use crate::jobs::records::Job;
 use crate::jobs::settings::Dedup;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -382,6 +383,37 @@ impl Entry {
         match &self.state {
             State::Accepted(created) | State::Done(created, _) | State::Rejected(created, _) => Some(created),
             State::Claimed | State::Sending | State::Unknown(_) => None,
+        }
+    }
+
+    /// What the record of its job says too is kept once.
+    pub fn share(&mut self, job: &Job) {
+        if let State::Accepted(created) | State::Done(created, _) | State::Rejected(created, _) = &mut self.state
+            && created.job == job.id
+        {
+            created.job = job.id.clone();
+        }
+        for (own, other) in [(&mut self.team, &job.team), (&mut self.request_id, &job.request_id)] {
+            if own == other {
+                *own = other.clone();
+            }
+        }
+    }
+
+    /// This entry and those beneath it, from the top.
+    pub fn layers(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |entry| entry.beneath.as_deref())
+    }
+
+    /// Takes the first such entry out of the chain beneath this one.
+    pub fn remove_beneath(&mut self, is_it: &impl Fn(&Self) -> bool) {
+        match self.beneath.take() {
+            Some(beneath) if is_it(&beneath) => self.beneath = beneath.beneath,
+            Some(mut beneath) => {
+                beneath.remove_beneath(is_it);
+                self.beneath = Some(beneath);
+            }
+            None => {}
         }
     }
 

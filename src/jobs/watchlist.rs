@@ -91,6 +91,15 @@ impl Watchlist {
     }
 }
 
+impl<'a> FromIterator<(&'a RequestId, Time)> for Watchlist {
+    /// Jobs that run, each with when it was made.
+    fn from_iter<I: IntoIterator<Item = (&'a RequestId, Time)>>(jobs: I) -> Self {
+        let place = |(id, at): (&RequestId, Time)| (id.clone(), Place { at, looks: 0 });
+        let places: HashMap<_, _> = jobs.into_iter().map(place).collect();
+        Self { quiet_since: places.iter().map(|(id, place)| (place.at, id.clone())).collect(), places }
+    }
+}
+
 /// From one look at a job to the next: twice as long each time, up to a bound, and a little longer by chance, so that jobs
 /// made together are not looked at together for ever. The end of the attempt's id is chance enough.
 pub fn pause(quiet: Duration, looks: u32, attempt: AttemptId) -> Duration {

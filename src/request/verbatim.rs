@@ -6,7 +6,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 /// Names bytes by SipHash-1-3 under a key that nobody learns: 128 bits that nobody can make two bodies share, for a
 /// quarter of what the fingerprint's own hash costs. Every hit asks for one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Verbatim(SipHasher13);
 
 /// The name of some bytes. It is a keyed hash: to hash it again only picks bits.

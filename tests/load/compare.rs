@@ -13,7 +13,7 @@ use super::process::{Folder, is_here};
 use super::race::Race;
 use super::requests::Kind;
 use super::table::{Goal, Row};
-use super::{certificate, single, work};
+use super::{certificate, restart, single, work};
 
 /// `load compare`.
 #[derive(Args)]
@@ -30,10 +30,10 @@ pub struct Compare {
     /// Also with a million entries and a million users, which takes some minutes.
     #[arg(long)]
     pub full: bool,
-    /// More builds of the gateway, which take part in polls, workers, hits, new and big: their figures stand at the end of a
-    /// row, in this order.
+    /// More builds of the gateway, which take part in polls, workers, hits, new, big and restart: their figures stand at the
+    /// end of a row, in this order.
     #[arg(long)]
-    beside: Vec<PathBuf>,
+    pub beside: Vec<PathBuf>,
     #[command(flatten)]
     pub program: Program,
 }
@@ -59,6 +59,8 @@ pub enum Question {
     Idle,
     /// From the start to the first answer; the size of the program.
     Start,
+    /// How long a start over a full ledger takes.
+    Restart,
     /// CPU and memory as entries and users grow.
     Work,
     /// Polls over TLS on both sides, and upstream handshakes.
@@ -81,7 +83,7 @@ impl Compare {
                 continue;
             }
             let (tls, places) = match question {
-                Question::Workers | Question::Idle => (false, Places::default()),
+                Question::Workers | Question::Idle | Question::Restart => (false, Places::default()),
                 Question::Tls => (true, alone),
                 Question::TlsWorkers => (true, Places::default()),
                 _ => (false, alone),
@@ -109,6 +111,7 @@ impl Compare {
             Question::Connections => single::connections(self, bench),
             Question::Idle => single::idle(bench),
             Question::Start => single::start(bench),
+            Question::Restart => restart::over_many(self, bench),
             Question::Work => work::grows(self, bench),
             Question::TlsWorkers => self.polls(bench, 2, ", TLS on both sides"),
             Question::Tls => {

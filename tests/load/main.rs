@@ -38,6 +38,7 @@ mod parts;
 mod process;
 mod race;
 mod requests;
+mod restart;
 mod single;
 mod smoke;
 mod table;

@@ -79,6 +79,13 @@ impl Process {
         self.tree().into_iter().map(|id| memory_of(id, kind)).sum()
     }
 
+    /// The memory in KiB that it had at its highest, of the program itself.
+    pub fn peak(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+    }
+
     /// Its memory when it no longer shrinks.
     pub fn settled_memory(&self, kind: Memory) -> u64 {
         let mut least = self.memory(kind);

@@ -19,14 +19,14 @@ impl Book {
         let look = self.look(fingerprint, ask, now, &bounds.windows);
         // A refusal adopts nothing: whoever is told the job, or waits for it, does.
         if twin.is_some() && matches!(look, Look::Hit(..) | Look::Join(_)) {
-            self.change(fingerprint, &bounds.windows, |entry| entry.rest.change().undelivered = false);
+            self.entries.change(fingerprint, &bounds.windows, |entry| entry.rest.change().undelivered = false);
             self.mark(fingerprint);
         }
         if let Some(digest) = ask.key {
             let attach = match &look {
                 Look::Join(attempt) => Some((*attempt, keys::Fate::InFlight)),
                 Look::Hit(created, _) => {
-                    let attempt = self.entries.get(&fingerprint).map_or(ask.attempt, |entry| entry.attempt);
+                    let attempt = self.entry(&fingerprint).map_or(ask.attempt, |entry| entry.attempt);
                     Some((attempt, keys::Fate::Created(created.clone())))
                 }
                 Look::Held(_) | Look::Free => None,
@@ -40,7 +40,7 @@ impl Book {
     }
 
     fn look(&mut self, fingerprint: Fingerprint, ask: &Ask, now: Time, windows: &Windows) -> Look {
-        self.change(fingerprint, windows, |entry| entry.look(ask.asker, now, windows)).unwrap_or(Look::Free)
+        self.entries.change(fingerprint, windows, |entry| entry.look(ask.asker, now, windows)).unwrap_or(Look::Free)
     }
 
     /// A key already seen wins over everything else that is asked for.
@@ -54,7 +54,7 @@ impl Book {
             keys::Fate::InFlight => Look::Join(record.attempt),
             keys::Fate::Unknown => {
                 let asker = Asker { no_cache: false, ..ask.asker };
-                let entry = self.change(record.fingerprint, &bounds.windows, |entry| {
+                let entry = self.entries.change(record.fingerprint, &bounds.windows, |entry| {
                     (entry.attempt == record.attempt).then(|| entry.look(asker, now, &bounds.windows))
                 });
                 match entry.flatten() {
@@ -85,7 +85,7 @@ impl Book {
     /// For a keyless submission where only keys share: an equal one that is held, or whose answer nobody took (M15).
     fn twin(&self, ask: &Ask, now: Time, windows: &Windows) -> Option<Fingerprint> {
         let lives = |entry: &Entry| entry.due(windows).is_none_or(|due| now < due);
-        let twins = self.by_base.get(&ask.base?)?.iter();
-        twins.copied().find(|twin| self.entry(twin).is_some_and(lives))
+        let twins = self.entries.of_base(&ask.base?);
+        twins.iter().copied().find(|twin| self.entry(twin).is_some_and(lives))
     }
 }

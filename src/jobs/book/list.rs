@@ -1,6 +1,5 @@
 //! What is shown of the book, a slice at a time, so that its lock is never held long; and how an entry is forgotten.
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use super::Book;
@@ -10,36 +9,6 @@ use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQu
 use crate::jobs::records::Record;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
-
-/// All unknown outcomes, by the end of their hold.
-#[derive(Debug, Default)]
-pub(super) struct Unknowns(BTreeSet<(Time, AttemptId, Fingerprint)>);
-
-impl Unknowns {
-    /// Notes those of an entry that was put into the book.
-    pub(super) fn put(&mut self, fingerprint: Fingerprint, entry: &Entry) {
-        self.0.extend(unknowns(fingerprint, entry));
-    }
-
-    /// Forgets those of an entry that was taken out, as it was put in.
-    pub(super) fn take(&mut self, fingerprint: Fingerprint, entry: &Entry) {
-        for unknown in unknowns(fingerprint, entry) {
-            self.0.remove(&unknown);
-        }
-    }
-}
-
-fn unknowns(fingerprint: Fingerprint, entry: &Entry) -> impl Iterator<Item = (Time, AttemptId, Fingerprint)> {
-    layers(entry).filter_map(move |entry| match entry.state {
-        State::Unknown(until) => Some((until, entry.attempt, fingerprint)),
-        _ => None,
-    })
-}
-
-/// An entry and those beneath it.
-fn layers(entry: &Entry) -> impl Iterator<Item = &Entry> {
-    std::iter::successors(Some(entry), |entry| entry.beneath.as_deref())
-}
 
 impl Book {
     /// Jobs and unknown outcomes behind `after`, newest first: at most `wanted` that fit the query, of at most `most` that
@@ -80,30 +49,31 @@ impl Book {
         let hold = windows.hold;
         let last = after.map_or(Bound::Unbounded, |after| Bound::Included((after.at + hold, LAST_ATTEMPT, LAST)));
         let after = after.cloned();
-        let lines = self.unknowns.0.range((Bound::Unbounded, last)).rev().filter_map(move |(until, attempt, of)| {
-            let entry = layers(self.entries.get(of)?).find(|entry| entry.attempt == *attempt)?;
-            let since = Time::from_millis(until.as_millis().saturating_sub(millis(hold)));
-            Some(JobLine {
-                job: None,
-                state: JobState::Unknown,
-                orphan: false,
-                team: entry.team.clone(),
-                fingerprint: *of,
-                attempt: *attempt,
-                key: None,
-                created: since,
-                ended: None,
-                polled: None,
-                asked_as: entry.request_id.clone(),
-                entry: Some(entry.state.name()),
-            })
-        });
+        let lines =
+            self.entries.unknowns().range((Bound::Unbounded, last)).rev().filter_map(move |(until, attempt, of)| {
+                let entry = self.entry(of)?.layers().find(|entry| entry.attempt == *attempt)?;
+                let since = Time::from_millis(until.as_millis().saturating_sub(millis(hold)));
+                Some(JobLine {
+                    job: None,
+                    state: JobState::Unknown,
+                    orphan: false,
+                    team: entry.team.clone(),
+                    fingerprint: *of,
+                    attempt: *attempt,
+                    key: None,
+                    created: since,
+                    ended: None,
+                    polled: None,
+                    asked_as: entry.request_id.clone(),
+                    entry: Some(entry.state.name()),
+                })
+            });
         lines.filter(move |line| after.as_ref().is_none_or(|after| line.cursor() < *after))
     }
 
     fn job_line(&self, record: &Record) -> JobLine {
         let job = &record.job;
-        let entry = self.entry(&job.fingerprint).into_iter().flat_map(layers);
+        let entry = self.entry(&job.fingerprint).into_iter().flat_map(Entry::layers);
         let mut own = entry.filter(|entry| entry.created().is_some_and(|created| created.job == job.id));
         JobLine {
             job: Some(job.id.clone()),
@@ -138,7 +108,7 @@ impl Book {
             (None, None) => return Page { lines: Vec::new(), next: None },
         };
         let mut page = Page { lines: Vec::new(), next: None };
-        let mut entries = self.entries.range((first, Bound::Unbounded));
+        let mut entries = self.entries.from(first);
         for _ in 0..most {
             if page.lines.len() >= wanted {
                 return page;
@@ -149,7 +119,7 @@ impl Book {
             let of_state = |state: &String| entry.state.name() == state;
             let of_team = |team: &String| *entry.team == **team;
             if query.state.as_ref().is_none_or(of_state) && query.team.as_ref().is_none_or(of_team) {
-                let layers = layers(entry).map(|entry| layer(entry, windows)).collect();
+                let layers = entry.layers().map(|entry| layer(entry, windows)).collect();
                 page.lines.push(EntryLine { fingerprint: *fingerprint, layers });
             }
         }
@@ -160,14 +130,14 @@ impl Book {
     /// a new job. Where an attempt is on its way that may buy the prompt twice, so it needs `force`; what comes of that
     /// attempt is an orphan.
     pub fn forget(&mut self, fingerprint: Fingerprint, force: bool, windows: &Windows) -> Forgotten {
-        let Some(entry) = self.entries.get(&fingerprint) else { return Forgotten::Nothing };
+        let Some(entry) = self.entry(&fingerprint) else { return Forgotten::Nothing };
         let in_flight = |entry: &&Entry| matches!(entry.state, State::Claimed | State::Sending);
-        if let Some(entry) = layers(entry).find(in_flight).filter(|_| !force) {
+        if let Some(entry) = entry.layers().find(in_flight).filter(|_| !force) {
             return Forgotten::InFlight(entry.state.name());
         }
         let name = entry.state.name();
-        let attempts: Vec<_> = layers(entry).map(|entry| entry.attempt).collect();
-        let jobs: Vec<_> = layers(entry).filter_map(|entry| Some(entry.created()?.job.clone())).collect();
+        let attempts: Vec<_> = entry.layers().map(|entry| entry.attempt).collect();
+        let jobs: Vec<_> = entry.layers().filter_map(|entry| Some(entry.created()?.job.clone())).collect();
         attempts.into_iter().for_each(|attempt| self.keys.release(attempt));
         jobs.iter().for_each(|job| self.records.forget_entry(job));
         self.remove(fingerprint, windows);

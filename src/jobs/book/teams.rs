@@ -8,14 +8,13 @@ use std::sync::Arc;
 use foldhash::HashMap;
 
 use crate::clock::Time;
-use crate::jobs::entry::{Entry, State};
 use crate::request::fingerprint::Fingerprint;
 
 /// All teams that have entries.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Teams(HashMap<Arc<str>, Team>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Team {
     entries: usize,
     /// Those that may make room, the oldest first.
@@ -23,25 +22,30 @@ struct Team {
 }
 
 impl Teams {
-    /// Counts an entry that was put into the book.
-    pub(super) fn put(&mut self, fingerprint: Fingerprint, entry: &Entry) {
-        let team = self.0.entry(entry.team.clone()).or_default();
+    /// Counts an entry of a team; `done` says until when it is a hit, if it may make room.
+    pub(super) fn put(&mut self, name: Fingerprint, team: &Arc<str>, done: Option<Time>) {
+        let team = self.0.entry(team.clone()).or_default();
         team.entries += 1;
-        if let State::Done(_, until) = entry.state {
-            team.done.insert((until, fingerprint));
+        team.done.extend(done.map(|until| (until, name)));
+    }
+
+    /// An entry that was put in has gone.
+    pub(super) fn take(&mut self, name: Fingerprint, team: &Arc<str>, done: Option<Time>) {
+        self.turn(name, team, done, None);
+        let Some(of) = self.0.get_mut(team) else { return };
+        of.entries = of.entries.saturating_sub(1);
+        if of.entries == 0 {
+            self.0.remove(team);
         }
     }
 
-    /// Counts an entry that was taken out, as it was put in.
-    pub(super) fn take(&mut self, fingerprint: Fingerprint, entry: &Entry) {
-        let Some(team) = self.0.get_mut(&entry.team) else { return };
-        team.entries = team.entries.saturating_sub(1);
-        if let State::Done(_, until) = entry.state {
-            team.done.remove(&(until, fingerprint));
+    /// An entry may make room now, or no longer.
+    pub(super) fn turn(&mut self, name: Fingerprint, team: &Arc<str>, before: Option<Time>, now: Option<Time>) {
+        let Some(team) = self.0.get_mut(team) else { return };
+        if let Some(until) = before {
+            team.done.remove(&(until, name));
         }
-        if team.entries == 0 {
-            self.0.remove(&entry.team);
-        }
+        team.done.extend(now.map(|until| (until, name)));
     }
 
     /// The next to make room: the oldest `done` of the team that has most, of those that have any.
@@ -49,60 +53,62 @@ impl Teams {
         let leaving = self.0.values().filter_map(|team| Some((team.entries, Reverse(*team.done.first()?))));
         leaving.max().map(|(_, Reverse((_, fingerprint)))| fingerprint)
     }
+}
 
-    /// How many entries all teams have.
-    #[cfg(test)]
-    pub(super) fn entries(&self) -> usize {
-        self.0.values().map(|team| team.entries).sum()
+impl<'a> FromIterator<(Fingerprint, &'a Arc<str>, Option<Time>)> for Teams {
+    /// Each entry with its team, as [`Teams::put`] takes it.
+    fn from_iter<I: IntoIterator<Item = (Fingerprint, &'a Arc<str>, Option<Time>)>>(entries: I) -> Self {
+        let mut teams = HashMap::<&Arc<str>, (usize, Vec<_>)>::default();
+        for (name, team, done) in entries {
+            let (entries, all) = teams.entry(team).or_default();
+            *entries += 1;
+            all.extend(done.map(|until| (until, name)));
+        }
+        let team = |(entries, done): (usize, Vec<_>)| Team { entries, done: done.into_iter().collect() };
+        Self(teams.into_iter().map(|(name, of)| (name.clone(), team(of))).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::jobs::entry::{AttemptId, Created};
-    use crate::request::route::RequestId;
 
-    fn fingerprint(name: u8) -> Fingerprint {
-        Fingerprint::from_bytes([name; 32])
-    }
-
-    fn entry(team: &str, done_until: Option<u64>) -> Entry {
-        let mut entry = Entry::claimed(AttemptId::from_bytes([0; 16]), team.into());
-        if let Some(until) = done_until {
-            let job = RequestId::parse("job").unwrap();
-            let created = Created { job, answer: Bytes::new(), at: Time::from_millis(0), by: [0; 16] };
-            entry.state = State::Done(created, Time::from_millis(until));
-        }
-        entry
+    fn name(number: u8) -> Fingerprint {
+        Fingerprint::from_bytes([number; 32])
     }
 
     #[test]
     fn m28_t47_the_team_furthest_over_its_share_gives_first_its_oldest_then_the_next_team() {
-        let mut teams = Teams::default();
+        let [large, small, busy] = ["large", "small", "busy"].map(Arc::<str>::from);
+        let until = |millis| Some(Time::from_millis(millis));
         let all = [
-            (1, entry("large", Some(50))),
-            (2, entry("large", Some(40))),
-            (3, entry("large", None)),
-            (4, entry("small", Some(10))),
-            (5, entry("small", Some(20))),
+            (1, &large, until(50)),
+            (2, &large, until(40)),
+            (3, &large, None),
+            (4, &small, until(10)),
+            (5, &small, until(20)),
             // Has most, and nothing that may leave.
-            (6, entry("busy", None)),
-            (7, entry("busy", None)),
-            (8, entry("busy", None)),
-            (9, entry("busy", None)),
+            (6, &busy, None),
+            (7, &busy, None),
+            (8, &busy, None),
+            (9, &busy, None),
         ];
-        all.iter().for_each(|(name, entry)| teams.put(fingerprint(*name), entry));
+        let mut teams = Teams::default();
+        all.iter().for_each(|(number, team, done)| teams.put(name(*number), team, *done));
+        assert_eq!(all.iter().map(|(number, team, done)| (name(*number), *team, *done)).collect::<Teams>(), teams);
         let mut left = Vec::new();
         while let Some(next) = teams.next_to_leave() {
-            let (name, entry) = all.iter().find(|(name, _)| fingerprint(*name) == next).unwrap();
-            teams.take(next, entry);
-            left.push(*name);
+            let (number, team, done) = all.iter().find(|(number, ..)| name(*number) == next).unwrap();
+            teams.take(next, team, *done);
+            left.push(*number);
         }
         // Of two teams that have as many, the one with the older entry gives.
         assert_eq!(left, [2, 4, 1, 5]);
-        assert_eq!(teams.entries(), 5);
+        assert_eq!(teams.0.values().map(|team| team.entries).sum::<usize>(), 5);
+        // One that may leave now, and no longer.
+        teams.turn(name(6), &busy, None, until(7));
+        assert_eq!(teams.next_to_leave(), Some(name(6)));
+        teams.turn(name(6), &busy, until(7), None);
+        assert_eq!(teams.next_to_leave(), None);
     }
 }

@@ -3,11 +3,13 @@
 mod list;
 mod running;
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::*;
+use crate::jobs::entry::{Fate, Turn};
 use crate::jobs::list::{JobQuery, JobState};
 use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::Life;
@@ -86,18 +88,25 @@ impl Book {
 
     /// The indexes say what the entries say.
     fn check(&self) {
-        let due = self.entries.iter().filter_map(|(name, entry)| Some((entry.due(&WINDOWS)?, *name))).collect();
-        assert_eq!(self.due, due);
-        assert_eq!(self.counts.iter().sum::<usize>(), self.entries.len());
-        assert_eq!(self.teams.entries(), self.entries.len());
-        let held = self.entries.values().filter(|entry| entry.found_by_body().is_some()).count();
-        assert_eq!(self.by_base.values().map(Vec::len).sum::<usize>(), held);
+        self.entries.check(&WINDOWS);
         let all = JobQuery { state: Some(JobState::Unknown), ..JobQuery::default() };
         let unknown = self.list_jobs(&all, None, usize::MAX, usize::MAX, &WINDOWS).lines.len();
-        let layers =
-            |entry: &Entry| std::iter::successors(Some(entry.clone()), |entry| entry.beneath.as_deref().cloned());
-        let layers = self.entries.values().map(AsRef::as_ref).flat_map(layers);
+        let layers = self.entries().flat_map(|(_, entry)| entry.layers());
         assert_eq!(unknown, layers.filter(|entry| matches!(entry.state, State::Unknown(_))).count());
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (Fingerprint, &Entry)> {
+        self.entries.from(Bound::Unbounded).map(|(name, entry)| (*name, entry.as_ref()))
+    }
+
+    /// The book as a restart has it: put back one by one, and at once.
+    fn again(&self) -> [Self; 2] {
+        let mut singly = Self::default();
+        self.entries().for_each(|(name, entry)| singly.restore_entry(name, entry.clone(), &WINDOWS));
+        self.records.before(None).for_each(|record| singly.restore_record(record.clone()));
+        let entries = self.entries().map(|(name, entry)| (name, Box::new(entry.clone()))).collect();
+        let records = self.records.before(None).cloned().collect();
+        [singly, Self::restored(Entries::of(entries, &WINDOWS), records)]
     }
 }
 
@@ -411,13 +420,9 @@ fn an_id_under_two_fingerprints_ends_both() {
     // Somebody wished for another in the second one's place, and that is still on its way.
     let wish = wish(2, 3, 9);
     book.send(&wish, 2);
-    let mut restored = Book::default();
-    for fingerprint in [1, 2].map(fingerprint) {
-        restored.restore_entry(fingerprint, book.entry(&fingerprint).unwrap().clone(), &WINDOWS);
-    }
-    let record = book.record(&RequestId::parse("one").unwrap()).unwrap();
-    restored.restore_record(record.clone());
-    for mut book in [book, restored] {
+    let [singly, at_once] = book.again();
+    for mut book in [book, singly, at_once] {
+        book.check();
         let job = book.job(&RequestId::parse("one").unwrap()).unwrap();
         assert_eq!((job.fingerprint, book.given_twice(&job.id)), (fingerprint(1), vec![fingerprint(2)]));
         let ended = book.turned(&job, Turn::Over, Life::Failed, at(3), &WINDOWS);

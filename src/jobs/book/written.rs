@@ -1,15 +1,14 @@
 //! What of the book is written down, and when: which entries, jobs and keys have changed, and how they come back.
 
-use std::sync::Arc;
-
 use foldhash::HashSet;
 
+use super::entries::Entries;
 use super::{Ask, Book};
 use crate::bill::tab::Changed;
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Entry, State, Windows};
 use crate::jobs::keys::{self, KeyDigest, KeyRecord};
-use crate::jobs::records::Record;
+use crate::jobs::records::{Record, Records};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
@@ -92,27 +91,41 @@ impl Book {
         self.keys.record(digest)
     }
 
+    /// The book of everything that was written down but keys and tabs: at once, which is several times as fast as one by
+    /// one.
+    pub fn restored(entries: Entries, records: Records) -> Self {
+        let mut book = Self { entries, records, ..Self::default() };
+        for (fingerprint, entry) in book.entries.iter_mut() {
+            let mut next = Some(entry.as_mut());
+            while let Some(layer) = next {
+                if let Some(created) = layer.created() {
+                    match book.records.get(&created.job).map(|record| &record.job) {
+                        Some(job) if job.fingerprint == *fingerprint => layer.share(job),
+                        _ => book.twice.add(&created.job, *fingerprint),
+                    }
+                }
+                next = layer.beneath.as_deref_mut();
+            }
+        }
+        book
+    }
+
     /// Puts an entry back that was written down.
     pub fn restore_entry(&mut self, fingerprint: Fingerprint, entry: Entry, windows: &Windows) {
         // Which of them a record names is known when the records come back.
-        let mut next = Some(&entry);
-        while let Some(entry) = next {
-            if let Some(created) = entry.created() {
-                self.twice.add(&created.job, fingerprint);
-            }
-            next = entry.beneath.as_deref();
+        for created in entry.layers().filter_map(Entry::created) {
+            self.twice.add(&created.job, fingerprint);
         }
-        self.put(fingerprint, entry, windows);
+        self.entries.put(fingerprint, entry, windows);
     }
 
     /// Puts a job back that was written down.
-    pub fn restore_record(&mut self, mut record: Record) {
-        if let Some(entry) = self.entries.get(&record.job.fingerprint)
-            && let Some(job) = Arc::get_mut(&mut record.job)
-        {
-            job.share(entry);
+    pub fn restore_record(&mut self, record: Record) {
+        let job = &record.job;
+        if let Some(own) = self.entries.get_mut(&job.fingerprint).and_then(|entry| entry.of_job(&job.id)) {
+            own.share(job);
         }
-        self.twice.remove(&record.job.id, record.job.fingerprint);
+        self.twice.remove(&job.id, job.fingerprint);
         self.records.restore(record);
     }
 
@@ -151,7 +164,7 @@ impl Book {
         lease: Option<Time>,
         windows: &Windows,
     ) -> bool {
-        let leased = self.change(fingerprint, windows, |entry| match entry.of_attempt(attempt) {
+        let leased = self.entries.change(fingerprint, windows, |entry| match entry.of_attempt(attempt) {
             Some(own) => {
                 own.rest.change().lease = lease;
                 true
@@ -163,7 +176,7 @@ impl Book {
 
     /// An attempt that goes on though its lease had lapsed and it read as unknown (M4). Whether there is such an attempt.
     pub fn renew(&mut self, fingerprint: Fingerprint, attempt: AttemptId, lease: Time, windows: &Windows) -> bool {
-        let renewed = self.change(fingerprint, windows, |entry| match entry.of_attempt(attempt) {
+        let renewed = self.entries.change(fingerprint, windows, |entry| match entry.of_attempt(attempt) {
             Some(own) if own.rest.lease.is_some() => {
                 own.rest.change().lease = Some(lease);
                 if let State::Unknown(_) = own.state {
@@ -185,14 +198,14 @@ impl Book {
     pub fn excerpt(&self, ask: &Ask, windows: &Windows) -> Self {
         let mut excerpt = Self::default();
         let record = ask.key.and_then(|digest| Some((digest, self.keys.record(&digest)?.clone())));
-        let twins = ask.base.and_then(|base| self.by_base.get(&base)).into_iter().flatten();
+        let twins = ask.base.iter().flat_map(|base| self.entries.of_base(base));
         let named = twins.chain(record.as_ref().map(|(_, record)| &record.fingerprint)).chain([&ask.fingerprint]);
         for fingerprint in named.copied().collect::<HashSet<_>>() {
-            let Some(entry) = self.entries.get(&fingerprint) else { continue };
+            let Some(entry) = self.entry(&fingerprint) else { continue };
             if let Some(job) = entry.created().and_then(|created| self.records.get(&created.job)) {
                 excerpt.records.restore(job.clone());
             }
-            excerpt.put(fingerprint, entry.clone(), windows);
+            excerpt.entries.put(fingerprint, entry.clone(), windows);
         }
         if let Some((digest, record)) = record {
             if let keys::Fate::Created(created) = &record.fate

@@ -31,11 +31,9 @@ fn m23_running_jobs_are_watched_until_they_end_also_after_a_restart() {
     book.turned(&first, Turn::Done(None), Life::Done, at(20), &WINDOWS);
     let quiet = Duration::from_secs(60);
     assert!(book.watch_next(at(60), quiet, 9).is_empty());
-    let mut restored = Book::default();
-    for id in ["job-1", "job-2"] {
-        restored.restore_record(book.record(&RequestId::parse(id).unwrap()).unwrap().clone());
-    }
-    for mut book in [book, restored] {
+    let [singly, at_once] = book.again();
+    for mut book in [book, singly, at_once] {
+        assert_eq!(book.counts().1, 1);
         let due: Vec<_> = book.watch_next(at(61), quiet, 9).iter().map(|job| job.id.to_string()).collect();
         assert_eq!(due, ["job-2"]);
         assert!(book.watch_next(at(62), quiet, 9).is_empty(), "one look at a time");

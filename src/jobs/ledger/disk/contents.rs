@@ -1,26 +1,26 @@
-//! Everything that the tables hold, read once, at the start.
+//! Everything that the tables hold, read once, at the start: entries and jobs side by side, each row handed on as it is
+//! read, so that a million of them are in memory in one form only.
 
 use std::collections::HashSet;
 
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableError};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
 use tracing::error;
 
 use super::form::{Checked, EntryForm, JobForm, KeyForm, unseal, unseal_named};
-use super::places;
-use super::tables::{ACCOUNTS, ENTRIES, JOBS, KEYS, TABS, Table, corrupted, text};
+use super::places::{self, Places};
+use super::tables::{ACCOUNTS, ENTRIES, JOBS, KEYS, TABS, Table, beside, corrupted, text};
 use crate::bill::account::AccountKey;
 use crate::bill::form::{self, AccountForm, TabForm};
-use crate::clock::Time;
 use crate::jobs::entry::AttemptId;
 use crate::jobs::keys::KeyDigest;
 use crate::request::fingerprint::{Fingerprint, FingerprintKey};
 
-/// What a file held.
-pub struct Contents {
-    /// Entries.
-    pub entries: Vec<(Fingerprint, Checked<EntryForm>)>,
-    /// Jobs.
-    pub jobs: Vec<JobForm>,
+/// What a file held, with what was made of its entries and of its jobs.
+pub struct Contents<E, J> {
+    /// Of the entries.
+    pub entries: E,
+    /// Of the jobs.
+    pub jobs: J,
     /// Idempotency keys.
     pub keys: Vec<(KeyDigest, KeyForm)>,
     /// Open tabs, by their attempt.
@@ -29,28 +29,26 @@ pub struct Contents {
     pub accounts: Vec<(AccountKey, AccountForm)>,
     /// The fingerprints' key.
     pub fingerprints: FingerprintKey,
-    /// The last time that was written down.
-    pub heartbeat: Time,
     /// Records beside entries that are damaged.
     pub damaged: usize,
 }
 
-impl Contents {
-    /// Reads everything; `None` if the fingerprints' key is damaged.
-    pub(super) fn read(transaction: &ReadTransaction) -> Result<Option<Self>, redb::Error> {
-        let entries = entries(transaction)?;
-        let (mut jobs, mut damaged) = (Vec::new(), 0);
-        for row in transaction.open_table(JOBS)?.iter()? {
-            let (key, value) = row?;
-            let id = places::name(key.value())?;
-            match unseal(id, value.value()) {
-                Checked::Sound(form) => jobs.push(form),
-                Checked::Damaged => {
-                    damaged += 1;
-                    error!(job = %String::from_utf8_lossy(id), "a job's record is damaged and is skipped")
-                }
-            }
-        }
+/// Rows as they are read. All of them must be taken.
+pub type Rows<'a, T> = &'a mut dyn Iterator<Item = T>;
+/// An entry's row.
+pub type EntryRow = (Fingerprint, Checked<EntryForm>);
+
+impl<E: Send, J> Contents<E, J> {
+    /// Reads everything; `None` if the fingerprints' key is damaged. `places` are those of the same tables.
+    pub(super) fn read(
+        database: &Database,
+        places: &Places,
+        take_entries: impl FnOnce(Rows<'_, EntryRow>) -> E + Send,
+        take_jobs: impl FnOnce(Rows<'_, JobForm>) -> J,
+    ) -> Result<Option<Self>, redb::Error> {
+        let transaction = &database.begin_read()?;
+        let (entries, (jobs, mut damaged)) =
+            beside(|| entries(&database.begin_read()?, places, take_entries), || jobs(transaction, take_jobs))?;
         let mut keys = Vec::new();
         for row in transaction.open_table(KEYS)?.iter()? {
             let (key, value) = row?;
@@ -63,19 +61,8 @@ impl Contents {
             }
         }
         let (tabs, accounts) = read_bill(transaction, &mut damaged)?;
-        let heartbeat = text(transaction, b"heartbeat")?.and_then(|millis| millis.parse().ok()).unwrap_or_default();
         let fingerprints = text(transaction, b"fingerprint key")?.and_then(|hex| FingerprintKey::from_hex(&hex).ok());
-        let heartbeat = Time::from_millis(heartbeat);
-        Ok(fingerprints.map(|fingerprints| Self {
-            entries,
-            jobs,
-            keys,
-            tabs,
-            accounts,
-            fingerprints,
-            heartbeat,
-            damaged,
-        }))
+        Ok(fingerprints.map(|fingerprints| Self { entries, jobs, keys, tabs, accounts, fingerprints, damaged }))
     }
 }
 
@@ -107,23 +94,66 @@ fn read_bill(transaction: &ReadTransaction, damaged: &mut usize) -> Result<Bill,
 
 /// All entries, under the names that they were written under. An entry that is missing would free its prompt, so the
 /// store must give as many as it says it has, and each once.
-fn entries(transaction: &ReadTransaction) -> Result<Vec<(Fingerprint, Checked<EntryForm>)>, redb::Error> {
-    let table = transaction.open_table(ENTRIES)?;
-    let mut entries = Vec::new();
-    let mut names = HashSet::new();
-    for row in table.iter()? {
-        let (key, value) = row?;
-        let key = places::name(key.value())?.try_into().map_err(|_| corrupted("an entry has lost its fingerprint"))?;
-        let (name, form) = unseal_named(&key, value.value());
-        if !names.insert(name) {
+fn entries<E>(
+    transaction: &ReadTransaction,
+    places: &Places,
+    take: impl FnOnce(Rows<'_, EntryRow>) -> E,
+) -> Result<E, redb::Error> {
+    // The rows' keys differ, as their places say; a row whose key is damaged has its name from its value.
+    let mut renamed = HashSet::new();
+    let row = |key: &[u8], value: &[u8]| {
+        let key = places::name(key)?.try_into().map_err(|_| corrupted("an entry has lost its fingerprint"))?;
+        let (name, form) = unseal_named(&key, value);
+        if name != key && (places.has_entry(&name) || !renamed.insert(name)) {
             return Err(corrupted("an entry stands there twice"));
         }
-        entries.push((Fingerprint::from_bytes(name), form));
+        Ok(Some((Fingerprint::from_bytes(name), form)))
+    };
+    each(transaction, ENTRIES, row, take)
+}
+
+/// All jobs, and how many are damaged.
+fn jobs<J>(
+    transaction: &ReadTransaction,
+    take: impl FnOnce(Rows<'_, JobForm>) -> J,
+) -> Result<(J, usize), redb::Error> {
+    let mut damaged = 0;
+    let row = |key: &[u8], value: &[u8]| {
+        let id = places::name(key)?;
+        match unseal(id, value) {
+            Checked::Sound(form) => Ok(Some(form)),
+            Checked::Damaged => {
+                damaged += 1;
+                error!(job = %String::from_utf8_lossy(id), "a job's record is damaged and is skipped");
+                Ok(None)
+            }
+        }
+    };
+    let jobs = each(transaction, JOBS, row, take)?;
+    Ok((jobs, damaged))
+}
+
+/// What `take` makes of the rows of a table, each as `row` reads it, if that could be done with all.
+fn each<T, R>(
+    transaction: &ReadTransaction,
+    table: Table,
+    mut row: impl FnMut(&[u8], &[u8]) -> Result<Option<T>, redb::Error>,
+    take: impl FnOnce(Rows<'_, T>) -> R,
+) -> Result<R, redb::Error> {
+    let table = transaction.open_table(table)?;
+    let (mut read, mut failed) = (0, None);
+    let mut rows = table.iter()?.map_while(|pair| {
+        read += 1;
+        let taken = pair.map_err(redb::Error::from).and_then(|(key, value)| row(key.value(), value.value()));
+        taken.map_err(|error| failed = Some(error)).ok()
+    });
+    let result = take(&mut rows.by_ref().flatten());
+    drop(rows);
+    match failed {
+        Some(error) => Err(error),
+        None if table.len()? != read => Err(corrupted("rows are missing")),
+        None => Ok(result),
     }
-    if table.len()? != entries.len() as u64 {
-        return Err(corrupted("entries are missing"));
-    }
-    Ok(entries)
 }
 
 /// A key and its value.

@@ -4,12 +4,14 @@
 
 mod versions;
 
-use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use foldhash::HashSet;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Created, Entry, Rare, State};
@@ -112,11 +114,24 @@ impl<const N: usize> Serialize for Hex<N> {
 
 impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let digits = String::deserialize(deserializer)?;
+        deserializer.deserialize_str(Digits)
+    }
+}
+
+/// Reads hex digits where they stand.
+struct Digits<const N: usize>;
+
+impl<const N: usize> Visitor<'_> for Digits<N> {
+    type Value = Hex<N>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} hex digits", 2 * N)
+    }
+
+    fn visit_str<E: de::Error>(self, digits: &str) -> Result<Hex<N>, E> {
         let mut bytes = [0; N];
-        let wrong = |_| de::Error::custom("not hex digits of the right length");
-        hex::decode_to_slice(digits, &mut bytes).map_err(wrong)?;
-        Ok(Self(bytes))
+        hex::decode_to_slice(digits, &mut bytes).map_err(E::custom)?;
+        Ok(Hex(bytes))
     }
 }
 
@@ -225,17 +240,13 @@ impl EntryForm {
 
     /// The entry again.
     pub fn into_entry(self) -> Entry {
-        // An id that has lost its form cannot be given out: its prompt is held instead, while its video may be there.
-        let held = |form: &CreatedForm| State::Unknown(Time::from_millis(form.at) + VIDEO_LIFE);
         let state = match self.state {
             StateForm::Claimed => State::Claimed,
             StateForm::Sending => State::Sending,
-            StateForm::Accepted(form) => form.created().map_or_else(|| held(&form), State::Accepted),
-            StateForm::Done(form, until) => {
-                form.created().map_or_else(|| held(&form), |created| State::Done(created, Time::from_millis(until)))
-            }
+            StateForm::Accepted(form) => form.into_state(State::Accepted),
+            StateForm::Done(form, until) => form.into_state(|created| State::Done(created, Time::from_millis(until))),
             StateForm::Rejected(form, until) => {
-                form.created().map_or_else(|| held(&form), |created| State::Rejected(created, Time::from_millis(until)))
+                form.into_state(|created| State::Rejected(created, Time::from_millis(until)))
             }
             StateForm::Unknown(until) => State::Unknown(Time::from_millis(until)),
         };
@@ -263,9 +274,15 @@ impl CreatedForm {
         Self { job: created.job.to_string(), answer, at: created.at.as_millis(), by: Hex(created.by) }
     }
 
-    fn created(&self) -> Option<Created> {
+    fn into_created(self) -> Option<Created> {
         let job = RequestId::parse(&self.job)?;
-        Some(Created { job, answer: Bytes::from(self.answer.clone()), at: Time::from_millis(self.at), by: self.by.0 })
+        Some(Created { job, answer: Bytes::from(self.answer), at: Time::from_millis(self.at), by: self.by.0 })
+    }
+
+    /// An id that has lost its form cannot be given out: its prompt is held instead, while its video may be there.
+    fn into_state(self, state: impl FnOnce(Created) -> State) -> State {
+        let held = State::Unknown(Time::from_millis(self.at) + VIDEO_LIFE);
+        self.into_created().map_or(held, state)
     }
 }
 
@@ -416,7 +433,7 @@ impl KeyForm {
     pub fn into_record(self) -> KeyRecord {
         let fate = match self.fate {
             FateForm::InFlight => Fate::InFlight,
-            FateForm::Created(form) => form.created().map_or(Fate::Unknown, Fate::Created),
+            FateForm::Created(form) => form.into_created().map_or(Fate::Unknown, Fate::Created),
             FateForm::Unknown => Fate::Unknown,
         };
         KeyRecord {

@@ -154,7 +154,7 @@ impl Keeper for File {
 
     fn open_again(&mut self) -> Result<(), StoreError> {
         let mut store = Store::open(&self.folder)?;
-        store.read()?;
+        store.read(|entries| entries.for_each(drop), |jobs| jobs.for_each(drop))?;
         self.store = Some(store);
         Ok(())
     }

@@ -17,12 +17,14 @@ use std::path::Path;
 
 use tracing::{error, info};
 
-use self::form::Checked;
+use self::contents::{EntryRow, Rows};
+use self::form::{Checked, JobForm};
 use self::store::{Store, StoreError};
 use crate::clock::{Clock, Time};
-use crate::jobs::book::Book;
+use crate::jobs::book::{Book, Entries};
 use crate::jobs::entry::{Created, Entry, State, Windows};
-use crate::request::fingerprint::FingerprintKey;
+use crate::jobs::records::Records;
+use crate::request::fingerprint::{Fingerprint, FingerprintKey};
 
 /// An opened ledger file and what was in it.
 pub struct Opened {
@@ -49,38 +51,13 @@ pub fn open(folder: &Path, windows: &Windows, clock: Clock) -> Result<Opened, St
 /// # Errors
 /// [`StoreError`].
 pub fn read(mut store: Store, windows: &Windows, clock: Clock) -> Result<Opened, StoreError> {
-    let contents = store.read()?;
-    let clock = clock.not_before(contents.heartbeat);
+    let clock = clock.not_before(store.heartbeat()?);
     let now = clock.now();
-    let mut book = Book::default();
+    let contents = store.read(|rows| Restarted::of(rows, now, windows), records)?;
+    let Restarted { entries, interrupted, damaged } = contents.entries;
+    let mut book = Book::restored(entries, contents.jobs);
     book.keep_dirty();
-    let (mut interrupted, mut damaged) = (0, 0);
-    let mut texts = form::Texts::default();
-    for (fingerprint, form) in contents.entries {
-        let entry = match form {
-            Checked::Sound(mut form) => {
-                form.share(&mut texts);
-                form.into_entry()
-            }
-            Checked::Damaged => {
-                damaged += 1;
-                error!(%fingerprint, "an entry of the ledger is damaged: its prompt is held as unknown");
-                Entry { state: State::Unknown(now + windows.hold), ..Entry::claimed(store::nobody(), "".into()) }
-            }
-        };
-        let (entry, changed) = after_restart(entry, now, windows);
-        interrupted += usize::from(changed);
-        book.restore_entry(fingerprint, entry, windows);
-        if changed {
-            book.mark(fingerprint);
-        }
-    }
-    for mut form in contents.jobs {
-        form.share(&mut texts);
-        if let Some(record) = form.into_record() {
-            book.restore_record(record);
-        }
-    }
+    interrupted.iter().for_each(|fingerprint| book.mark(*fingerprint));
     for (digest, form) in contents.keys {
         book.restore_key(digest, form.into_record());
     }
@@ -92,8 +69,52 @@ pub fn read(mut store: Store, windows: &Windows, clock: Clock) -> Result<Opened,
         book.tab_mut().restore(attempt, form.into_open(), now + windows.hold);
     }
     let (counts, running) = book.counts();
+    let interrupted = interrupted.len();
     info!(?counts, running, interrupted, damaged, "the ledger was read");
     Ok(Opened { store, book, fingerprints: contents.fingerprints, clock })
+}
+
+/// The entries of a file, as they are after the process that wrote it has ended.
+struct Restarted {
+    entries: Entries,
+    /// Those that something was on its way for.
+    interrupted: Vec<Fingerprint>,
+    damaged: usize,
+}
+
+impl Restarted {
+    fn of(rows: Rows<'_, EntryRow>, now: Time, windows: &Windows) -> Self {
+        let (mut interrupted, mut damaged) = (Vec::new(), 0);
+        let mut texts = form::Texts::default();
+        let entry = |(fingerprint, form): EntryRow| {
+            let entry = match form {
+                Checked::Sound(mut form) => {
+                    form.share(&mut texts);
+                    form.into_entry()
+                }
+                Checked::Damaged => {
+                    damaged += 1;
+                    error!(%fingerprint, "an entry of the ledger is damaged: its prompt is held as unknown");
+                    Entry { state: State::Unknown(now + windows.hold), ..Entry::claimed(store::nobody(), "".into()) }
+                }
+            };
+            let (entry, changed) = after_restart(entry, now, windows);
+            interrupted.extend(changed.then_some(fingerprint));
+            (fingerprint, Box::new(entry))
+        };
+        let entries = Entries::of(rows.map(entry).collect(), windows);
+        Self { entries, interrupted, damaged }
+    }
+}
+
+/// The records of a file's jobs.
+fn records(rows: Rows<'_, JobForm>) -> Records {
+    let mut texts = form::Texts::default();
+    let record = |mut form: JobForm| {
+        form.share(&mut texts);
+        form.into_record()
+    };
+    rows.filter_map(record).collect()
 }
 
 /// What was on its way when the process ended may have been paid: it is held from now on, once (M7). And nothing lives

@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::batch::{Kind, Row};
-use super::tables::{self, ENTRIES, JOBS, corrupted};
+use super::tables::{self, ENTRIES, JOBS, Table, beside, corrupted};
 use crate::request::fingerprint::PickBits;
 use crate::request::verbatim::{Name, Verbatim};
 
@@ -34,28 +34,12 @@ impl Places {
     ///
     /// # Errors
     /// Where they cannot be read, or are not what was written: rows that are missing, out of order, or there twice.
-    pub(super) fn of(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
-        let mut places = Self::default();
-        for (table, rows) in [(ENTRIES, &mut places.entries), (JOBS, &mut places.jobs)] {
-            let (table, mut before) = (transaction.open_table(table)?, Vec::new());
-            for row in table.iter()? {
-                let (key, _) = row?;
-                let (place, name) = parts(key.value()).ok_or_else(lost)?;
-                if rows.insert(places.names.name(&[name]), place).is_some() {
-                    return Err(corrupted("a row stands there twice"));
-                }
-                if before.as_slice() >= key.value() {
-                    return Err(corrupted("rows are out of order"));
-                }
-                before.clear();
-                before.extend_from_slice(key.value());
-                places.next = places.next.max(place.saturating_add(1));
-            }
-            if table.len()? != rows.len() as u64 {
-                return Err(corrupted("rows are missing"));
-            }
-        }
-        match tables::text(transaction, ROWS)? {
+    pub(super) fn of(database: &Database) -> Result<Self, redb::Error> {
+        let names = Verbatim::default();
+        let rows = |table| rows(&database.begin_read()?, table, &names);
+        let ((entries, first), (jobs, second)) = beside(|| rows(ENTRIES), || rows(JOBS))?;
+        let places = Self { names, entries, jobs, next: first.max(second) };
+        match tables::text(&database.begin_read()?, ROWS)? {
             Some(said) if said == places.said() => Ok(places),
             Some(_) => Err(corrupted("rows are missing")),
             None => Err(corrupted("it has lost its count of rows")),
@@ -111,6 +95,26 @@ impl Places {
     }
 }
 
+/// The places of a table's rows, and the first behind them all.
+fn rows(transaction: &ReadTransaction, table: Table, names: &Verbatim) -> Result<(Rows, u64), redb::Error> {
+    let table = transaction.open_table(table)?;
+    let (mut rows, mut next, mut before) = (Rows::default(), 0, Vec::new());
+    for row in table.iter()? {
+        let (key, _) = row?;
+        let (place, name) = parts(key.value()).ok_or_else(lost)?;
+        if rows.insert(names.name(&[name]), place).is_some() {
+            return Err(corrupted("a row stands there twice"));
+        }
+        if before.as_slice() >= key.value() {
+            return Err(corrupted("rows are out of order"));
+        }
+        before.clear();
+        before.extend_from_slice(key.value());
+        next = next.max(place.saturating_add(1));
+    }
+    if table.len()? == rows.len() as u64 { Ok((rows, next)) } else { Err(corrupted("rows are missing")) }
+}
+
 /// The key of a row at a place.
 pub(super) fn key(place: u64, name: &[u8]) -> Vec<u8> {
     [&place.to_be_bytes(), name].concat()
@@ -137,7 +141,6 @@ fn lost() -> redb::Error {
 #[cfg(test)]
 mod tests {
     use redb::backends::InMemoryBackend;
-    use redb::{Database, ReadableDatabase};
 
     use super::*;
 
@@ -186,7 +189,7 @@ mod tests {
         places.settle(row(Kind::Entries, b"a", true)).unwrap();
         assert_eq!(places.agree_with(&transaction).is_ok(), entries.len() == 1);
         transaction.commit().unwrap();
-        match Places::of(&database.begin_read().unwrap()) {
+        match Places::of(&database) {
             Ok(places) => format!("{} from {}", places.said(), places.next),
             Err(error) => error.to_string(),
         }

@@ -12,7 +12,7 @@ use std::path::Path;
 use secrecy::zeroize::Zeroizing;
 
 use super::batch::{Batch, Row};
-use super::contents::Contents;
+use super::contents::{EntryRow, Rows};
 use super::form::{Checked, EntryForm, JobForm, KeyForm, NAME, unseal, unseal_named};
 use super::places;
 use super::store::{self, Store, StoreError};
@@ -87,7 +87,7 @@ fn opened(scratch: &Path, bytes: &[u8], log: Option<&[u8]>) -> Option<Found> {
         std::io::Write::write_all(&mut copy.ok()?, bytes).ok()?;
     }
     let mut store = Store::open_existing(scratch).ok()?;
-    store.read().ok().map(Found::whole)
+    Found::whole(&mut store).ok()
 }
 
 /// Records, each in its best version.
@@ -105,25 +105,21 @@ struct Found {
 }
 
 impl Found {
-    fn whole(contents: Contents) -> Self {
-        let damaged = contents.damaged;
-        let mut found = Self { was_sound: true, damaged, heartbeat: contents.heartbeat, ..Self::default() };
-        for (fingerprint, form) in contents.entries {
-            match form {
-                Checked::Sound(form) => _ = found.entries.insert(fingerprint, form),
-                // Its prompt is held, as the start would hold it.
-                Checked::Damaged => {
-                    found.damaged += 1;
-                    found.entries.insert(fingerprint, EntryForm::lost());
-                }
-            }
-        }
-        found.jobs = contents.jobs.into_iter().map(|form| (form.id().to_owned(), form)).collect();
-        found.keys = contents.keys.into_iter().collect();
-        found.tabs = contents.tabs.into_iter().collect();
-        found.accounts = contents.accounts.into_iter().collect();
-        found.fingerprints = Some(contents.fingerprints.to_hex());
-        found
+    fn whole(store: &mut Store) -> Result<Self, StoreError> {
+        let heartbeat = store.heartbeat()?;
+        let contents = store.read(entries, |jobs| jobs.map(|form| (form.id().to_owned(), form)).collect())?;
+        let (entries, lost) = contents.entries;
+        Ok(Self {
+            entries,
+            jobs: contents.jobs,
+            keys: contents.keys.into_iter().collect(),
+            tabs: contents.tabs.into_iter().collect(),
+            accounts: contents.accounts.into_iter().collect(),
+            fingerprints: Some(contents.fingerprints.to_hex()),
+            heartbeat,
+            damaged: contents.damaged + lost,
+            was_sound: true,
+        })
     }
 
     /// Goes through the pages, and through the log.
@@ -224,6 +220,20 @@ impl Found {
         })?;
         Ok(counts)
     }
+}
+
+/// All entries, and how many of them are damaged: their prompts are held, as a start would hold them.
+fn entries(rows: Rows<'_, EntryRow>) -> (HashMap<Fingerprint, EntryForm>, usize) {
+    let mut lost = 0;
+    let mut form = |form| match form {
+        Checked::Sound(form) => form,
+        Checked::Damaged => {
+            lost += 1;
+            EntryForm::lost()
+        }
+    };
+    let entries = rows.map(|(name, row)| (name, form(row))).collect();
+    (entries, lost)
 }
 
 /// Keeps the heavier of two versions.

@@ -8,16 +8,18 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use foldhash::HashMap;
-use redb::{Database, ReadableDatabase};
+use redb::Database;
 use rustix::fs::FlockOperation;
 use tracing::error;
 
 use super::batch::{Batch, Kind, Row};
-use super::contents::Contents;
+use super::contents::{Contents, EntryRow, Rows};
+use super::form::JobForm;
 use super::format::{self, FORMAT};
 use super::places::Places;
 use super::tables::{ENTRIES, JOBS, KEYS, Tables, guarded, put};
 use super::wal::{self, Name, Wal};
+use crate::clock::Time;
 use crate::jobs::entry::AttemptId;
 
 /// The file in the ledger's folder.
@@ -91,7 +93,7 @@ impl Store {
         drop(file.map_err(broken)?);
         let mut tables = Tables::open(&path)?;
         format::check(&mut tables)?;
-        let places = tables.ask(|database| Places::of(&database.begin_read()?))?;
+        let places = tables.ask(Places::of)?;
         let (wal, pending, is_torn) = log(&tables, &places)?;
         let mut store = Self { tables, wal, pending, places, has_failed: false, _lock: lock };
         // What a process that did not end in order left in the log goes into the tables.
@@ -130,13 +132,27 @@ impl Store {
         self.tables.path().parent().map_or_else(PathBuf::new, Path::to_path_buf)
     }
 
-    /// Everything in it.
+    /// The last time that was written down; the beginning of time if that is lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`].
+    pub fn heartbeat(&mut self) -> Result<Time, StoreError> {
+        self.guard(Self::settle)?;
+        let millis = self.tables.text(b"heartbeat")?.and_then(|millis| millis.parse().ok());
+        Ok(Time::from_millis(millis.unwrap_or_default()))
+    }
+
+    /// Everything in it, with what is made of the entries on one thread and of the jobs on another.
     ///
     /// # Errors
     /// [`StoreError::Unreadable`], where the file itself is damaged; damaged values are told one by one.
-    pub fn read(&mut self) -> Result<Contents, StoreError> {
+    pub fn read<E: Send, J>(
+        &mut self,
+        entries: impl FnOnce(Rows<'_, EntryRow>) -> E + Send,
+        jobs: impl FnOnce(Rows<'_, JobForm>) -> J,
+    ) -> Result<Contents<E, J>, StoreError> {
         self.guard(Self::settle)?;
-        let contents = self.tables.ask(|database| Contents::read(&database.begin_read()?))?;
+        let contents = self.tables.ask(|database| Contents::read(database, &self.places, entries, jobs))?;
         contents.ok_or_else(|| self.tables.unreadable("its fingerprint key is damaged"))
     }
 

@@ -2,8 +2,9 @@
 //! an answer like another (F-43).
 
 use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
@@ -162,4 +163,18 @@ pub(super) const fn table(kind: Kind) -> Table {
 pub(super) fn guarded<T>(path: &Path, call: impl FnOnce() -> T) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(call))
         .map_err(|_| StoreError::Unreadable(path.to_path_buf(), "the store gave up on it".to_owned()))
+}
+
+/// Does both at a time. A panic of either is this one's.
+pub(super) fn beside<A: Send, B>(
+    first: impl FnOnce() -> Result<A, redb::Error> + Send,
+    second: impl FnOnce() -> Result<B, redb::Error>,
+) -> Result<(A, B), redb::Error> {
+    thread::scope(|scope| {
+        let first = thread::Builder::new().name("ledger-read".to_owned()).spawn_scoped(scope, first);
+        let first = first.map_err(redb::Error::Io)?;
+        let second = second();
+        let first = first.join().unwrap_or_else(|panic| resume_unwind(panic));
+        Ok((first?, second?))
+    })
 }
