@@ -83,7 +83,7 @@ pub struct Gateway {
     pub upstream: Arc<Upstream>,
     /// What clients are shown, if they are spoken to by TLS.
     pub certificates: Option<Arc<Certificates>>,
-    /// The time.
+    /// This machine's, for the ends of credentials. What is remembered goes by the ledger's time.
     pub clock: Clock,
 }
 

@@ -94,7 +94,7 @@ impl Witness for Observer {
         let (turn, life, facts) = match self.gateway.reader.read(&self.job, status, so_far) {
             Seen::Nothing | Seen::KeyRefused => return None,
             Seen::Unfinished => {
-                self.job.note_unfinished(self.gateway.clock.now());
+                self.job.note_unfinished(self.gateway.dedup.ledger().now());
                 return None;
             }
             Seen::Done(facts) => (Turn::Done(facts.finished), Life::Done, facts),

@@ -62,7 +62,8 @@ impl Worker {
             relayed.map(Body::Relayed)
         };
         if let Some(owner) = adopter.filter(|_| answer.status().is_success()) {
-            Box::pin(self.adopt(Job::adopted(id.clone(), owner.clone(), &key, gateway.clock.now()), &owner)).await?;
+            let now = gateway.dedup.ledger().now();
+            Box::pin(self.adopt(Job::adopted(id.clone(), owner.clone(), &key, now), &owner)).await?;
         }
         answer.headers_mut().insert(NOSNIFF.0, NOSNIFF.1);
         answer::attribute(&mut answer);

@@ -224,7 +224,7 @@ impl Worker {
     }
 
     fn attempt(&self) -> Result<AttemptId, Error> {
-        Ok(AttemptId::new(self.gateway.clock.now(), random()?))
+        Ok(AttemptId::new(self.gateway.dedup.ledger().now(), random()?))
     }
 
     /// The outcome that a submission waited for, as its client is told it.
@@ -290,8 +290,8 @@ impl Worker {
         record.job(&created.job);
         let reason = if created.by == caller { Saved::Retry } else { Saved::Hit };
         record.saved(reason, understood.price.amount());
-        let ttl = until.since(self.gateway.clock.now());
-        let asked = self.gateway.dedup.ledger().is_well();
+        let ledger = self.gateway.dedup.ledger();
+        let (ttl, asked) = (until.since(ledger.now()), ledger.is_well());
         let served = if asked { Served::Hit(ttl) } else { Served::HitUnasked(ttl) };
         answer::created(created.answer.clone(), served, None)
     }

@@ -152,7 +152,7 @@ pub struct Parts {
     pub upstream: Arc<Upstream>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// The time.
+    /// This machine's, for how long a step took. What is remembered goes by the ledger's time.
     pub clock: Clock,
     /// What ends attempts from outside.
     pub ending: Ending,
@@ -311,7 +311,8 @@ impl Attempt {
         let created = Created {
             job: request_id.clone(),
             answer: answer.body.clone(),
-            at: self.parts.clock.now(),
+            // Whoever reads it compares it with the ledger's time.
+            at: self.parts.ledger.now(),
             by: self.caller,
         };
         let (id, fingerprint, team) = (request_id.clone(), self.fingerprint, self.team.clone());
@@ -363,7 +364,7 @@ impl Attempt {
     }
 
     fn land(&self, outcome: Outcome) {
-        self.flight.land(Arc::new(outcome), self.parts.clock.now());
+        self.flight.land(Arc::new(outcome), self.parts.ledger.now());
     }
 }
 

@@ -206,7 +206,7 @@ impl Dedup {
     /// Drops what time has ended.
     pub fn sweep(&self) {
         self.parts.ledger.sweep();
-        self.flights.sweep(self.parts.clock.now());
+        self.flights.sweep(self.parts.ledger.now());
     }
 
     /// Ends: what was not sent is given back at once; what was is waited for, `grace` at most, then its outcome is unknown.

@@ -22,7 +22,7 @@ impl Dedup {
         };
         let ended = ended.or_else(|| flight.outcome().is_none().then_some(VOID));
         if let Some(outcome) = ended {
-            flight.land(Arc::new(outcome), self.parts.clock.now());
+            flight.land(Arc::new(outcome), self.parts.ledger.now());
         }
         // Whoever is told to join it once more asks anew what becomes of it.
         if flight.outcome().is_none_or(|outcome| outcome.is_void()) {

@@ -37,7 +37,7 @@ impl Lost {
         if let Some(count) = count {
             count.settle(SubmissionOutcome::Unknown);
         }
-        flight.land(Arc::new(Outcome::Unknown { doubt: Doubt::Broken, answer: None }), parts.clock.now());
+        flight.land(Arc::new(Outcome::Unknown { doubt: Doubt::Broken, answer: None }), parts.ledger.now());
         if written.is_err() {
             error!(%fingerprint, "an unknown outcome could not be written to the ledger");
         }

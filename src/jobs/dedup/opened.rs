@@ -98,7 +98,7 @@ impl Drop for Opened {
                         warn!(?attempt, "a claim that nobody waits for could not be freed in the ledger");
                     }
                     let outcome = Arc::new(Outcome::NotSent(NotSent::Left));
-                    flight.land(outcome.clone(), parts.clock.now());
+                    flight.land(outcome.clone(), parts.ledger.now());
                     _ = parts.ledger.tell(fingerprint, attempt, Progress::Landed(outcome)).await;
                 };
                 self.dedup.tasks.spawn_on(back, &self.dedup.keeper);

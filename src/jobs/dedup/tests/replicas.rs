@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::jobs::attempt::{Ending, Order, Parts, Terms};
 use crate::jobs::book::Ask;
 use crate::jobs::dedup::{Dedup, Part, Place, Waiting};
-use crate::jobs::entry::{AttemptId, State};
+use crate::jobs::entry::{AttemptId, Entry, State};
 use crate::jobs::ledger::Request;
 use crate::request::client::{BucketKey, Who};
 use crate::request::fingerprint::Fingerprint;
@@ -177,6 +177,18 @@ impl Waiting {
 
 fn is_created(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Created { request_id, .. } if request_id.as_str() == "r-1")
+}
+
+/// Else its first 404 would end a job that is not visible yet (M19), and another replica would count its life otherwise.
+#[tokio::test]
+async fn f58_a_job_is_made_when_the_ledger_says_whatever_this_machine_thinks() {
+    let world = World::begin(vec![vec![json("200 OK", CREATED)]]).await;
+    let ledger = world.clock().not_before(world.clock().now() + Duration::from_secs(24 * 3600));
+    let replica = world.replica_with(1, |view| view.clock = ledger.clone());
+    assert!(is_created(&*replica.waits(plain(1)).await.told().await));
+    let shared = world.shared.lock().unwrap();
+    let created = shared.book.entry(&candle()).and_then(Entry::created).cloned().unwrap();
+    assert_eq!((created.at, shared.book.job(&created.job).unwrap().created), (ledger.now(), ledger.now()));
 }
 
 #[tokio::test]
