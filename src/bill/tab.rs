@@ -286,11 +286,13 @@ impl Tab {
         self.changed.as_ref().is_some_and(|changed| !changed.is_empty())
     }
 
-    /// Puts a tab back that was written down; one that was on its way is at risk until `hold_until`.
+    /// Puts a tab back that was written down; one that was on its way is at risk until `hold_until`, which is written down
+    /// in its turn.
     pub fn restore(&mut self, attempt: AttemptId, mut open: Open, hold_until: Time) {
         self.hold(&open.charge, 1);
         if open.standing == Standing::Reserved {
             open.standing = Standing::AtRisk(hold_until);
+            self.mark(attempt);
         }
         if matches!(open.standing, Standing::AtRisk(_)) {
             let totals = self.totals.entry(open.charge.team.clone()).or_default();

@@ -169,7 +169,8 @@ impl Keys {
         self.by_digest.insert(digest, record);
     }
 
-    fn mark(&mut self, digest: KeyDigest) {
+    /// A key's record is to be written down anew, or to be removed with it.
+    pub fn mark(&mut self, digest: KeyDigest) {
         if self.durable {
             self.changed.insert(digest);
         }

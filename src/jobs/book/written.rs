@@ -129,13 +129,17 @@ impl Book {
         self.records.restore(record);
     }
 
-    /// Puts an idempotency key back that was written down, if its attempt still means something.
+    /// Puts an idempotency key back that was written down, if its attempt still means something. What it has come to is
+    /// written down in its turn: its entry will be gone before it is.
     pub fn restore_key(&mut self, digest: KeyDigest, record: KeyRecord) {
         let entry = self.entries.get_mut(&record.fingerprint).and_then(|entry| entry.of_attempt(record.attempt));
         let fate = match (record.fate, entry) {
             // What was in flight when the process ended is unknown if it was sent, and nothing if it was not.
-            (keys::Fate::InFlight, None) => return,
-            (keys::Fate::InFlight, Some(_)) => keys::Fate::Unknown,
+            (keys::Fate::InFlight, None) => return self.keys.mark(digest),
+            (keys::Fate::InFlight, Some(_)) => {
+                self.keys.mark(digest);
+                keys::Fate::Unknown
+            }
             (fate, _) => fate,
         };
         self.keys.restore(digest, KeyRecord { fate, ..record });

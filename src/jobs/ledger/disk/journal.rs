@@ -179,6 +179,10 @@ impl Drop for Writer {
 
 impl Writer {
     fn run(mut self, woken: &Receiver<()>) {
+        // What the start has found unfinished is settled once (M7): a later start must not find it so again.
+        if self.book().is_dirty() {
+            self.write_all();
+        }
         loop {
             let woken_by = woken.recv_timeout(HEARTBEAT);
             let ended = woken_by == Err(RecvTimeoutError::Disconnected);

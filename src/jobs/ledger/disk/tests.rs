@@ -408,3 +408,4 @@ fn m10_f61_a_wall_clock_that_was_set_back_or_forward_makes_nothing_live_longer()
 }
 
 mod formats;
+mod restarts;
