@@ -151,7 +151,12 @@ fn check(file: PathBuf) -> Result<(), Failure> {
         Err(fault @ KeyFault::NoVariable(_)) => tell(&format!("warning: {fault}: without it, serve refuses to start")),
         Err(fault) => return Err(faulty(&fault)),
     }
-    for (key, variable) in [("dedup.key_env", &config.dedup.key_env), ("admin.key_env", &config.admin.key_env)] {
+    let named = [
+        ("dedup.key_env", &config.dedup.key_env),
+        ("dedup.former_key_env", &config.dedup.former_key_env),
+        ("admin.key_env", &config.admin.key_env),
+    ];
+    for (key, variable) in named {
         if !variable.is_empty() && std::env::var_os(variable).is_none() {
             tell(&format!("warning: {key}: {variable} is not set: without it, serve refuses to start"));
         }

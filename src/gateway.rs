@@ -36,7 +36,7 @@ use crate::gateway::rules::Rules;
 use crate::jobs::dedup::Dedup;
 use crate::jobs::observe::Reader;
 use crate::request::client::Clients;
-use crate::request::fingerprint::FingerprintKey;
+use crate::request::fingerprint::FingerprintKeys;
 use crate::request::head::Head;
 use crate::request::route::Route;
 use crate::server::body::{BodyMemory, Upload};
@@ -72,7 +72,7 @@ pub struct Gateway {
     /// The requests in work.
     pub in_flight: InFlight,
     /// What makes two submissions identical.
-    pub fingerprints: FingerprintKey,
+    pub fingerprints: FingerprintKeys,
     /// One job for identical prompts.
     pub dedup: Arc<Dedup>,
     /// What answers about jobs tell.

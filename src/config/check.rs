@@ -311,11 +311,9 @@ const LONGEST_VIDEO: u32 = 15;
 
 fn dedup(config: &Config, findings: &mut Findings) {
     let dedup = &config.dedup;
-    findings.require(
-        dedup.key_env.is_empty() || names::is_variable(&dedup.key_env),
-        &["dedup.key_env"],
-        NOT_A_VARIABLE,
-    );
+    for (variable, key) in [(&dedup.key_env, &["dedup.key_env"]), (&dedup.former_key_env, &["dedup.former_key_env"])] {
+        findings.require(variable.is_empty() || names::is_variable(variable), key, NOT_A_VARIABLE);
+    }
     findings.require(
         dedup.hold_statuses.iter().all(|status| (500..=599).contains(status)),
         &["dedup.hold_statuses"],

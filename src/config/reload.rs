@@ -116,6 +116,7 @@ keys_until_restart! {
     upstream.idle_timeout;
     limits.tracked;
     dedup.key_env;
+    dedup.former_key_env;
     dedup.hot_entries;
     dedup.max_entries;
     ledger.kind;

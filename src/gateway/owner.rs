@@ -50,6 +50,16 @@ impl Worker {
 
     /// A user as records name it: nobody reads the name back.
     fn user_of(&self, team: &str, user: &str) -> [u8; 16] {
-        self.gateway.fingerprints.digest("owner", &[team, user])
+        self.gateway.fingerprints.current.digest(OWNER, &[team, user])
+    }
+
+    /// The same owner as records name it that were made under the fingerprints' key before the one in use (M9).
+    pub(super) fn formerly(&self, pass: &Pass, owner: &Owner) -> Option<Owner> {
+        let (key, user) = (self.gateway.fingerprints.former.as_ref()?, pass.user()?);
+        owner.user?;
+        Some(Owner { team: owner.team.clone(), user: Some(key.digest(OWNER, &[&owner.team, user])) })
     }
 }
+
+/// What the digest of an owner is for.
+const OWNER: &str = "owner";

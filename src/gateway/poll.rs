@@ -39,7 +39,8 @@ impl Worker {
         record.job(id);
         let gateway = &self.gateway;
         let asking = self.asking(pass, rules);
-        let job = self.known(id, asking.as_ref(), rules, record).await?;
+        let formerly = asking.as_ref().and_then(|asking| self.formerly(pass, asking));
+        let job = self.known(id, asking.as_ref(), formerly.as_ref(), rules, record).await?;
         let call = Asking { gateway, polls: &self.polls, passed, operation: UpstreamOperation::Poll };
         let response = call.about(id, job.as_deref(), |status, duration| record.upstream(status, duration)).await?;
         if job.is_none() && matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::GONE) {
@@ -75,18 +76,20 @@ impl Worker {
         &self,
         id: &RequestId,
         asking: Option<&Owner>,
+        formerly: Option<&Owner>,
         rules: &Rules,
         record: &mut Record,
     ) -> Result<Option<Arc<Job>>, Error> {
         let ledger = self.gateway.dedup.ledger();
+        let is_theirs = |job: &Job| asking.into_iter().chain(formerly).any(|owner| job.is_of(owner));
         let found = match (ledger.job(id).await, asking) {
-            (Ok(Some(job)), Some(asking)) if !job.is_of(asking) => ledger.job_anew(id).await,
+            (Ok(Some(job)), Some(_)) if !is_theirs(&job) => ledger.job_anew(id).await,
             (found, _) => found,
         };
         // Without the ledger polls go on; they are only not read.
         let Some(asking) = asking else { return Ok(found.unwrap_or_default()) };
         match found {
-            Ok(Some(job)) if job.is_of(asking) => Ok(Some(job)),
+            Ok(Some(job)) if is_theirs(&job) => Ok(Some(job)),
             Ok(Some(_)) => {
                 record.cause("another's job");
                 Err(Error::UnknownJob)

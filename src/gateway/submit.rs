@@ -9,7 +9,7 @@ use hyper::Response;
 use super::Worker;
 use super::answer::{self, Body, Served};
 use super::rules::Rules;
-use super::understand::Understood;
+use super::understand::{Names, Understood};
 use crate::access::allowance::Allowance;
 use crate::admission::headers::Standing;
 use crate::admission::rate::Refusal;
@@ -24,6 +24,7 @@ use crate::jobs::entry::{Asker, AttemptId, Caller, Created, RETRY_AFTER_DOUBT};
 use crate::jobs::ledger::Request;
 use crate::jobs::settings::{By, Scope};
 use crate::request::client::Client;
+use crate::request::fingerprint::FingerprintKey;
 use crate::request::head::Head;
 use crate::request::route::Operation;
 use crate::request::submission::{self, Wishes};
@@ -198,20 +199,24 @@ impl Worker {
 
     /// The submission as the ledger sees it.
     pub(super) fn request(&self, understood: &Understood, client: &Client, rules: &Rules) -> Result<Request, Error> {
-        let Understood { wishes, names, .. } = understood;
+        let Understood { wishes, names, former, .. } = understood;
         let gateway = &*self.gateway;
         let user = client.user().filter(|_| rules.scope == Scope::User).unwrap_or_default();
-        let key = wishes.idempotency_key.as_deref();
-        let ask = Ask {
+        let (attempt, caller) = (self.attempt()?, gateway.clients.caller(client).0);
+        let ask = |names: &Names, by: &FingerprintKey, former| Ask {
             fingerprint: names.fingerprint,
             body: names.body,
             base: names.base,
-            attempt: self.attempt()?,
+            attempt,
             team: client.team().clone(),
             request_id: Arc::default(),
-            asker: Asker { caller: gateway.clients.caller(client).0, no_cache: wishes.no_cache },
-            key: key.map(|key| gateway.fingerprints.digest("idempotency key", &[client.team(), user, key])),
+            asker: Asker { caller, no_cache: wishes.no_cache },
+            key: wishes.idempotency_key.as_deref().map(|key| by.digest(KEY, &[client.team(), user, key])),
+            former,
         };
+        let keys = &gateway.fingerprints;
+        let former = former.as_ref().zip(keys.former.as_ref()).map(|(names, by)| Box::new(ask(names, by, None)));
+        let ask = ask(names, &keys.current, former);
         let charge = Charge {
             team: client.team().clone(),
             user: client.who().user.to_bytes(),
@@ -371,3 +376,6 @@ pub(super) fn random() -> Result<[u8; 16], Error> {
 const MOST_ADMISSIONS: usize = 8;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the digest of an idempotency key is for.
+const KEY: &str = "idempotency key";

@@ -14,7 +14,7 @@ use crate::bill::price::Price;
 use crate::error::{Error, Fault};
 use crate::jobs::settings::{By, Scope};
 use crate::request::client::{Client, User};
-use crate::request::fingerprint::{Fingerprint, PickBits, Sharing};
+use crate::request::fingerprint::{Fingerprint, FingerprintKey, FingerprintKeys, PickBits, Sharing};
 use crate::request::route::Operation;
 use crate::request::submission::{Submission, Wishes};
 use crate::request::verbatim::{Name, Verbatim};
@@ -34,6 +34,8 @@ pub(super) struct Understood {
     pub(super) faults: Vec<Fault>,
     /// Its names.
     pub(super) names: Names,
+    /// Those by the fingerprints' key before the one in use, if there is one (M9).
+    pub(super) former: Option<Names>,
     /// What a new job for it would cost.
     pub(super) price: Price,
 }
@@ -157,13 +159,16 @@ fn read(
         variation: wishes.variation.as_deref(),
         ..Sharing::default()
     };
-    let name = |sharing: &Sharing<'_>| {
-        gateway.fingerprints.fingerprint(sharing, operation, &fields, inline.as_ref(), &rules.url_ignore)
+    let names = |key: &FingerprintKey| {
+        let name =
+            |sharing: &Sharing<'_>| key.fingerprint(sharing, operation, &fields, inline.as_ref(), &rules.url_ignore);
+        Names::of(rules.by, &sharing, wishes.idempotency_key.as_deref(), name)
     };
-    let names = Names::of(rules.by, &sharing, wishes.idempotency_key.as_deref(), name)?;
+    let FingerprintKeys { current, former } = &gateway.fingerprints;
+    let (names, former) = (names(current)?, former.as_ref().map(names).transpose()?);
     let price = rules.prices.of(operation, &fields);
     let user = user.map(|user| gateway.clients.user(&sharer.team, &user));
-    Ok(Understood { user, model, wishes, deprecated, faults, names, price })
+    Ok(Understood { user, model, wishes, deprecated, faults, names, former, price })
 }
 
 impl Names {

@@ -46,6 +46,15 @@ pub struct Ask {
     pub asker: Asker,
     /// The idempotency key.
     pub key: Option<KeyDigest>,
+    /// The same under the fingerprints' key before the one in use: what stands there blocks too (M9).
+    pub former: Option<Box<Ask>>,
+}
+
+impl Ask {
+    /// It, and as it would have been asked under the key before.
+    pub fn by_all_keys(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |ask| ask.former.as_deref())
+    }
 }
 
 /// Bounds of the book, from `[dedup]` and `[ledger]`.

@@ -151,6 +151,11 @@ impl Keys {
         self.by_digest.get(digest)
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_digest.is_empty()
+    }
+
     /// Puts a record back that was written down.
     pub fn restore(&mut self, digest: KeyDigest, record: KeyRecord) {
         if record.fate == Fate::Unknown {

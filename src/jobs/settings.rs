@@ -27,6 +27,9 @@ pub struct Dedup {
     pub lost_call_codes: Vec<String>,
     /// `key_env`: an environment variable with 64 hex digits, the fingerprints' key; empty: made here (M9).
     pub key_env: String,
+    /// `former_key_env`: the same of the key before that one, by which prompts are looked up too; empty: the one that the
+    /// ledger knows (M9).
+    pub former_key_env: String,
     /// `hot_entries`: entries in the hot cache.
     pub hot_entries: u64,
     /// `max_entries`: entries in all.
@@ -48,6 +51,7 @@ impl Dedup {
             hold_statuses: section.value("hold_statuses", &base.hold_statuses),
             lost_call_codes: section.value("lost_call_codes", &base.lost_call_codes),
             key_env: section.value("key_env", &base.key_env),
+            former_key_env: section.value("former_key_env", &base.former_key_env),
             hot_entries: section.within("hot_entries", &base.hot_entries, 1..=100_000_000),
             max_entries: section.within("max_entries", &base.max_entries, 1..=100_000_000),
             max_waiters: section.within("max_waiters", &base.max_waiters, 1..=1_000_000),
@@ -108,6 +112,7 @@ impl Default for Dedup {
             .map(str::to_owned)
             .to_vec(),
             key_env: String::new(),
+            former_key_env: String::new(),
             hot_entries: 100_000,
             max_entries: 1_000_000,
             max_waiters: 1000,

@@ -145,6 +145,11 @@ impl FingerprintKey {
         Zeroizing::new(hex::encode(self.0.expose_secret()))
     }
 
+    /// What tells this key from another without telling it.
+    pub fn id(&self) -> String {
+        hex::encode(self.digest("key id", &[]))
+    }
+
     /// The fingerprint of a body, whether or not it was parsed without the letters of its medium. Parameters of
     /// `url_ignore` in the query of `image.url` and `video.url` do not count (M30), nor does `user`.
     pub fn fingerprint(
@@ -195,6 +200,23 @@ impl FingerprintKey {
         canonical.write(&length(purpose.len()));
         canonical.write(purpose);
         canonical
+    }
+}
+
+/// The key by which prompts have their names, and the one before it, as long as what has its name from that one may be
+/// open: both names are looked up, and both block (`MONEY.md` M9).
+#[derive(Debug)]
+pub struct FingerprintKeys {
+    /// The one in use.
+    pub current: FingerprintKey,
+    /// The one before it.
+    pub former: Option<FingerprintKey>,
+}
+
+impl PartialEq for FingerprintKey {
+    /// Nobody who could measure the time chooses either of them.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.expose_secret() == other.0.expose_secret()
     }
 }
 

@@ -46,12 +46,12 @@ pub(super) async fn gateway(
     let bounds = rules::bounds(config);
     let (opened, fingerprints, clock) = ledger::open(config, &bounds, &telemetry.metrics).await?;
     // The same deployment has the same name in `Via`, and two in a row have two.
-    let [a, b, c, d, ..] = fingerprints.digest("via", &[&config.upstream.url]);
+    let [a, b, c, d, ..] = fingerprints.current.digest("via", &[&config.upstream.url]);
     let pseudonym = format!("reelgate-{a:02x}{b:02x}{c:02x}{d:02x}");
     let upstream =
         Upstream::new(&config.upstream, key, &pseudonym).map_err(|fault| StartError::Faulty(fault.to_string()))?;
     let upstream = Arc::new(upstream);
-    let clients = Clients::keyed(*fingerprints.of_bytes(&[b"clients"]).as_bytes());
+    let clients = Clients::keyed(*fingerprints.current.of_bytes(&[b"clients"]).as_bytes());
     let limits = Arc::new(Limits::new(&config.limits, clock.clone()));
     limits.reload(&config.limits, &rules::team_limits(config, &clients));
     let ledger = opened.ledger(config, bounds, &limits, clock.clone(), &telemetry.metrics)?;
@@ -76,7 +76,7 @@ pub(super) async fn gateway(
         telemetry,
         proxies: Proxies::new(&config.server),
         clients,
-        tokens: Tokens::new(fingerprints.derive(TOKENS).expose_secret()),
+        tokens: Tokens::new(fingerprints.current.derive(TOKENS).expose_secret()),
         attempts: Attempts::new(config.access.failed_keys, config.limits.tracked, clock.clone()),
         limits,
         memory: BodyMemory::new(config.server.body_memory),

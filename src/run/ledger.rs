@@ -4,71 +4,76 @@ use std::fs;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use tracing::warn;
 
 use super::StartError;
 use crate::admission::rate::Limits;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::rules;
-use crate::jobs::book::Bounds;
+use crate::jobs::book::{Book, Bounds};
 use crate::jobs::ledger::disk;
 use crate::jobs::ledger::disk::journal::File;
-use crate::jobs::ledger::disk::store::StoreError;
+use crate::jobs::ledger::disk::store::{Store, StoreError};
 use crate::jobs::ledger::local::LocalLedger;
 use crate::jobs::ledger::observed::ObservedLedger;
 use crate::jobs::ledger::redis::open::{self, Place, Reached};
 use crate::jobs::ledger::{Lease, Ledger};
 use crate::jobs::settings::Kind;
-use crate::request::fingerprint::FingerprintKey;
+use crate::request::fingerprint::{FingerprintKey, FingerprintKeys};
 use crate::telemetry::labels::LedgerFailure;
 use crate::telemetry::metrics::Metrics;
 
 /// An opened ledger, before its limits are made.
 pub(super) enum Opened {
     Memory,
-    Disk(Box<disk::Opened>),
+    Disk(Box<(Store, Book)>),
     Redis(Box<Reached>),
 }
 
-/// Opens the ledger, and gives with it the fingerprints' key (`MONEY.md` M9) and the clock that goes by it (M10).
+/// Opens the ledger, and gives with it the fingerprints' keys (`MONEY.md` M9) and the clock that goes by it (M10).
 pub(super) async fn open(
     config: &Config,
     bounds: &Bounds,
     metrics: &Arc<Metrics>,
-) -> Result<(Opened, FingerprintKey, Clock), StartError> {
-    let variable = &config.dedup.key_env;
-    let own = if variable.is_empty() { None } else { Some(key_of(variable)?) };
+) -> Result<(Opened, FingerprintKeys, Clock), StartError> {
+    let own = key_of("dedup.key_env", &config.dedup.key_env)?;
+    let former = key_of("dedup.former_key_env", &config.dedup.former_key_env)?;
     match config.ledger.kind {
         Kind::Memory => {
-            let key = own.map_or_else(random, Ok)?;
-            Ok((Opened::Memory, key, Clock::system()))
+            let current = own.map_or_else(random, Ok)?;
+            Ok((Opened::Memory, FingerprintKeys { current, former }, Clock::system()))
         }
         Kind::Disk => {
             let opened = disk::open(&config.ledger.path, &bounds.windows, Clock::system());
-            let mut opened = opened.map_err(|error| unopened(&error))?;
-            let clock = opened.clock.clone();
-            let key = match own {
-                Some(own) => own,
-                None => std::mem::replace(&mut opened.fingerprints, random()?),
+            let disk::Opened { mut store, book, fingerprints, clock } = opened.map_err(|error| unopened(&error))?;
+            let (current, known) = match own {
+                Some(own) if own != fingerprints => {
+                    // In a new file nothing has its name by the key that was made with it.
+                    let known = Some(fingerprints).filter(|_| !book.is_empty());
+                    store.change_key(known.as_ref(), &own, clock.now()).map_err(|error| unopened(&error))?;
+                    if known.is_some() {
+                        warn!(
+                            "the fingerprints' key has changed: for 48 h prompts are looked up by the former one too"
+                        );
+                    }
+                    (own, known)
+                }
+                _ => (fingerprints, store.former_key(clock.now()).map_err(|error| unopened(&error))?),
             };
-            Ok((Opened::Disk(Box::new(opened)), key, clock))
+            let keys = FingerprintKeys { current, former: former.or(known) };
+            Ok((Opened::Disk(Box::new((store, book))), keys, clock))
         }
         Kind::Redis => {
-            let clock = Clock::system();
-            let (own_again, metrics) =
-                (if variable.is_empty() { None } else { Some(key_of(variable)?) }, metrics.clone());
+            let (clock, metrics) = (Clock::system(), metrics.clone());
             let on_failure = move |failure: open::Failure| {
                 if let Some(label) = LedgerFailure::named(failure.name()) {
                     metrics.ledger_failures.inc(label);
                 }
             };
-            let reached =
-                open::reach(&place(config)?, own, clock.clone(), on_failure).await.map_err(StartError::Part)?;
-            let key = match own_again {
-                Some(own) => own,
-                None => reached.key().map_err(|error| StartError::Part(error.to_string()))?,
-            };
-            Ok((Opened::Redis(Box::new(reached)), key, clock))
+            let reached = open::reach(&place(config)?, own, former, clock.clone(), on_failure).await;
+            let (reached, keys) = reached.map_err(StartError::Part)?;
+            Ok((Opened::Redis(Box::new(reached)), keys, clock))
         }
     }
 }
@@ -87,8 +92,8 @@ impl Opened {
         let ledger: Arc<dyn Ledger> = match self {
             Self::Memory => Arc::new(ObservedLedger::new(LocalLedger::in_memory(limits, bounds, hot, clock), metrics)),
             Self::Disk(opened) => {
-                let file = File::from(opened.store);
-                let ledger = LocalLedger::on_disk(file, opened.book, limits, bounds, hot, clock);
+                let (store, book) = *opened;
+                let ledger = LocalLedger::on_disk(File::from(store), book, limits, bounds, hot, clock);
                 Arc::new(ObservedLedger::new(ledger.map_err(|error| StartError::Part(error.to_string()))?, metrics))
             }
             Self::Redis(reached) => {
@@ -135,8 +140,12 @@ fn place(config: &Config) -> Result<Place, StartError> {
     })
 }
 
-fn key_of(variable: &str) -> Result<FingerprintKey, StartError> {
+/// The key in the variable that a setting names, if it names one.
+fn key_of(setting: &str, variable: &str) -> Result<Option<FingerprintKey>, StartError> {
+    if variable.is_empty() {
+        return Ok(None);
+    }
     let text = std::env::var(variable)
-        .map_err(|_| StartError::Faulty("dedup.key_env: the variable it names is not set, or not text".to_owned()))?;
-    FingerprintKey::from_hex(&text).map_err(|error| StartError::Faulty(format!("dedup.key_env: {error}")))
+        .map_err(|_| StartError::Faulty(format!("{setting}: the variable it names is not set, or not text")))?;
+    FingerprintKey::from_hex(&text).map(Some).map_err(|error| StartError::Faulty(format!("{setting}: {error}")))
 }

@@ -41,6 +41,7 @@ mod process;
 mod proxies;
 mod reload;
 mod restart;
+mod fingerprints;
 mod tls;
 mod disk;
 mod redis;

@@ -93,6 +93,7 @@ fn made(book: &mut Book, number: u64, [team, key]: &[Arc<str>; 2]) {
         request_id: id_of("request", number).into(),
         asker: Asker { caller: [1; 16], no_cache: false },
         key: None,
+        former: None,
     };
     let user = (number % USERS).to_le_bytes();
     let charge =

@@ -8,9 +8,16 @@ use crate::jobs::records::Life;
 use crate::request::fingerprint::Fingerprint;
 
 impl Book {
-    /// What a submission finds. Refusals are remembered (M14), an idempotency key that joins or hits is attached (M16),
-    /// an undelivered attempt is adopted (M15).
+    /// What a submission finds: under the fingerprints' key in use, else under the one before it (M9). Refusals are
+    /// remembered (M14), an idempotency key that joins or hits is attached (M16), an undelivered attempt is adopted (M15).
     pub fn find(&mut self, ask: &Ask, now: Time, bounds: &Bounds) -> Found {
+        let is_free = |found: &Found| matches!(found, Found::Look(_, Look::Free));
+        let found = self.find_as(ask, now, bounds);
+        let former = ask.former.as_deref().filter(|_| is_free(&found));
+        former.map(|former| self.find_as(former, now, bounds)).filter(|found| !is_free(found)).unwrap_or(found)
+    }
+
+    fn find_as(&mut self, ask: &Ask, now: Time, bounds: &Bounds) -> Found {
         if let Some(found) = self.find_by_key(ask, now, bounds) {
             return found;
         }

@@ -43,6 +43,7 @@ fn ask(prompt: u8, number: u8) -> Ask {
         request_id: format!("request-{number}").into(),
         asker: Asker { caller: [7; 16], no_cache: false },
         key: None,
+        former: None,
     }
 }
 
@@ -350,6 +351,33 @@ fn m15_a_refusal_by_the_hold_adopts_nothing() {
     book.accept(&first, "late", 30);
     assert!(matches!(book.look_up(&alone(1, 4), 31), Look::Hit(hit, _) if hit.job.as_str() == "late"));
     assert_eq!(book.look_up(&alone(1, 5), 32), Look::Free, "it is adopted once");
+    book.check();
+}
+
+#[test]
+fn m9_what_has_its_name_from_the_former_key_is_found_until_there_is_something_under_the_new_one() {
+    let both = |ask: Ask, before: u8| Ask {
+        former: Some(Box::new(Ask { fingerprint: fingerprint(before), body: fingerprint(before), ..ask.clone() })),
+        ..ask
+    };
+    let mut book = Book::default();
+    let (bought, unknown) = (keyed(1, 1, 5), ask(2, 2));
+    book.send(&bought, 0);
+    book.accept(&bought, "a", 1);
+    book.send(&unknown, 0);
+    book.unknown(unknown.fingerprint, unknown.attempt, at(1), &WINDOWS);
+    assert!(matches!(book.look_up(&both(ask(11, 3), 1), 2), Look::Hit(hit, _) if hit.job.as_str() == "a"));
+    assert!(matches!(book.look_up(&both(ask(12, 3), 2), 2), Look::Held(_)));
+    let by_key = Ask { key: Some([6; 16]), former: Some(Box::new(keyed(9, 3, 5))), ..ask(19, 3) };
+    assert_eq!(book.find(&by_key, at(2), &BOUNDS), Found::KeyReused, "an idempotency key of before, another body");
+    assert_eq!(book.excerpt(&by_key, &WINDOWS).find(&by_key, at(2), &BOUNDS), Found::KeyReused);
+    // A wish for another makes one, under the new name, which is found from then on.
+    let wished = both(wish(11, 4, 9), 1);
+    assert_eq!(book.look_up(&wished, 3), Look::Free);
+    book.claim(&wished, at(3), &BOUNDS);
+    assert_eq!(book.look_up(&both(ask(11, 5), 1), 4), Look::Join(attempt(4)));
+    book.free(wished.fingerprint, wished.attempt, &WINDOWS);
+    assert!(matches!(book.look_up(&both(ask(11, 6), 1), 5), Look::Hit(..)), "it made nothing");
     book.check();
 }
 

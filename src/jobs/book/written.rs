@@ -81,6 +81,11 @@ impl Book {
             || self.tab.has_changed()
     }
 
+    /// Whether it remembers nothing.
+    pub fn is_empty(&self) -> bool {
+        self.entries.len() == 0 && self.records.is_empty() && self.keys.is_empty()
+    }
+
     /// The record of a job, to be written down.
     pub fn record(&self, id: &RequestId) -> Option<&Record> {
         self.records.get(id)
@@ -201,6 +206,11 @@ impl Book {
     /// A small book of what one submission touches: what is done there leaves this one as it is.
     pub fn excerpt(&self, ask: &Ask, windows: &Windows) -> Self {
         let mut excerpt = Self::default();
+        ask.by_all_keys().for_each(|ask| self.copy_touched(ask, &mut excerpt, windows));
+        excerpt
+    }
+
+    fn copy_touched(&self, ask: &Ask, excerpt: &mut Self, windows: &Windows) {
         let record = ask.key.and_then(|digest| Some((digest, self.keys.record(&digest)?.clone())));
         let twins = ask.base.iter().flat_map(|base| self.entries.of_base(base));
         let named = twins.chain(record.as_ref().map(|(_, record)| &record.fingerprint)).chain([&ask.fingerprint]);
@@ -213,13 +223,12 @@ impl Book {
         }
         if let Some((digest, record)) = record {
             if let keys::Fate::Created(created) = &record.fate
-                && let Some(job) = self.records.get(&created.job).filter(|_| excerpt.records.is_empty())
+                && let Some(job) = self.records.get(&created.job).filter(|_| excerpt.job(&created.job).is_none())
             {
                 excerpt.records.restore(job.clone());
             }
             excerpt.keys.restore(digest, record);
         }
-        excerpt
     }
 
     /// An entry is to be written down.

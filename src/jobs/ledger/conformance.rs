@@ -78,6 +78,7 @@ impl Bench {
             request_id: Arc::default(),
             asker: Asker { caller: [prompt; 16], no_cache: false },
             key: None,
+            former: None,
         };
         let price = Price { second: Amount::parse("0.05").unwrap(), images: Amount::ZERO, millis: 1000 };
         let user = client.who().user.to_bytes();
@@ -374,7 +375,7 @@ async fn replica(server: &Server, clock: Clock) -> Bench {
         timeout: Duration::from_secs(2),
         lease: Lease { length: Duration::from_secs(30), send_by: Duration::from_secs(1) },
     };
-    let reached = reach(&place, None, clock, |_| {}).await.unwrap();
+    let (reached, _) = reach(&place, None, None, clock, |_| {}).await.unwrap();
     Bench::over(reached.ledger(Bench::limits(), BOUNDS, 100, tokio::runtime::Handle::current()).unwrap())
 }
 

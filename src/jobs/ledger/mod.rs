@@ -33,6 +33,9 @@ use crate::upstream::outcome::{NotSent, Outcome};
 /// How long an id in hand waits for the ledger before it is answered all the same (M8).
 pub const WRITE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long prompts are looked up by the fingerprints' key before the one in use too (M9).
+pub const KEYS_OVERLAP: Duration = Duration::from_secs(48 * 3600);
+
 /// A step's result, when it comes.
 pub type Step<'a, T> = Pin<Box<dyn Future<Output = Result<T, LedgerError>> + Send + 'a>>;
 

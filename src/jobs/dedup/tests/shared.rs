@@ -205,6 +205,7 @@ pub(super) fn ask(fingerprint: Fingerprint, attempt: AttemptId) -> Ask {
         request_id: Arc::default(),
         asker,
         key: None,
+        former: None,
     }
 }
 

@@ -8,6 +8,7 @@ use tracing::error;
 
 use super::form::{Checked, EntryForm, JobForm, KeyForm, unseal, unseal_named};
 use super::places::{self, Places};
+use super::store::KEY;
 use super::tables::{ACCOUNTS, ENTRIES, JOBS, KEYS, TABS, Table, beside, corrupted, text};
 use crate::bill::account::AccountKey;
 use crate::bill::form::{self, AccountForm, TabForm};
@@ -61,7 +62,7 @@ impl<E: Send, J> Contents<E, J> {
             }
         }
         let (tabs, accounts) = read_bill(transaction, &mut damaged)?;
-        let fingerprints = text(transaction, b"fingerprint key")?.and_then(|hex| FingerprintKey::from_hex(&hex).ok());
+        let fingerprints = text(transaction, KEY)?.and_then(|hex| FingerprintKey::from_hex(&hex).ok());
         Ok(fingerprints.map(|fingerprints| Self { entries, jobs, keys, tabs, accounts, fingerprints, damaged }))
     }
 }

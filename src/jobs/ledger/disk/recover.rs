@@ -149,7 +149,7 @@ impl Found {
 
     /// Takes a value, if it is whole and one of ours that was written under this name.
     fn take(&mut self, key: &[u8], value: &[u8]) -> bool {
-        if let (b"fingerprint key", Checked::Sound(hex)) = (key, unseal::<String>(key, value)) {
+        if let (store::KEY, Checked::Sound(hex)) = (key, unseal::<String>(key, value)) {
             self.fingerprints = Some(Zeroizing::new(hex));
         } else if let (b"heartbeat", Checked::Sound(millis)) = (key, unseal::<String>(key, value)) {
             self.heartbeat = self.heartbeat.max(Time::from_millis(millis.parse().unwrap_or_default()));

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use foldhash::HashMap;
 use redb::Database;
 use rustix::fs::FlockOperation;
+use secrecy::zeroize::Zeroizing;
 use tracing::error;
 
 use super::batch::{Batch, Kind, Row};
@@ -21,11 +22,17 @@ use super::tables::{ENTRIES, JOBS, KEYS, Tables, guarded, put};
 use super::wal::{self, Name, Wal};
 use crate::clock::Time;
 use crate::jobs::entry::AttemptId;
+use crate::jobs::ledger::KEYS_OVERLAP;
+use crate::request::fingerprint::FingerprintKey;
 
 /// The file in the ledger's folder.
 pub(super) const FILE: &str = "ledger.redb";
 /// The file whose lock is the process's that has the ledger, also while the ledger itself is closed after a failure.
 pub(super) const LOCK: &str = "ledger.lock";
+/// Where the tables have the fingerprints' key.
+pub(super) const KEY: &[u8] = b"fingerprint key";
+/// Where they have the one before it, behind the time of the change.
+const FORMER_KEY: &[u8] = b"former fingerprint key";
 /// Where the tables name the log that belongs to them.
 const LOG: &[u8] = b"log";
 
@@ -120,11 +127,44 @@ impl Store {
         if let Some(hex) = fingerprints {
             store.tables.ask(|database| {
                 let transaction = database.begin_write()?;
-                put(&transaction, [&Row::text(b"fingerprint key", hex)])?;
+                put(&transaction, [&Row::text(KEY, hex)])?;
                 Ok(transaction.commit()?)
             })?;
         }
         Ok(store)
+    }
+
+    /// The fingerprints' key before the one in use, for as long as what has its name from it may be open (M9).
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`].
+    pub fn former_key(&self, now: Time) -> Result<Option<FingerprintKey>, StoreError> {
+        let text = self.tables.text(FORMER_KEY)?;
+        let former = text.as_deref().and_then(|text| text.split_once(' ')).and_then(|(since, hex)| {
+            let since = Time::from_millis(since.parse().ok()?);
+            FingerprintKey::from_hex(hex).ok().filter(|_| now.since(since) < KEYS_OVERLAP)
+        });
+        Ok(former)
+    }
+
+    /// From now on prompts have their names by another key; `from` is the one before it, if anything has its name from that.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn change_key(
+        &mut self,
+        from: Option<&FingerprintKey>,
+        to: &FingerprintKey,
+        now: Time,
+    ) -> Result<(), StoreError> {
+        let former = from.map(|from| Zeroizing::new(format!("{} {}", now.as_millis(), from.to_hex().as_str())));
+        let rows = [Some(Row::text(KEY, &to.to_hex())), former.map(|former| Row::text(FORMER_KEY, &former))];
+        let rows: Vec<Row> = rows.into_iter().flatten().collect();
+        self.tables.ask(|database| {
+            let transaction = database.begin_write()?;
+            put(&transaction, &rows)?;
+            Ok(transaction.commit()?)
+        })
     }
 
     /// Where it is, to be opened again.
@@ -283,7 +323,7 @@ fn write_first(database: &Database) -> Result<(), redb::Error> {
         transaction.open_table(table)?;
     }
     let key = new_key().map_err(|error| redb::Error::Io(io::Error::other(error)))?;
-    let rows = [format::row(), new_log()?, Places::default().row(), Row::text(b"fingerprint key", &key)];
+    let rows = [format::row(), new_log()?, Places::default().row(), Row::text(KEY, &key)];
     put(&transaction, &rows)?;
     transaction.commit()?;
     Ok(())

@@ -33,6 +33,7 @@ fn request(prompt: u8) -> Request {
         request_id: Arc::default(),
         asker: Asker { caller: [7; 16], no_cache: false },
         key: None,
+        former: None,
     };
     Request {
         ask,

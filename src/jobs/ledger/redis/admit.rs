@@ -63,9 +63,7 @@ impl Shared {
     /// Look-up, limits, budgets and claim.
     pub(super) async fn admit(&self, request: &Request) -> Result<Admission, LedgerError> {
         let ask = &request.ask;
-        let mut wanted = Wanted::entry(ask.fingerprint);
-        wanted.keys.extend(ask.key);
-        wanted.base = ask.base;
+        let mut wanted = Wanted::asked(ask);
         wanted.tabs.insert(ask.attempt);
         // Who could not claim anyway has nothing to hope for: what stands there is looked at first.
         let mut work = if request.closed.is_none() { Work::hopeful(wanted) } else { Work::new(wanted) };

@@ -6,6 +6,7 @@ mod admit;
 mod epoch;
 mod list;
 mod link;
+mod naming;
 mod news;
 pub mod open;
 mod pace;

@@ -8,16 +8,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use redis::cmd;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::RedisLedger;
 use super::epoch::Mirror;
 pub use super::link::Failure;
 use super::link::Link;
+use super::naming::{self, Agreed};
 use super::news::Listeners;
 use super::shared::Shared;
 use super::upkeep::Pending;
@@ -29,7 +27,7 @@ use crate::clock::Clock;
 use crate::jobs::book::{Book, Bounds};
 use crate::jobs::ledger::Lease;
 use crate::jobs::ledger::hot::Hot;
-use crate::request::fingerprint::FingerprintKey;
+use crate::request::fingerprint::{FingerprintKey, FingerprintKeys};
 
 /// Where the ledger is, and how it is asked.
 #[derive(Clone)]
@@ -46,77 +44,41 @@ pub struct Place {
     pub lease: Lease,
 }
 
-/// A Redis that has been reached, with the key under which its prompts have their names.
+/// A Redis that has been reached.
 pub struct Reached {
     link: Link,
     lease: Lease,
+    /// The fingerprints' key, if it stands there.
     key: Option<String>,
     seal: Seal,
 }
 
-/// Reaches a Redis. The key is `own`, where the environment gives one; else the one that stands there, or a new one.
+/// Reaches a Redis, and agrees with it on the fingerprints' key: `own`, where the environment gives one; else the one that
+/// stands there, or a new one. By `former` prompts are looked up too.
 ///
 /// # Errors
 /// What is wrong, without the URL; without a key of its own it cannot begin before Redis answers.
 pub async fn reach(
     place: &Place,
     own: Option<FingerprintKey>,
+    former: Option<FingerprintKey>,
     clock: Clock,
     on_failure: impl Fn(Failure) + Send + Sync + 'static,
-) -> Result<Reached, String> {
+) -> Result<(Reached, FingerprintKeys), String> {
     let Place { url, root, prefix, timeout, lease } = place;
     let link = Link::new(url, root.clone(), prefix, *timeout, clock, Box::new(on_failure))
         .map_err(|error| format!("ledger.redis_url_env: {error}"))?;
-    let lease = *lease;
-    if let Some(fingerprints) = own {
-        return Ok(Reached { link, lease, key: None, seal: seal(&fingerprints) });
-    }
-    let mut new = [0; 32];
-    aws_lc_rs::rand::fill(&mut new).map_err(|_| "the system gives no randomness")?;
-    let new = hex(&new);
-    let mut put = cmd("SET");
-    put.arg(format!("{prefix}fingerprint-key")).arg(&new).arg("NX").arg("GET");
-    let begun = Instant::now();
-    let mut reason = Failure::Unreachable;
-    let key = loop {
-        match link.query::<Option<String>>(&put).await {
-            Ok(standing) => break standing.unwrap_or(new),
-            Err(failure) if begun.elapsed() < FIRST_PATIENCE && reason != Failure::Denied => {
-                // That nobody has even asked is no reason.
-                if failure != Failure::Open {
-                    reason = failure;
-                    warn!(reason = reason.name(), "redis does not answer yet");
-                }
-                sleep(BETWEEN_TRIES).await;
-            }
-            Err(_) => {
-                return Err(format!(
-                    "ledger.redis_url_env: redis cannot be used ({}), and the fingerprints' key is there: \
-                     start it, or set dedup.key_env to begin without it",
-                    reason.name()
-                ));
-            }
-        }
+    let Agreed { keys, stored } = match own {
+        Some(own) => naming::of_environment(&link, prefix, own, former).await?,
+        None => naming::of_redis(&link, prefix, former).await?,
     };
-    let fingerprints = FingerprintKey::from_hex(&key).map_err(|error| format!("the key in redis: {error}"))?;
-    Ok(Reached { link, lease, key: Some(key), seal: seal(&fingerprints) })
-}
-
-/// What values are sealed with follows from the key, so that all replicas can read them.
-fn seal(fingerprints: &FingerprintKey) -> Seal {
-    Seal::new(*fingerprints.of_bytes(&[b"ledger values"]).as_bytes())
+    // What values are sealed with follows from the key, so that all replicas can read them.
+    let seal_key = |key: &FingerprintKey| *key.of_bytes(&[b"ledger values"]).as_bytes();
+    let seal = Seal::new(seal_key(&keys.current), keys.former.as_ref().map(seal_key));
+    Ok((Reached { link, lease: *lease, key: stored, seal }, keys))
 }
 
 impl Reached {
-    /// The fingerprints' key that stands there.
-    ///
-    /// # Errors
-    /// If the environment gave one, and nobody looked.
-    pub fn key(&self) -> Result<FingerprintKey, String> {
-        let key = self.key.as_deref().ok_or("the fingerprints' key is the environment's")?;
-        FingerprintKey::from_hex(key).map_err(str::to_owned)
-    }
-
     /// The ledger there, whose claims are admitted by `limits`. What goes on beside the requests runs on `runtime`.
     ///
     /// # Errors
@@ -168,5 +130,5 @@ impl Reached {
 }
 
 /// How long Redis may take to answer at the start.
-const FIRST_PATIENCE: Duration = Duration::from_secs(5);
-const BETWEEN_TRIES: Duration = Duration::from_millis(250);
+pub(super) const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const BETWEEN_TRIES: Duration = Duration::from_millis(250);

@@ -16,7 +16,7 @@ use crate::jobs::settings::Dedup;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
-const SEAL: Seal = Seal::new([7; 32]);
+const SEAL: Seal = Seal::new([7; 32], None);
 const PROMPT: Fingerprint = Fingerprint::from_bytes([1; 32]);
 const OTHER: Fingerprint = Fingerprint::from_bytes([2; 32]);
 const ATTEMPT: AttemptId = AttemptId::from_bytes([3; 16]);
@@ -50,7 +50,7 @@ fn state(text: String) -> Option<State> {
 #[test]
 fn f56_a_value_is_believed_only_as_it_was_written_and_where() {
     assert!(matches!(state(paid(PROMPT)), Some(State::Accepted(_))));
-    let by_another_key = Seal::new([8; 32]).seal(&entry_key(&PROMPT), &json!({})).unwrap();
+    let by_another_key = Seal::new([8; 32], None).seal(&entry_key(&PROMPT), &json!({})).unwrap();
     for text in [paid(OTHER), by_another_key, String::new(), "1 ".to_owned(), "{}".to_owned(), "é".repeat(40)] {
         let state = state(text.clone());
         assert!(matches!(state, Some(State::Unknown(until)) if until > now()), "{text}: {state:?}");
@@ -88,7 +88,7 @@ proptest! {
     #[test]
     fn f56_any_answer_of_the_script_is_read(reply in odd_reply()) {
         if let Ok(reply) = serde_json::from_value::<Reply>(reply) {
-            let wanted = Wanted { base: Some(OTHER), ..Wanted::attempt(PROMPT, ATTEMPT) };
+            let wanted = Wanted { bases: [OTHER].into(), ..Wanted::attempt(PROMPT, ATTEMPT) };
             let last = reply.values.iter().rfind(|(key, _)| *key == entry_key(&PROMPT));
             let brings = last.is_some_and(|(_, value)| value.is_some());
             let work = seen(wanted, reply.values, &reply.members);

@@ -34,10 +34,7 @@ impl Shared {
     /// What would become of a submission; nothing is changed.
     pub(super) async fn preview(&self, request: &Request) -> Result<Preview, LedgerError> {
         let ask = &request.ask;
-        let mut wanted = Wanted::entry(ask.fingerprint);
-        wanted.keys.extend(ask.key);
-        wanted.base = ask.base;
-        let mut work = Work::new(wanted);
+        let mut work = Work::new(Wanted::asked(ask));
         self.look(&mut work).await?;
         let bounds = **self.bounds.load();
         let found = work.book.find(ask, self.time(), &bounds);

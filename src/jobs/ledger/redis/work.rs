@@ -11,7 +11,7 @@ use crate::bill::account::{AccountKey, Holder, Period, Sums};
 use crate::bill::form::{self, TabForm};
 use crate::bill::tab::{Open, Standing};
 use crate::clock::Time;
-use crate::jobs::book::Book;
+use crate::jobs::book::{Ask, Book};
 use crate::jobs::entry::{AttemptId, Entry, Lapsed, State, Windows};
 use crate::jobs::keys::{Fate, KeyDigest};
 use crate::jobs::ledger::disk::form::{Checked, EntryForm, JobForm, KeyForm};
@@ -26,13 +26,23 @@ pub(super) struct Wanted {
     pub(super) keys: BTreeSet<KeyDigest>,
     pub(super) jobs: BTreeSet<RequestId>,
     pub(super) tabs: BTreeSet<AttemptId>,
-    /// The body under which keyless twins are found (M15).
-    pub(super) base: Option<Fingerprint>,
+    /// The bodies under which keyless twins are found (M15).
+    pub(super) bases: BTreeSet<Fingerprint>,
     /// The attempt whose keys are touched too (M16).
     pub(super) keys_of: Option<AttemptId>,
 }
 
 impl Wanted {
+    /// What a submission may find, by each of the fingerprints' keys.
+    pub(super) fn asked(ask: &Ask) -> Self {
+        Self {
+            entries: ask.by_all_keys().map(|ask| ask.fingerprint).collect(),
+            keys: ask.by_all_keys().filter_map(|ask| ask.key).collect(),
+            bases: ask.by_all_keys().filter_map(|ask| ask.base).collect(),
+            ..Self::default()
+        }
+    }
+
     /// An entry.
     pub(super) fn entry(fingerprint: Fingerprint) -> Self {
         Self { entries: [fingerprint].into(), ..Self::default() }
@@ -77,13 +87,13 @@ impl Work {
     /// A unit that expects nothing to be there.
     pub(super) fn hopeful(wanted: Wanted) -> Self {
         let values = wanted.names().into_iter().map(|name| (name, None)).collect();
-        let members = wanted.base.is_none() && wanted.keys_of.is_none();
+        let members = wanted.bases.is_empty() && wanted.keys_of.is_none();
         Self { wanted, values, members, book: Book::default(), lapsed: Lapsed::default() }
     }
 
     /// A unit that has seen nothing yet.
     pub(super) fn new(wanted: Wanted) -> Self {
-        let members = wanted.base.is_none() && wanted.keys_of.is_none();
+        let members = wanted.bases.is_empty() && wanted.keys_of.is_none();
         Self { wanted, values: Values::new(), members, book: Book::default(), lapsed: Lapsed::default() }
     }
 
@@ -91,8 +101,8 @@ impl Work {
     pub(super) fn question(&self) -> Option<Command> {
         let unseen = self.wanted.names().into_iter().filter(|name| !self.values.contains_key(name));
         let expect: Vec<Seen> = unseen.map(|key| Seen { key, value: None }).collect();
-        let sets = [self.wanted.base.as_ref().map(base_key), self.wanted.keys_of.as_ref().map(keys_of_key)];
-        let members = if self.members { Vec::new() } else { sets.into_iter().flatten().collect() };
+        let sets = self.wanted.bases.iter().map(base_key).chain(self.wanted.keys_of.as_ref().map(keys_of_key));
+        let members = if self.members { Vec::new() } else { sets.collect() };
         (!expect.is_empty() || !members.is_empty()).then(|| Command {
             read: true,
             expect,
@@ -112,7 +122,7 @@ impl Work {
         if !self.members {
             self.members = true;
             let mut lists = members.iter();
-            if self.wanted.base.is_some() {
+            for _ in &self.wanted.bases {
                 let twins = lists.next().into_iter().flatten().filter_map(|name| bytes(name));
                 self.wanted.entries.extend(twins.map(Fingerprint::from_bytes));
             }
@@ -346,34 +356,41 @@ fn risk(open: Option<&Open>) -> i64 {
 }
 
 /// Seals values with a keyed checksum: what others write into the same Redis is told from what we wrote (F-56).
-pub(super) struct Seal([u8; 32]);
+pub(super) struct Seal {
+    key: [u8; 32],
+    /// By which others may have sealed (M9).
+    former: Option<[u8; 32]>,
+}
 
 impl Seal {
-    /// Under a key.
-    pub(super) const fn new(key: [u8; 32]) -> Self {
-        Self(key)
+    /// Under a key; what was sealed under the one before it is read too.
+    pub(super) const fn new(key: [u8; 32], former: Option<[u8; 32]>) -> Self {
+        Self { key, former }
     }
 
     /// A value as text.
     pub(super) fn seal(&self, key: &str, value: &impl serde::Serialize) -> Option<String> {
         let json = serde_json::to_string(value).ok()?;
-        Some(format!("{VERSION}{}{json}", self.sum(key, &json)))
+        Some(format!("{VERSION}{}{json}", sum(&self.key, key, &json)))
     }
 
     /// The value of a text.
     pub(super) fn open<T: serde::de::DeserializeOwned>(&self, key: &str, text: &str) -> Checked<T> {
         let json = text.strip_prefix(VERSION).and_then(|rest| rest.split_at_checked(SUM));
-        let sound = json.filter(|(sum, json)| *sum == self.sum(key, json));
+        let sealed = |(told, json): &(&str, &str)| {
+            [Some(&self.key), self.former.as_ref()].into_iter().flatten().any(|own| *told == sum(own, key, json))
+        };
+        let sound = json.filter(sealed);
         sound.and_then(|(_, json)| serde_json::from_str(json).ok()).map_or(Checked::Damaged, Checked::Sound)
     }
+}
 
-    fn sum(&self, key: &str, json: &str) -> String {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(&key.len().to_le_bytes()).update(key.as_bytes()).update(json.as_bytes());
-        let mut sum = [0; SUM / 2];
-        hasher.finalize_xof().fill(&mut sum);
-        hex(&sum)
-    }
+fn sum(own: &[u8; 32], key: &str, json: &str) -> String {
+    let mut hasher = blake3::Hasher::new_keyed(own);
+    hasher.update(&key.len().to_le_bytes()).update(key.as_bytes()).update(json.as_bytes());
+    let mut sum = [0; SUM / 2];
+    hasher.finalize_xof().fill(&mut sum);
+    hex(&sum)
 }
 
 /// The version of what is written.

@@ -155,6 +155,7 @@ impl World {
             request_id: Arc::default(),
             asker: Asker { caller: [wants.caller; 16], no_cache: wants.no_cache },
             key: wants.key.map(|key| [key; 16]),
+            former: None,
         };
         let now = self.now();
         let attempt = match self.shared.admit(&ask, None, now) {

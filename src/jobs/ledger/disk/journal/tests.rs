@@ -81,6 +81,7 @@ fn request(prompt: u8) -> Request {
         request_id: Arc::default(),
         asker: Asker { caller: [1; 16], no_cache: false },
         key: None,
+        former: None,
     };
     let who = *Clients::new().unwrap().identify([127, 0, 0, 1].into(), std::rc::Rc::new(Pass::open())).who();
     Request { ask, who, charge: Charge::default(), charged: false, closed: None }

@@ -5,6 +5,7 @@ use crate::bill::charge::Charge;
 use crate::bill::tab::Standing;
 use crate::jobs::book::{Ask, Bounds, Found};
 use crate::jobs::keys::KeyDigest;
+use crate::request::fingerprint::FingerprintKey;
 
 const BOUNDS: Bounds = Bounds { windows: WINDOWS, max_entries: 100, max_jobs: 100 };
 const MINUTE: Duration = Duration::from_secs(60);
@@ -19,6 +20,7 @@ fn keyed(prompt: u8, number: u8, key: KeyDigest) -> Ask {
         request_id: Arc::default(),
         asker: Asker { caller: [number; 16], no_cache: false },
         key: Some(key),
+        former: None,
     }
 }
 
@@ -78,6 +80,28 @@ fn m16_a_key_that_joined_what_was_never_sent_is_free_and_leaves_the_file() {
         assert!(!book.is_dirty(), "its row has gone");
         assert_eq!(book.find(&keyed(1, 3, [6; 16]), now, &BOUNDS), Found::Look(fingerprint(1), Look::Free));
     });
+}
+
+#[test]
+fn m9_the_key_before_is_known_for_48_hours() {
+    let lives = Lives::new("former");
+    let [first, second] = [[1; 32], [2; 32]].map(|key| FingerprintKey::from_hex(&hex::encode(key)).unwrap());
+    let reopened = || {
+        let now = Time::from_millis(lives.millis.load(Ordering::SeqCst));
+        (Store::open(&lives.folder.0).unwrap(), now)
+    };
+    let (mut store, now) = reopened();
+    store.change_key(None, &first, now).unwrap();
+    assert!(store.former_key(now).unwrap().is_none(), "nothing had its name from the one before");
+    store.change_key(Some(&first), &second, now).unwrap();
+    drop(store);
+    lives.pass(47 * 60 * MINUTE);
+    let (store, now) = reopened();
+    assert_eq!(store.former_key(now).unwrap().as_ref(), Some(&first));
+    drop(store);
+    lives.pass(60 * MINUTE);
+    let (store, now) = reopened();
+    assert!(store.former_key(now).unwrap().is_none());
 }
 
 #[test]
