@@ -5,7 +5,6 @@
 mod waiters;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::batch::Batch;
+use super::folder::Folder;
 use super::store::{Store, StoreError};
 use crate::clock::Clock;
 use crate::jobs::book::Book;
@@ -30,6 +30,8 @@ struct Written {
     upto: u64,
     /// The last write failed, and nothing has healed it yet.
     failing: bool,
+    /// There is room for what is in flight, and for no more.
+    cramped: bool,
     /// Since when a write has been running, if one is.
     writing_since: Option<Instant>,
 }
@@ -101,7 +103,7 @@ impl Journal {
     pub fn is_well(&self) -> bool {
         let written = *self.written.borrow();
         let hangs = written.writing_since.is_some_and(|since| since.elapsed() > STALLED);
-        !written.failing && !hangs && self.written.has_changed().is_ok()
+        !written.failing && !written.cramped && !hangs && self.written.has_changed().is_ok()
     }
 }
 
@@ -125,6 +127,9 @@ pub trait Keeper: Send {
     /// Nothing may be said then of what is kept; it must be opened again.
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError>;
 
+    /// Whether there is room for more than what is in flight.
+    fn has_room(&self) -> bool;
+
     /// Opens and checks anew what was closed by a failure.
     ///
     /// # Errors
@@ -134,13 +139,14 @@ pub trait Keeper: Send {
 
 /// A [`Store`] that is closed by a failure.
 pub struct File {
-    folder: PathBuf,
+    /// This process's, also while there is no store.
+    folder: Folder,
     store: Option<Store>,
 }
 
 impl From<Store> for File {
     fn from(store: Store) -> Self {
-        Self { folder: store.folder(), store: Some(store) }
+        Self { folder: store.folder().clone(), store: Some(store) }
     }
 }
 
@@ -152,8 +158,12 @@ impl Keeper for File {
         written.inspect_err(|_| self.store = None)
     }
 
+    fn has_room(&self) -> bool {
+        self.folder.has_room()
+    }
+
     fn open_again(&mut self) -> Result<(), StoreError> {
-        let mut store = Store::open(&self.folder)?;
+        let mut store = Store::open_in(self.folder.clone())?;
         store.read(|entries| entries.for_each(drop), |jobs| jobs.for_each(drop))?;
         self.store = Some(store);
         Ok(())
@@ -184,11 +194,16 @@ impl Writer {
             self.write_all();
         }
         loop {
-            let woken_by = woken.recv_timeout(HEARTBEAT);
+            let is_cramped = self.tell.borrow().cramped;
+            let woken_by = woken.recv_timeout(if is_cramped { BETWEEN_TRIES } else { HEARTBEAT });
             let ended = woken_by == Err(RecvTimeoutError::Disconnected);
             // The first change wakes it. Where it shares a core with those who make changes, whoever of them can run adds
             // its own first: a fifth of the batches under load.
             thread::yield_now();
+            // Where room is short, heartbeats leave it to what must be written.
+            if is_cramped && woken_by == Err(RecvTimeoutError::Timeout) && !self.keeper.has_room() {
+                continue;
+            }
             // What it is woken for may have gone with the batch before.
             if woken_by.is_err() || self.book().is_dirty() {
                 self.write_all();
@@ -226,9 +241,12 @@ impl Writer {
         match kept {
             Ok(()) => {
                 self.book().settle_dirty();
-                let healed = self.tell.send_replace(Written { upto, ..Written::default() }).failing;
+                let cramped = !self.keeper.has_room();
+                let before = self.tell.send_replace(Written { upto, cramped, ..Written::default() });
                 self.waiters.kept(upto);
-                if healed {
+                if cramped && !before.cramped {
+                    error!("the ledger's disk is nearly full: nothing is bought until there is room");
+                } else if !cramped && (before.failing || before.cramped) {
                     info!("the ledger is well again");
                 }
             }

@@ -4,6 +4,7 @@
 
 pub mod journal;
 pub mod batch;
+pub mod folder;
 pub mod form;
 mod format;
 mod places;

@@ -13,6 +13,7 @@ use secrecy::zeroize::Zeroizing;
 
 use super::batch::{Batch, Row};
 use super::contents::{EntryRow, Rows};
+use super::folder;
 use super::form::{Checked, EntryForm, JobForm, KeyForm, NAME, unseal, unseal_named};
 use super::places;
 use super::store::{self, Store, StoreError};
@@ -57,7 +58,7 @@ pub fn recover(from: &Path, to: &Path) -> Result<Recovered, StoreError> {
     };
     let file = File::open(&old).map_err(io(&old))?;
     // Nothing is made in the old place, which may be a disk that cannot be written.
-    let lock = File::open(from.join(store::LOCK)).ok();
+    let lock = File::open(from.join(folder::LOCK)).ok();
     for file in lock.iter().chain([&file]) {
         if let Err(fs::TryLockError::WouldBlock) = file.try_lock_shared() {
             return Err(StoreError::InUse(old));

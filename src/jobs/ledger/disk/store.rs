@@ -4,17 +4,17 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use foldhash::HashMap;
 use redb::Database;
-use rustix::fs::FlockOperation;
 use secrecy::zeroize::Zeroizing;
 use tracing::error;
 
 use super::batch::{Batch, Kind, Row};
 use super::contents::{Contents, EntryRow, Rows};
+use super::folder::Folder;
 use super::form::JobForm;
 use super::format::{self, FORMAT};
 use super::places::Places;
@@ -27,8 +27,6 @@ use crate::request::fingerprint::FingerprintKey;
 
 /// The file in the ledger's folder.
 pub(super) const FILE: &str = "ledger.redb";
-/// The file whose lock is the process's that has the ledger, also while the ledger itself is closed after a failure.
-pub(super) const LOCK: &str = "ledger.lock";
 /// Where the tables have the fingerprints' key.
 pub(super) const KEY: &[u8] = b"fingerprint key";
 /// Where they have the one before it, behind the time of the change.
@@ -75,24 +73,29 @@ pub struct Store {
     places: Places,
     /// Whether a write has failed: nothing is certain then but what is on the disk.
     has_failed: bool,
-    /// Held as long as the file is open.
-    _lock: fs::File,
+    folder: Folder,
 }
 
 impl Store {
-    /// Opens the file in `folder`; makes both if they are not there, for this user alone (M9).
+    /// Opens the file in a folder; makes both if they are not there, for this user alone (M9).
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let path = folder.join(FILE);
+        Self::open_in(Folder::take(folder)?)
+    }
+
+    /// The same, in a folder that is this process's already.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open_in(folder: Folder) -> Result<Self, StoreError> {
+        let path = folder.path().join(FILE);
         let broken = |error| StoreError::Io(path.clone(), error);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(broken)?;
-        let lock = lock(folder).map_err(broken)?.ok_or_else(|| StoreError::InUse(path.clone()))?;
         match fs::metadata(&path) {
             Ok(file) if file.len() == 0 => return Err(StoreError::Unreadable(path, "it is empty".to_owned())),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => begin(folder, &path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => begin(folder.path(), &path)?,
             Err(error) => return Err(StoreError::Io(path, error)),
         }
         // What the system says against it is clearer than what the store would make of it.
@@ -102,7 +105,7 @@ impl Store {
         format::check(&mut tables)?;
         let places = tables.ask(Places::of)?;
         let (wal, pending, is_torn) = log(&tables, &places)?;
-        let mut store = Self { tables, wal, pending, places, has_failed: false, _lock: lock };
+        let mut store = Self { tables, wal, pending, places, has_failed: false, folder };
         // What a process that did not end in order left in the log goes into the tables.
         store.guard(if is_torn { Self::begin_anew } else { Self::settle })?;
         Ok(store)
@@ -168,8 +171,8 @@ impl Store {
     }
 
     /// Where it is, to be opened again.
-    pub fn folder(&self) -> PathBuf {
-        self.tables.path().parent().map_or_else(PathBuf::new, Path::to_path_buf)
+    pub const fn folder(&self) -> &Folder {
+        &self.folder
     }
 
     /// The last time that was written down; the beginning of time if that is lost.
@@ -203,12 +206,14 @@ impl Store {
     /// [`StoreError::Write`]; nothing may be said of what is on the disk then.
     pub fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let rows = batch.rows();
+        // Without room for what the tables would take, the log goes on to its end (M8).
+        let has_room = self.folder.has_room();
         // The heartbeat is always there.
-        let is_quiet = rows.len() == 1 && !self.pending.is_empty();
+        let is_quiet = rows.len() == 1 && !self.pending.is_empty() && has_room;
         self.guard(move |store| {
             let is_logged = !is_quiet && store.wal.append(&rows)?;
             store.pending.extend(rows.into_iter().map(|row| ((row.kind, row.key), row.value)));
-            if is_logged && !store.wal.is_long() { Ok(()) } else { store.settle() }
+            if is_logged && !(store.wal.is_long() && has_room) { Ok(()) } else { store.settle() }
         })
     }
 
@@ -285,17 +290,6 @@ fn log(tables: &Tables, places: &Places) -> Result<(Wal, Pending, bool), StoreEr
 /// The name of a new file's log.
 pub(super) fn new_log() -> io::Result<Row> {
     Ok(Row::text(LOG, &Name::default().next()?.to_text()))
-}
-
-/// Takes the folder for this process alone; `None` if another one has it.
-fn lock(folder: &Path) -> io::Result<Option<fs::File>> {
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).clone();
-    let file = options.open(folder.join(LOCK))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Makes a new file under another name and gives it its own only when it is whole: a file that is empty or half made is

@@ -340,6 +340,28 @@ fn a_log_that_grows_long_goes_into_the_tables_and_stays_short() {
     assert_eq!(opened.book.entry(&fingerprint(7)).unwrap().request_id.len(), 5 << 20);
 }
 
+#[test]
+fn m8_f63_without_room_for_the_tables_all_goes_into_the_log_and_later_into_them() {
+    let folder = Folder::new("room");
+    let now = Clock::system().now();
+    let mut cramped = folder::Folder::take(&folder.0).unwrap();
+    cramped.least = u64::MAX;
+    let mut store = Store::open_in(cramped).unwrap();
+    let before = fs::read(folder.file()).unwrap();
+    // Three of these would go into the tables at once.
+    for number in 0..3 {
+        let (mut entry, _) = entry(number, true, now);
+        entry.request_id = "x".repeat(1 << 20).into();
+        let entries = vec![(fingerprint(number), EntryForm::of(&entry))];
+        store.write(&Batch { entries, heartbeat: now, ..Batch::default() }).unwrap();
+        store.write(&Batch { heartbeat: now, ..Batch::default() }).unwrap();
+    }
+    assert!(fs::read(folder.file()).unwrap() == before, "nothing went into the tables");
+    let killed = folder.files();
+    drop(store);
+    assert_eq!(freed(&folder, &killed).unwrap(), (3..PAID).collect::<Vec<_>>());
+}
+
 /// Names are random, and yet a few more rows change a few pages, however many there are.
 #[test]
 fn rows_that_are_written_together_lie_together() {

@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::{FallocateFlags, fallocate};
 use serde::de::IgnoredAny;
 use tracing::error;
 
@@ -101,7 +102,11 @@ impl Wal {
     pub(super) fn open(folder: &Path) -> io::Result<(File, Vec<u8>)> {
         let path = folder.join(FILE);
         let bytes = std::fs::read(&path)?;
-        Ok((OpenOptions::new().write(true).open(path)?, bytes))
+        let file = OpenOptions::new().write(true).open(path)?;
+        // What is in flight has its room beforehand (M8). Not all file systems can promise it, and one that is full already
+        // has its say at the first write.
+        _ = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 2 * HALF as u64);
+        Ok((file, bytes))
     }
 
     /// A log without records, whose name the tables have.

@@ -22,12 +22,12 @@ use crate::request::route::RequestId;
 /// The entries of a batch, and whether each is kept or deleted.
 type Names = Vec<(Fingerprint, bool)>;
 
-/// Keeps the names of entries in memory; fails while `broken`, and
-/// waits while `slow`.
+/// Keeps the names of entries in memory; fails while `broken`, waits while `slow`, and has no room while `cramped`.
 #[derive(Clone, Default)]
 struct Scripted {
     broken: Arc<AtomicBool>,
     slow: Arc<AtomicBool>,
+    cramped: Arc<AtomicBool>,
     batches: Arc<Mutex<Vec<Names>>>,
 }
 
@@ -42,6 +42,10 @@ impl Keeper for Scripted {
         let names = batch.entries.iter().map(|(name, form)| (*name, form.is_some())).collect();
         self.batches.lock().unwrap().push(names);
         Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        !self.cramped.load(Ordering::SeqCst)
     }
 
     fn open_again(&mut self) -> Result<(), StoreError> {
@@ -114,6 +118,43 @@ async fn m7_sending_and_accepted_are_kept_when_they_return() {
     ledger.free(ask.fingerprint, ask.attempt, None).await.unwrap();
     ledger.flush().await.unwrap();
     assert!(!keeper.keeps(ask.fingerprint), "ends ride on the next commit");
+}
+
+#[tokio::test]
+async fn m8_f63_while_room_is_short_what_is_in_flight_is_kept_and_nothing_is_bought() {
+    let keeper = Scripted::default();
+    let ledger = ledger(&keeper);
+    assert!(matches!(verdict(&ledger, 1).await, Verdict::Claimed(_)));
+    let ask = request(1).ask;
+    keeper.cramped.store(true, Ordering::SeqCst);
+    ledger.sending(ask.fingerprint, ask.attempt).await.unwrap();
+    assert!(!ledger.is_well());
+    assert!(matches!(verdict(&ledger, 2).await, Verdict::Closed(Closed::Ledger)));
+    accept(&ledger, 1).await.unwrap();
+    assert!(keeper.keeps(ask.fingerprint));
+    assert!(matches!(verdict(&ledger, 1).await, Verdict::Hit(..)));
+    keeper.cramped.store(false, Ordering::SeqCst);
+    let healed = async {
+        while !ledger.is_well() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), healed).await.expect("it sees by itself that there is room again");
+    assert!(matches!(verdict(&ledger, 2).await, Verdict::Claimed(_)));
+}
+
+/// It may hold what is on no disk yet; another process would give the folder a ledger without that.
+#[test]
+fn m8_f44_the_folder_stays_this_processs_while_the_ledger_is_closed() {
+    let path = std::env::temp_dir().join(format!("reelgate-closed-{}", std::process::id()));
+    let mut file = File::from(Store::open(&path).unwrap());
+    file.store = None;
+    assert!(matches!(Store::open(&path), Err(StoreError::InUse(_))));
+    file.open_again().unwrap();
+    assert!(matches!(Store::open(&path), Err(StoreError::InUse(_))));
+    drop(file);
+    drop(Store::open(&path).unwrap());
+    std::fs::remove_dir_all(&path).unwrap();
 }
 
 #[tokio::test]
