@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::drain::{Drain, Phase};
 use super::settings::Settings;
-use super::stream::WriteTimeout;
+use super::socket::{Socket, WriteTimeout};
 use super::tally::{Closed, Tally};
 use super::tls::{Certificates, HTTP_2};
 use super::{Handler, Peer, http1, http2};
@@ -29,7 +29,7 @@ pub(super) struct Connections<H> {
     first_byte_timeout: Duration,
     pub(super) first_header_timeout: Duration,
     pub(super) header_timeout: Duration,
-    pub(super) write_timeout: Duration,
+    write_timeout: Duration,
     pub(super) drain: Drain,
     pub(super) tally: Arc<Tally>,
 }
@@ -63,11 +63,12 @@ impl<H: Handler> Connections<H> {
     pub(super) async fn serve(self: Rc<Self>, socket: TcpStream, peer: Peer) -> Result<(), Closed> {
         // Without it an answer in two writes waits for the client's delayed acknowledgement.
         let _ = socket.set_nodelay(true);
+        let socket = Socket::new(socket, self.write_timeout);
         if let Some(certificates) = self.certificates.clone() {
             // Boxed, since its state would make the connections larger that need none of it.
             return Box::pin(self.serve_tls(socket, peer, &certificates)).await;
         }
-        match self.protocol(&socket).await? {
+        match self.protocol(socket.tcp()).await? {
             Protocol::Http1 => self.serve_http1(socket, peer).await,
             // Boxed, since it is rare and its state would make every connection's larger.
             Protocol::Http2 => Box::pin(self.serve_http2(socket, peer)).await,
@@ -78,7 +79,7 @@ impl<H: Handler> Connections<H> {
     /// The same, behind TLS.
     async fn serve_tls(
         self: Rc<Self>,
-        socket: TcpStream,
+        socket: Socket<TcpStream>,
         peer: Peer,
         certificates: &Certificates,
     ) -> Result<(), Closed> {

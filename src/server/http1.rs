@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::Connections;
@@ -23,7 +24,8 @@ use super::drain::Phase;
 use super::exchange::answer;
 use super::pulse::{Look, Pulse, Watch};
 use super::settings::Settings;
-use super::stream::{Stream, Tcp};
+use super::socket::Connected;
+use super::stream::Stream;
 use super::tally::Closed;
 use super::{Handler, Peer};
 
@@ -37,11 +39,11 @@ enum Stay<S> {
 
 impl<H: Handler> Connections<H> {
     /// Serves a connection to its end.
-    pub(super) async fn serve_http1<S>(self: Rc<Self>, socket: S, peer: Peer) -> Result<(), Closed>
+    pub(super) async fn serve_http1<S>(self: Rc<Self>, connection: S, peer: Peer) -> Result<(), Closed>
     where
-        S: AsyncRead + AsyncWrite + Tcp + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Connected<Tcp = TcpStream> + Unpin + 'static,
     {
-        let mut stream = Stream::new(socket, self.write_timeout);
+        let mut stream = Stream::new(connection);
         let mut patience = self.first_header_timeout;
         loop {
             // Boxed, so that it is gone while the connection is parked.
@@ -57,7 +59,7 @@ impl<H: Handler> Connections<H> {
             }
             tokio::select! {
                 biased;
-                next = timeout(patience, stream.socket().readable()) => {
+                next = timeout(patience, stream.tcp().readable()) => {
                     // What has become of the socket is told to whoever reads it.
                     _ = next.map_err(|_| Closed::Header)?;
                 }
@@ -69,9 +71,9 @@ impl<H: Handler> Connections<H> {
     /// Hands the connection to hyper until it is over or idle.
     async fn stay<S>(self: Rc<Self>, stream: Stream<S>, peer: Peer, patience: Duration) -> Stay<S>
     where
-        S: AsyncRead + AsyncWrite + Tcp + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Connected<Tcp = TcpStream> + Unpin + 'static,
     {
-        let pulse = stream.pulse();
+        let pulse = Rc::clone(stream.pulse());
         let service = service_fn({
             let (this, pulse) = (Rc::clone(&self), Rc::clone(&pulse));
             move |request| {

@@ -22,6 +22,7 @@ use super::connection::{BUFFER_BYTES, Connections};
 use super::drain::Phase;
 use super::exchange::answer;
 use super::settings::Http2;
+use super::socket::Connected;
 use super::stream::Stream;
 use super::tally::{Closed, Tally};
 use super::{Handler, Peer};
@@ -29,11 +30,11 @@ use crate::panics::caught;
 
 impl<H: Handler> Connections<H> {
     /// Serves a connection to its end.
-    pub(super) async fn serve_http2<S>(self: Rc<Self>, socket: S, peer: Peer) -> Result<(), Closed>
+    pub(super) async fn serve_http2<S>(self: Rc<Self>, connection: S, peer: Peer) -> Result<(), Closed>
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Connected + Unpin + 'static,
     {
-        let io = TokioIo::new(Stream::new(socket, self.write_timeout));
+        let io = TokioIo::new(Stream::new(connection));
         let life = Rc::new(Life::begin(peer, self.life));
         let service = service_fn({
             let (this, life) = (Rc::clone(&self), Rc::clone(&life));

@@ -20,6 +20,12 @@ impl Listeners {
         self.address
     }
 
+    /// The sockets, to be set as a test wants them.
+    #[cfg(test)]
+    pub(super) fn sockets(&self) -> &[TcpListener] {
+        &self.sockets
+    }
+
     /// The sockets, one for each worker.
     pub(super) fn into_sockets(self) -> Vec<TcpListener> {
         self.sockets

@@ -32,6 +32,7 @@ pub mod proxies;
 mod pulse;
 mod seats;
 pub mod settings;
+mod socket;
 mod stream;
 pub mod tally;
 pub mod tls;

@@ -11,6 +11,7 @@ use super::connections::{http2_client, http2_get};
 use super::*;
 use crate::server::connection::Connections;
 use crate::server::http2::WIND_DOWN;
+use crate::server::socket::Socket;
 
 const MAX_IDLE: Duration = Duration::from_secs(300);
 const MAX_AGE: Duration = Duration::from_secs(3600);
@@ -34,6 +35,7 @@ fn serve() -> (DuplexStream, JoinHandle<Result<(), Closed>>) {
     let connections = Connections::new(Trivial(known), &settings, Drain::new(), Arc::new(Tally::default()), None);
     let (client, socket) = duplex(64 << 10);
     let peer = Peer { address: "192.0.2.1:600".parse().unwrap() };
+    let socket = Socket::new(socket, settings.write_timeout);
     (client, spawn_local(connections.serve_http2(socket, peer)))
 }
 

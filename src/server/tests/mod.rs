@@ -20,8 +20,10 @@ use tokio::time::timeout;
 
 use super::body::{self, BodyMemory, Limits, Upload};
 use super::drain::Drain;
+use super::listen::Listeners;
 use super::settings::Settings;
 use super::tally::Tally;
+use super::tls::Certificates;
 use super::{Handler, Peer, Servers, listen};
 use crate::error::Error;
 
@@ -30,9 +32,13 @@ mod connections;
 mod descriptors;
 mod draining;
 mod http2;
+mod tls;
 
 /// Longer than anything here takes.
 const BOUND: Duration = Duration::from_secs(20);
+
+/// The bytes of a large answer's body: less than the TLS layer holds, and more than a small socket does.
+const LARGE: usize = 60_000;
 
 /// A running server and what its handler knows.
 struct Running {
@@ -61,6 +67,12 @@ enum Event {
 
 impl Running {
     fn start(settings: Settings) -> Self {
+        let listeners = listen::bind("127.0.0.1:0".parse().unwrap(), settings.workers).unwrap();
+        Self::start_on(listeners, settings, None)
+    }
+
+    /// On listeners of the test's own; with certificates it speaks TLS.
+    fn start_on(listeners: Listeners, settings: Settings, certificates: Option<Arc<Certificates>>) -> Self {
         let (drain, tally) = (Drain::new(), Arc::new(Tally::default()));
         let (sender, events) = mpsc::unbounded_channel();
         let known = Known {
@@ -69,12 +81,11 @@ impl Running {
             gate: Arc::new(Semaphore::new(0)),
             events: sender,
         };
-        let listeners = listen::bind("127.0.0.1:0".parse().unwrap(), settings.workers).unwrap();
         let make = {
             let known = known.clone();
             move || Trivial(known.clone())
         };
-        let servers = Servers::start(listeners, &settings, &drain, &tally, None, make).unwrap();
+        let servers = Servers::start(listeners, &settings, &drain, &tally, certificates.as_ref(), make).unwrap();
         Self { servers, drain, tally, known, events }
     }
 
@@ -130,6 +141,7 @@ impl Handler for Trivial {
             _ if head.method == Method::CONNECT => text(StatusCode::METHOD_NOT_ALLOWED, String::new()),
             "/panic" => panic!("as the test wants it"),
             "/thread" => text(StatusCode::OK, std::thread::current().name().unwrap_or_default().to_owned()),
+            "/large" => text(StatusCode::OK, "x".repeat(LARGE)),
             "/endless" => Response::new(Either::Right(Endless)),
             _ => text(StatusCode::OK, "hello".to_owned()),
         }
