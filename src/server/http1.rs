@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::connection::Connections;
 use super::drain::Phase;
@@ -45,6 +45,8 @@ impl<H: Handler> Connections<H> {
     {
         let mut stream = Stream::new(connection);
         let mut patience = self.first_header_timeout;
+        let mut deadline = Instant::now() + patience;
+        let mut moves = stream.pulse().moves();
         loop {
             // Boxed, so that it is gone while the connection is parked.
             match Box::pin(Rc::clone(&self).stay(stream, peer, patience)).await {
@@ -57,9 +59,16 @@ impl<H: Handler> Connections<H> {
             if stream.has_unread() {
                 continue;
             }
+            // The socket also wakes for what is no byte of HTTP yet, part of a TLS record: that gives no more time.
+            let now = Instant::now();
+            if std::mem::replace(&mut moves, stream.pulse().moves()) != stream.pulse().moves() {
+                deadline = now + patience;
+            } else if now >= deadline {
+                return Err(Closed::Header);
+            }
             tokio::select! {
                 biased;
-                next = timeout(patience, stream.tcp().readable()) => {
+                next = timeout_at(deadline, stream.tcp().readable()) => {
                     // What has become of the socket is told to whoever reads it.
                     _ = next.map_err(|_| Closed::Header)?;
                 }

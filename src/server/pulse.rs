@@ -21,9 +21,14 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    /// Bytes were read or written.
+    /// Bytes of HTTP were read or written: within TLS those that it carries.
     pub(super) fn moved(&self) {
         self.moves.set(self.moves.get().wrapping_add(1));
+    }
+
+    /// How often bytes of HTTP were read or written; it counts on from 0 past its end.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves.get()
     }
 
     /// Whether the client may be in the middle of sending.
@@ -101,7 +106,7 @@ impl Watch {
 
     /// Looks.
     pub(super) fn look(&mut self, pulse: &Pulse, now: Instant) -> Look {
-        let has_moved = std::mem::replace(&mut self.moves, pulse.moves.get()) != pulse.moves.get();
+        let has_moved = std::mem::replace(&mut self.moves, pulse.moves()) != pulse.moves();
         if std::mem::replace(&mut self.requests, pulse.requests.get()) != pulse.requests.get() {
             self.header_since = None;
             self.first_header_timeout = self.header_timeout;

@@ -90,5 +90,32 @@ async fn lim15_t63_f25_over_tls_a_client_that_does_not_read_is_closed_for_that()
     assert_eq!(server.tally.closed(Closed::Header), 0);
 }
 
+#[tokio::test]
+async fn lim2_t63_over_tls_a_record_that_drips_in_makes_no_deadline_longer() {
+    let (server, connector) = start(settings());
+    for (number, is_first) in (1..).zip([true, false]) {
+        let mut client = connect(&server, &connector).await;
+        if !is_first {
+            send(&mut client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let mut answer = Vec::new();
+            while !is_complete(&answer) {
+                answer.push(timeout(BOUND, client.read_u8()).await.unwrap().unwrap());
+            }
+        }
+        let (mut socket, _) = client.into_inner();
+        // A record of application data (RFC 8446 §5.1) whose 16 KiB never come together.
+        socket.write_all(b"\x17\x03\x03\x40\x00").await.unwrap();
+        let drip = async {
+            while server.tally.closed(Closed::Header) < number {
+                // It fails once the server has closed.
+                let _ = socket.write_all(b"\0").await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(BOUND, drip).await.expect("the connection stays open");
+    }
+    assert_until(|| server.tally.open() == 0).await;
+}
+
 /// What the sockets of both sides buffer, in bytes, as far as the kernel goes so low.
 const FEW: usize = 4096;
