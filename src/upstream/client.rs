@@ -71,6 +71,12 @@ impl Upstream {
         })
     }
 
+    /// Asks another than the system's resolver where it is.
+    #[cfg(test)]
+    fn set_resolver(&mut self, resolver: crate::upstream::resolver::Resolver) {
+        self.dialer.set_resolver(resolver);
+    }
+
     /// Where it is.
     pub fn origin(&self) -> &Origin {
         &self.origin

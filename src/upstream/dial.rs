@@ -10,18 +10,20 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::error::Unreached;
 use crate::upstream::origin::Origin;
+use crate::upstream::resolver::Resolver;
 use crate::upstream::tls;
 
 /// What opens connections.
 pub(super) struct Dialer {
     origin: Origin,
+    resolver: Resolver,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     timeout: Duration,
 }
@@ -33,7 +35,14 @@ impl Dialer {
             true => Some((TlsConnector::from(config), ServerName::try_from(origin.host().to_owned()).ok()?)),
             false => None,
         };
-        Some(Self { origin, tls, timeout })
+        let resolver = Resolver::system(origin.host(), origin.port());
+        Some(Self { origin, resolver, tls, timeout })
+    }
+
+    /// Asks another than the system's resolver.
+    #[cfg(test)]
+    pub(super) fn set_resolver(&mut self, resolver: Resolver) {
+        self.resolver = resolver;
     }
 
     /// A connection, ready for its first byte of HTTP.
@@ -68,15 +77,10 @@ impl Dialer {
         Err(failure)
     }
 
-    async fn addresses(&self, deadline: Instant) -> Result<Vec<SocketAddr>, Unreached> {
-        let port = self.origin.port();
-        if let Some(address) = self.origin.address() {
-            return Ok(vec![SocketAddr::new(address, port)]);
-        }
-        match timeout_at(deadline, lookup_host((self.origin.host(), port))).await {
-            Ok(Ok(found)) => Ok(found.take(MOST_ADDRESSES).collect()),
-            Ok(Err(_)) => Err(Unreached::Dns),
-            Err(_) => Err(Unreached::Timeout),
+    async fn addresses(&self, deadline: Instant) -> Result<Arc<[SocketAddr]>, Unreached> {
+        match self.origin.address() {
+            Some(address) => Ok([SocketAddr::new(address, self.origin.port())].into()),
+            None => self.resolver.resolve(deadline).await,
         }
     }
 }
@@ -137,6 +141,3 @@ impl AsyncWrite for Stream {
         }
     }
 }
-
-/// More addresses of one name are not tried.
-const MOST_ADDRESSES: usize = 8;

@@ -13,6 +13,7 @@ pub mod outcome;
 pub mod pressure;
 pub mod polls;
 pub mod relay;
+mod resolver;
 pub mod tls;
 pub mod wire;
 

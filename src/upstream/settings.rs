@@ -24,7 +24,7 @@ pub struct Settings {
     pub pace: Option<Rate>,
     /// `queue_wait`: how long a submission waits for its slot.
     pub queue_wait: Duration,
-    /// `connect_timeout`: for TCP and TLS together.
+    /// `connect_timeout`: for the name, TCP and TLS together.
     pub connect_timeout: Duration,
     /// `submit_timeout`: how long a client waits, counted from the send; the request itself goes on.
     pub submit_timeout: Duration,

@@ -1,6 +1,7 @@
 //! Paid calls over real sockets.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::task::Poll;
 
 use hyper::{HeaderMap, StatusCode, Version};
@@ -12,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::request::head::Header;
 use crate::upstream::outcome::{Outcome, Rules, classify};
+use crate::upstream::resolver::Resolver;
 use crate::upstream::scripted::{Act, KEY, PSEUDONYM, Scripted, json, say};
 use crate::upstream::settings::Roots;
 
@@ -203,6 +205,29 @@ async fn f01_f03_what_cannot_be_reached_says_why() {
         let behind = upstream.upstream(|settings| (settings.url, settings.allow_http) = (url.clone(), true));
         assert_eq!(behind.connect(0).await.err(), Some(why), "{url}");
     }
+}
+
+#[tokio::test]
+async fn f03_while_look_ups_hang_new_connections_go_where_the_last_ones_went() {
+    let upstream = Scripted::start(vec![vec![json("200 OK", CREATED)]; 20]).await;
+    let (address, begun) = (upstream.address, Arc::new(AtomicUsize::new(0)));
+    let settings = Settings { url: "http://api.invalid".to_owned(), allow_http: true, ..Settings::default() };
+    let mut behind = Upstream::new(&settings, UpstreamKey::parse(KEY).unwrap(), PSEUDONYM).unwrap();
+    // It ends with the test.
+    let (_hold, held) = std::sync::mpsc::channel::<()>();
+    let (count, held) = (begun.clone(), Mutex::new(held));
+    behind.set_resolver(Resolver::new(move || {
+        if count.fetch_add(1, Ordering::SeqCst) > 0 {
+            _ = held.lock().unwrap().recv();
+        }
+        // The first address is dead: the next one has its share of the time as ever.
+        Ok(vec!["127.0.0.1:1".parse().unwrap(), address])
+    }));
+    let behind = Arc::new(behind);
+    for _ in 0..20 {
+        assert_eq!(send(&behind).await.unwrap().body, CREATED);
+    }
+    assert_eq!(begun.load(Ordering::SeqCst), 2, "one look-up hangs, and no other is begun beside it");
 }
 
 #[tokio::test]
