@@ -139,13 +139,13 @@ impl<'a> Submission<'a> {
     }
 }
 
-/// Whether a body is what we read: plain JSON in UTF-8. Checked before the body is read.
+/// Whether a body is what we read: plain JSON in UTF-8, without a content coding. Checked before the body is read.
 ///
 /// # Errors
 /// [`Error::UnsupportedMediaType`].
 pub fn check_media(header: &Header<'_>) -> Result<(), Error> {
-    let plain = header.lines(&CONTENT_ENCODING).all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    if !plain {
+    // `identity` too: RFC 9110 §8.4.1 keeps it for Accept-Encoding.
+    if header.has(&CONTENT_ENCODING) {
         return Err(Error::UnsupportedMediaType { param: "Content-Encoding" });
     }
     let mut types = header.lines(&CONTENT_TYPE);
