@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -76,25 +77,20 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         schema: SchemaCheck<'_>,
     ) -> Result<Self, Faults> {
-        let overrides = environment.into_iter().filter(|(name, _)| section::is_override(name)).collect();
-        let Some(path) = file else {
-            return Self::from_reader(Reader::new(None, overrides), schema);
-        };
-        let shown: Arc<str> = path.display().to_string().into();
-        let text = read_text(path).map_err(|message| Fault::of_file(Place::File(Arc::clone(&shown)), message))?;
-        Self::from_text(&shown, &text, overrides, schema)
+        reading(file, environment, |reader| Self::from_reader(reader, schema))
     }
 
-    fn from_text(
-        file: &Arc<str>,
-        text: &str,
-        overrides: BTreeMap<String, String>,
-        schema: SchemaCheck<'_>,
-    ) -> Result<Self, Faults> {
-        let source = Source::new(Arc::clone(file), text);
-        let (root, errors) = DeTable::parse_recoverable(text);
-        Faults::none(errors.iter().map(|error| syntax_fault(&source, error)).collect())?;
-        Self::from_reader(Reader::new(Some((&source, root.get_ref())), overrides), schema)
+    /// Where the admin listener is, told as [`Config::load`] is told it. What is wrong with other keys does not matter.
+    pub fn admin_listen(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<SocketAddr, Faults> {
+        reading(file, environment, |mut reader| {
+            let admin = Admin::read(&mut reader.root().section("admin"), &Admin::default());
+            let mut faults = reader.finish().1;
+            faults.retain(|fault| fault.key == "admin.listen");
+            Faults::none(faults).map(|()| admin.listen)
+        })
     }
 
     fn from_reader(mut reader: Reader<'_>, schema: SchemaCheck<'_>) -> Result<Self, Faults> {
@@ -150,6 +146,31 @@ impl Config {
         Self::read(&mut reader.root(), self);
         reader.finish().0
     }
+}
+
+/// Reads the file, if there is one, under what overrides it in the environment.
+fn reading<T>(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    read: impl FnOnce(Reader<'_>) -> Result<T, Faults>,
+) -> Result<T, Faults> {
+    let overrides = environment.into_iter().filter(|(name, _)| section::is_override(name)).collect();
+    let Some(path) = file else { return read(Reader::new(None, overrides)) };
+    let shown: Arc<str> = path.display().to_string().into();
+    let text = read_text(path).map_err(|message| Fault::of_file(Place::File(Arc::clone(&shown)), message))?;
+    reading_text(&shown, &text, overrides, read)
+}
+
+fn reading_text<T>(
+    file: &Arc<str>,
+    text: &str,
+    overrides: BTreeMap<String, String>,
+    read: impl FnOnce(Reader<'_>) -> Result<T, Faults>,
+) -> Result<T, Faults> {
+    let source = Source::new(Arc::clone(file), text);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    Faults::none(errors.iter().map(|error| syntax_fault(&source, error)).collect())?;
+    read(Reader::new(Some((&source, root.get_ref())), overrides))
 }
 
 /// The variables of this process that override a key. A value that is not UTF-8 is read as far as it is.

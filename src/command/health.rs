@@ -8,8 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Failure, failed, faulty, print};
-use crate::config;
-use crate::run::Source;
+use crate::config::{self, Config};
 
 /// Whether the gateway is ready.
 #[derive(Args, Debug)]
@@ -17,7 +16,7 @@ pub(super) struct HealthArguments {
     /// The admin address; else the configuration's
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
-    /// The configuration
+    /// The configuration, of which only admin.listen is read
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -25,10 +24,9 @@ pub(super) struct HealthArguments {
 pub(super) fn run(arguments: &HealthArguments) -> Result<(), Failure> {
     let address = match arguments.admin {
         Some(address) => address,
-        None => {
-            let source = Source { file: arguments.config.clone(), environment: config::environment().collect() };
-            source.load().map_err(|faults| faulty(&faults))?.admin.listen
-        }
+        // Whether the rest is sound was for `serve` to say, and it may have been told by other means.
+        None => Config::admin_listen(arguments.config.as_deref(), config::environment())
+            .map_err(|faults| faulty(&faults))?,
     };
     let answer = ask(address).map_err(|error| failed(&format!("{address}: {error}")))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));

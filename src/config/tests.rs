@@ -46,7 +46,7 @@ fn any_schema(_: Operation, _: &str) -> Result<(), String> {
 
 fn read_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, Faults> {
     let overrides = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Config::from_text(&"reelgate.toml".into(), text, overrides, &any_schema)
+    reading_text(&"reelgate.toml".into(), text, overrides, |reader| Config::from_reader(reader, &any_schema))
 }
 
 pub(super) fn read(text: &str) -> Result<Config, Faults> {
@@ -270,7 +270,9 @@ fn schema_files_are_tried() {
     let folder = Folder::new("schemas");
     let file = folder.write("edits.json", "not a schema");
     let text = format!("[validation]\nedits = {:?}", file.to_str().unwrap());
-    let load = |schema: SchemaCheck<'_>| Config::from_text(&"reelgate.toml".into(), &text, BTreeMap::new(), schema);
+    let load = |schema: SchemaCheck<'_>| {
+        reading_text(&"reelgate.toml".into(), &text, BTreeMap::new(), |reader| Config::from_reader(reader, schema))
+    };
     assert_eq!(load(&any_schema).unwrap().validation.edits, SchemaSource::File(file.clone()));
     let told = load(&|operation, text| Err(format!("{operation:?} {text}"))).unwrap_err().to_string();
     assert_eq!(told, "reelgate.toml:2: validation.edits: Edits not a schema");
@@ -295,4 +297,23 @@ fn a_new_model_is_a_new_row_and_a_wrong_price_is_told() {
     assert_eq!(price("grok-imagine-video", "720p"), "0.07", "what is not written stays");
     refused("[prices.a]\n\"480p\" = -1", "prices.a.480p: expected an amount in US dollars");
     refused("[prices.a]\nhd = 1", "prices.a.hd: unknown key");
+}
+
+#[test]
+fn where_the_admin_listener_is_hangs_on_no_other_key() {
+    let folder = Folder::new("admin-listen");
+    let file =
+        folder.write("reelgate.toml", "[admin]\nlisten = \"127.0.0.1:9\"\n[server]\nlisten = \"0.0.0.0:1\"\nx = 1");
+    let environment = |value: &str| {
+        [("REELGATE_ADMIN__LISTEN", value), ("REELGATE_X__Y", "1")].map(|(a, b)| (a.to_owned(), b.to_owned()))
+    };
+    let foreign = [("REELGATE_SERVER__LISTEN".to_owned(), "0.0.0.0:1".to_owned())];
+    assert!(Config::load(None, foreign.clone(), &any_schema).is_err());
+    assert_eq!(Config::admin_listen(None, foreign), Ok(Config::default().admin.listen));
+    assert_eq!(Config::admin_listen(Some(&file), []), Ok("127.0.0.1:9".parse().unwrap()));
+    assert_eq!(Config::admin_listen(Some(&file), environment("[::1]:9")), Ok("[::1]:9".parse().unwrap()));
+    let told = Config::admin_listen(Some(&file), environment("nowhere")).unwrap_err();
+    assert_eq!(told.as_slice().len(), 1, "{told}");
+    let broken = folder.write("broken.toml", "[admin");
+    assert!(Config::admin_listen(Some(&broken), []).is_err());
 }

@@ -191,8 +191,10 @@ async fn health_ends_with_0_or_1() {
     let admin = served.admin.to_string();
     let (status, output) = Program::run(&["health", "--admin", &admin], &[]).await;
     assert!(status == 0 && output.contains("degraded"), "{output}");
-    let (status, _) = Program::run(&["health"], &[("REELGATE_ADMIN__LISTEN", &admin)]).await;
-    assert_eq!(status, 0);
+    // The listeners are told by the environment, as in a container; serve alone would want to know who may call.
+    let environment = [("REELGATE_ADMIN__LISTEN", admin.as_str()), ("REELGATE_SERVER__LISTEN", "0.0.0.0:8080")];
+    let (status, output) = Program::run(&["health"], &environment).await;
+    assert_eq!(status, 0, "{output}");
     served.end().await;
     let (status, output) = Program::run(&["health", "--admin", &admin], &[]).await;
     assert!(status == 1 && output.contains(&admin), "{output}");
