@@ -15,8 +15,6 @@ use crate::error::Fault;
 
 /// The most faults of one body that are told.
 const MAX_FAULTS: usize = 64;
-/// The label of a field that no schema names.
-const OTHER: &str = "other";
 
 /// A compiled schema.
 pub struct Schema {
@@ -101,21 +99,6 @@ impl Schema {
     /// The fields that the schema names, as labels: `duration`, `image.url`, `keyframes[].image.url`; sorted.
     pub fn params(&self) -> &[String] {
         &self.params
-    }
-
-    /// The label of a fault's field: one of [`Schema::params`], or `other`.
-    pub fn param(&self, param: &str) -> &str {
-        let mut name = String::with_capacity(param.len());
-        let mut inside = false;
-        for character in param.chars() {
-            inside &= character != ']';
-            if !inside {
-                name.push(character);
-            }
-            inside |= character == '[';
-        }
-        let found = self.params.binary_search(&name).ok().and_then(|index| self.params.get(index));
-        found.map_or(OTHER, String::as_str)
     }
 }
 
@@ -375,9 +358,5 @@ mod tests {
         let faults = schema.check(&json!({ "keyframes": frames }), UnknownFields::Forward);
         assert_eq!(faults.len(), MAX_FAULTS);
         assert_eq!(schema.params(), ["keyframes", "keyframes[].image", "keyframes[].image.url"]);
-        assert_eq!(schema.param(&faults[1].param), "keyframes[].image.url");
-        for foreign in ["", "x", "keyframes[", "keyframes[0", "a[0]]"] {
-            assert_eq!(schema.param(foreign), OTHER);
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! The metrics that name fields of bodies. A field is named only if a schema in force knows it, a rule only if it is
 //! one of ours; everything else is `other` (`HARDENING.md` T-32).
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::family::Builder;
 pub struct Fields {
     invalid: IntCounterVec,
     deprecated: IntCounterVec,
-    known: ArcSwap<HashSet<String>>,
+    known: ArcSwap<HashSet<Arc<str>>>,
 }
 
 impl Fields {
@@ -33,7 +34,7 @@ impl Fields {
         let mut known = HashSet::clone(&self.known.load());
         for name in names {
             if known.len() < MAX_KNOWN {
-                known.insert(name.to_owned());
+                known.insert(name.into());
             }
         }
         self.known.store(Arc::new(known));
@@ -42,13 +43,33 @@ impl Fields {
     /// Counts one fault: refused or (`validation.mode = "warn"`) forwarded. A body as a whole has an empty name.
     pub fn invalid(&self, param: &str, code: &str) {
         let code = CODES.iter().find(|known| **known == code).unwrap_or(&OTHER);
-        self.invalid.with_label_values(&[self.known.load().get(param).map_or(OTHER, String::as_str), code]).inc();
+        self.invalid.with_label_values(&[self.label(param).as_deref().unwrap_or(OTHER), code]).inc();
     }
 
     /// Counts a deprecated field.
     pub fn deprecated(&self, param: &str) {
-        self.deprecated.with_label_values(&[self.known.load().get(param).map_or(OTHER, String::as_str)]).inc();
+        self.deprecated.with_label_values(&[self.label(param).as_deref().unwrap_or(OTHER)]).inc();
     }
+
+    /// The label of a field that a fault or a warning names, if a schema in force knows it: `keyframes[7].image.url` is
+    /// `keyframes[].image.url` there, and an item that no schema names is its array.
+    pub fn label(&self, param: &str) -> Option<Arc<str>> {
+        let known = self.known.load();
+        let any_item = without_indices(param);
+        known.get(&*any_item).or_else(|| known.get(any_item.trim_end_matches("[]"))).cloned()
+    }
+}
+
+/// A field's path with each index left out: an array has as many as a client likes.
+fn without_indices(param: &str) -> Cow<'_, str> {
+    let mut parts = param.split('[');
+    let first = parts.next().unwrap_or_default();
+    parts.fold(Cow::Borrowed(first), |mut path, part| {
+        let rest = part.trim_start_matches(|letter: char| letter.is_ascii_digit());
+        // Brackets around anything else are a name's own.
+        path.to_mut().extend(["[", if rest.starts_with(']') { rest } else { part }]);
+        path
+    })
 }
 
 /// The value of a label whose true value is in no closed list.
@@ -130,6 +151,40 @@ mod tests {
         ];
         assert_eq!(seen("reelgate_invalid_total"), want);
         assert_eq!(seen("reelgate_deprecated_fields_total"), ["{param=\"other\"} 1000", "{param=\"size\"} 1"]);
+    }
+
+    #[test]
+    fn t32_fields_inside_arrays_have_one_label_whatever_their_index() {
+        let metrics = Metrics::new("1").unwrap();
+        let fields = &metrics.fields;
+        fields.know(["keyframes", "keyframes[].image.url", "grid", "grid[][].x", "a[b]", "a[b].c[].d"]);
+        for (param, want) in [
+            ("keyframes[0].image.url", "keyframes[].image.url"),
+            ("keyframes[4294967295].image.url", "keyframes[].image.url"),
+            ("keyframes[].image.url", "keyframes[].image.url"),
+            ("keyframes[7]", "keyframes"),
+            ("grid[1][22].x", "grid[][].x"),
+            ("grid[1][2]", "grid"),
+            ("a[b]", "a[b]"),
+            ("a[b].c[3].d", "a[b].c[].d"),
+        ] {
+            assert_eq!(fields.label(param).as_deref(), Some(want), "{param}");
+        }
+        for foreign in ["", "[0]", "[]", "keyframes[x].image.url", "keyframes[0", "keyframes[0]]", "keyframes[0].image"]
+        {
+            assert_eq!(fields.label(foreign), None, "{foreign}");
+        }
+        for index in 0..3 {
+            fields.deprecated(&format!("keyframes[{index}].image.url"));
+            fields.invalid(&format!("keyframes[{index}].image.url"), "type");
+        }
+        let text = String::from_utf8(metrics.text().to_vec()).unwrap();
+        for series in [
+            "invalid_total{code=\"type\",param=\"keyframes[].image.url\"} 3",
+            "deprecated_fields_total{param=\"keyframes[].image.url\"} 3",
+        ] {
+            assert!(text.contains(series), "{series} is not in {text}");
+        }
     }
 
     #[test]

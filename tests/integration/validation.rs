@@ -93,7 +93,10 @@ async fn a_schema_of_ones_own_replaces_the_builtin_of_its_route() {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
         "required": ["prompt", "mood"],
-        "properties": {"prompt": {"type": "string"}, "mood": {"enum": ["calm", "wild"]}, "user": {"type": "string"}}
+        "properties": {
+            "prompt": {"type": "string"}, "mood": {"enum": ["calm", "wild"]}, "user": {"type": "string"},
+            "keyframes": {"items": {"properties": {"image": {"properties": {"url": {"type": "string"}}}, "at": {"deprecated": true}}}}
+        }
     });
     let file = folder.write("schema.json", &schema.to_string());
     let scene = Scene::with(|config, _| config.validation.generations = SchemaSource::File(file)).await;
@@ -103,6 +106,16 @@ async fn a_schema_of_ones_own_replaces_the_builtin_of_its_route() {
     let answer = scene.post(GENERATIONS, &json!({"prompt": "a", "mood": "sad"}), &[]).await;
     assert_eq!(answer.json()["errors"][0]["param"], "mood", "{}", answer.text());
     assert_eq!(scene.metric("invalid_total{code=\"enum\",param=\"mood\"}").await, 1.0, "its fields are labels");
+    let answer = scene
+        .post(GENERATIONS, &json!({"prompt": "a", "mood": "calm", "keyframes": [{"image": {"url": 1}}]}), &[])
+        .await;
+    assert_eq!(answer.json()["errors"][0]["param"], "keyframes[0].image.url", "{}", answer.text());
+    assert_eq!(scene.metric("invalid_total{code=\"type\",param=\"keyframes[].image.url\"}").await, 1.0);
+    scene
+        .post(GENERATIONS, &json!({"prompt": "a", "mood": "calm", "keyframes": [{}, {"at": 1}]}), &[])
+        .await
+        .request_id();
+    assert_eq!(scene.metric("deprecated_fields_total{param=\"keyframes[].at\"}").await, 1.0);
     scene.post(GENERATIONS, &json!({"prompt": "a", "mood": "calm"}), &[]).await.request_id();
     // The other route keeps its own.
     let edit = scene.post(EDITS, &json!({"prompt": "a"}), &[]).await;
