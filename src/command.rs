@@ -11,11 +11,14 @@ mod key;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::warn;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
 
+use crate::config::watch::Watch;
 use crate::config::{self, Config};
 use crate::run::{Running, Source, StartError};
 use crate::simulator::arguments::{self, SimulateArguments};
@@ -105,37 +108,75 @@ fn faulty(error: &dyn std::fmt::Display) -> Failure {
 }
 
 fn serve(file: Option<PathBuf>) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    // Before anything else: a signal that comes during the start is neither lost nor the process's end in disorder.
+    let mut ends = Ends::listen(&runtime)?;
+    let watch = runtime.block_on(Watch::new(file.iter().cloned().collect()));
+    let mut watch = watch.map_err(|error| failed(&error))?;
     let source = Source { file, environment: config::environment().collect() };
     let config = source.load().map_err(|faults| faulty(&faults))?;
+    runtime.block_on(watch.follow(source.files(&config)));
     let key = UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()).map_err(|fault| faulty(&fault))?;
     let telemetry = telemetry(&config)?;
     for warning in config.warnings() {
         warn!("{warning}");
     }
-    runtime()?.block_on(async {
-        let running = Running::start(config, key, telemetry.clone(), Some(source)).await;
-        let running = running.map_err(|error| match error {
-            StartError::Faulty(_) => faulty(&error),
-            StartError::Listen(_) | StartError::Admin(..) | StartError::Part(_) => failed(&error),
-        })?;
-        until_ended(running).await
-    })
+    let start = Running::start(config, key, telemetry.clone(), Some((source, watch)));
+    match runtime.block_on(ends.or(start)) {
+        Some(Ok(running)) => runtime.block_on(until_ended(running, ends)),
+        Some(Err(error @ StartError::Faulty(_))) => return Err(faulty(&error)),
+        Some(Err(error @ (StartError::Listen(_) | StartError::Admin(..) | StartError::Part(_)))) => {
+            return Err(failed(&error));
+        }
+        None => {
+            info!("ended while it was starting");
+            telemetry.flush(LAST_LINES);
+            // The ledger may still be read on a thread of its own, and nothing waits for that.
+            runtime.shutdown_background();
+        }
+    }
+    Ok(())
 }
 
 /// Serves until a signal comes; a second one hurries the end.
-async fn until_ended(running: Running) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
-    let mut told = async || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    told().await;
-    running.stop(told()).await;
-    Ok(())
+async fn until_ended(running: Running, mut ends: Ends) {
+    ends.told().await;
+    running.stop(ends.told()).await;
 }
+
+/// The signals that end the program in order.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    /// Listens for them from now on: as a container's first process it would not even get them otherwise.
+    fn listen(runtime: &Runtime) -> Result<Self, Failure> {
+        let _inside = runtime.enter();
+        let listen = |kind| signal(kind).map_err(|error| failed(&error));
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one.
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// What comes of this, unless one of them comes first.
+    async fn or<T>(&mut self, done: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = done => Some(done),
+            () = self.told() => None,
+        }
+    }
+}
+
+/// How long the log has for its last lines where nothing was served.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 fn check(file: PathBuf) -> Result<(), Failure> {
     let shown = file.display().to_string();
@@ -174,7 +215,7 @@ fn telemetry(config: &Config) -> Result<Arc<Telemetry>, Failure> {
 
 /// The runtime of the leases and of the ledger's upkeep. Requests and their paid calls, the admin listener and the chores
 /// have threads of their own, so that nothing slow in them can delay what must not be. One thread is enough for it.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+fn runtime() -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("keeper")

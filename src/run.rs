@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use self::chores::Chores;
 use crate::config::Config;
+use crate::config::watch::Watch;
 use crate::gateway::watch::Watcher;
 use crate::gateway::{Gateway, Worker};
 use crate::jobs::attempt::Ending;
@@ -54,6 +55,13 @@ impl Source {
         let config = Config::load(self.file.as_deref(), environment, &compile).map_err(|faults| faults.to_string())?;
         Identity::read(&config.server.tls).map_err(|fault| fault.to_string())?;
         Ok(config)
+    }
+
+    /// The files that such a configuration comes from: its own, and those that it names and that are read again.
+    pub fn files(&self, config: &Config) -> Vec<PathBuf> {
+        let (key_file, tls) = (&config.upstream.key_file, &config.server.tls);
+        let named = [key_file, &tls.certificate, &tls.key].into_iter().flatten();
+        self.file.iter().chain(named).cloned().collect()
     }
 }
 
@@ -90,9 +98,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts a gateway. The current runtime becomes the one of the leases and the ledger's upkeep; the requests are served
-    /// on threads of their own, their paid calls with them, and so are the admin listener and the chores. With a `source`
-    /// it is reloaded when that changes.
+    /// Starts a gateway: first its admin listener, which says that it is starting, then its ledger, which may take long to
+    /// be read, then what serves. The current runtime becomes the one of the leases and the ledger's upkeep; the requests
+    /// are served on threads of their own, their paid calls with them, and so are the admin listener and the chores. With
+    /// a source it is reloaded when its watch says so.
+    ///
+    /// Dropping it gives up: what of the ledger is being read is read to its end, on a thread that nobody waits for.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
@@ -100,25 +111,20 @@ impl Running {
         config: Config,
         key: UpstreamKey,
         telemetry: Arc<Telemetry>,
-        source: Option<Source>,
+        source: Option<(Source, Watch)>,
     ) -> Result<Self, StartError> {
-        let ending = Ending::default();
+        let (ending, drain, tally) = (Ending::default(), Drain::new(), Arc::new(Tally::default()));
+        let early = Early::start(&config, &telemetry).await?;
+        // The address is told to be in use before a long ledger is read; it is listened on after that, so that a client
+        // is refused at once and not left waiting.
+        listen::probe(config.server.listen).map_err(StartError::Listen)?;
+        info!(admin = %early.address, "starting: the ledger is being opened");
         let gateway = build::gateway(&config, key, telemetry, ending.clone()).await?;
-        let admin_key = build::admin_key(&config.admin.key_env).map_err(StartError::Faulty)?;
-        let unusable = |error| StartError::Admin(config.admin.listen, error);
-        let chores = Chores::start().map_err(|error| StartError::Part(error.to_string()))?;
-        let bound = chores.handle().spawn(TcpListener::bind(config.admin.listen)).await;
-        let admin_listener = bound.map_err(io::Error::from).flatten().map_err(unusable)?;
-        let admin_address = admin_listener.local_addr().map_err(unusable)?;
-        let access = Access::of(admin_key, admin_address.ip().to_canonical().is_loopback());
-        let admin = Admin::new(&gateway.telemetry, config.server.allowed_hosts.clone());
-        let admin = Arc::new(admin.showing(gateway.dedup.ledger().clone(), access));
         let workers = match config.server.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
         let listeners = listen::bind(config.server.listen, workers).map_err(StartError::Listen)?;
-        let (drain, tally) = (Drain::new(), Arc::new(Tally::default()));
         let shared = gateway.clone();
         let make = move || Worker::new(shared.clone());
         let servers = {
@@ -126,6 +132,8 @@ impl Running {
             Servers::start(listeners, &config.server, &drain, &tally, certificates, make).map_err(StartError::Listen)?
         };
         build::show(&gateway, tally);
+        early.admin.show(gateway.dedup.ledger().clone());
+        let Early { admin, address: admin_address, over, tasks, chores } = early;
         let running = Self {
             gateway,
             admin,
@@ -133,12 +141,12 @@ impl Running {
             admin_address,
             drain,
             ending,
-            over: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            over: over.disarm(),
+            tasks,
             chores,
             config: Arc::new(Mutex::new(config)),
         };
-        running.accompany(admin_listener, source);
+        running.accompany(source);
         running.admin.enter(Phase::Serving);
         info!(listen = %running.address(), admin = %admin_address, "serving");
         Ok(running)
@@ -199,21 +207,45 @@ impl Running {
     }
 
     /// Starts what goes on beside the requests.
-    fn accompany(&self, admin_listener: TcpListener, source: Option<Source>) {
-        let over = self.over.clone();
-        let admin = self.admin.clone();
+    fn accompany(&self, source: Option<(Source, Watch)>) {
         let chores = self.chores.handle();
-        self.tasks.spawn_on(admin::serve(admin_listener, admin, async move { over.cancelled().await }), chores);
         let (gateway, over) = (self.gateway.clone(), self.over.clone());
         self.tasks.spawn(async move { over.run_until_cancelled(sweep(&gateway)).await });
         // It ends with the first word of the end: what it sees then is seen again after the start.
         let (watcher, draining) = (Watcher::new(self.gateway.clone()), self.ending.draining.clone());
         self.tasks.spawn_on(async move { draining.run_until_cancelled(watcher.run()).await }, chores);
-        if let Some(source) = source {
-            let reload = reload::Reloader::new(&self.gateway, &self.admin, &self.config, source);
+        if let Some((source, watch)) = source {
+            let reloader = reload::Reloader::new(&self.gateway, &self.admin, &self.config, source);
             let over = self.over.clone();
-            self.tasks.spawn_on(async move { over.run_until_cancelled(reload.watch()).await }, chores);
+            self.tasks.spawn_on(async move { over.run_until_cancelled(reloader.follow(watch)).await }, chores);
         }
+    }
+}
+
+/// What is there before the ledger is open; it ends when it is dropped.
+struct Early {
+    admin: Arc<Admin>,
+    /// Where the admin listener is.
+    address: SocketAddr,
+    over: DropGuard,
+    tasks: TaskTracker,
+    chores: Chores,
+}
+
+impl Early {
+    async fn start(config: &Config, telemetry: &Arc<Telemetry>) -> Result<Self, StartError> {
+        let key = build::admin_key(&config.admin.key_env).map_err(StartError::Faulty)?;
+        let unusable = |error| StartError::Admin(config.admin.listen, error);
+        let chores = Chores::start().map_err(|error| StartError::Part(error.to_string()))?;
+        let bound = chores.handle().spawn(TcpListener::bind(config.admin.listen)).await;
+        let listener = bound.map_err(io::Error::from).flatten().map_err(unusable)?;
+        let address = listener.local_addr().map_err(unusable)?;
+        let access = Access::of(key, address.ip().to_canonical().is_loopback());
+        let admin = Arc::new(Admin::new(telemetry, config.server.allowed_hosts.clone(), access));
+        let (over, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let shutdown = over.clone().cancelled_owned();
+        tasks.spawn_on(admin::serve(listener, admin.clone(), shutdown), chores.handle());
+        Ok(Self { admin, address, over: over.drop_guard(), tasks, chores })
     }
 }
 

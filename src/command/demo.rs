@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Failure, failed, faulty, print, runtime, telemetry, until_ended};
+use super::{Ends, Failure, failed, faulty, print, runtime, telemetry, until_ended};
 use crate::config::Config;
 use crate::run::Running;
 use crate::simulator::{Options, Simulator};
@@ -38,7 +38,9 @@ pub(super) fn run(arguments: DemoArguments) -> Result<(), Failure> {
     config.ledger.path = std::env::temp_dir().join(format!("reelgate-demo-{}", std::process::id()));
     let ledger = config.ledger.path.clone();
     let telemetry = telemetry(&config)?;
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let ends = Ends::listen(&runtime)?;
+    runtime.block_on(async {
         // A key of its own: COMETAPI_KEY is not read, so nothing real can be spent or told.
         let mut secret = [0; 20];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| failed(&"the system gives no randomness"))?;
@@ -54,7 +56,7 @@ pub(super) fn run(arguments: DemoArguments) -> Result<(), Failure> {
         config.upstream.url = simulator.origin();
         let running = Running::start(config, key, telemetry, None).await.map_err(|error| failed(&error))?;
         print(&instructions(&running, &simulator));
-        until_ended(running).await?;
+        until_ended(running, ends).await;
         simulator.stop().await;
         // Only the demo's own; what cannot be removed is left to the system's broom.
         _ = std::fs::remove_dir_all(ledger);

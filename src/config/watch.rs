@@ -35,12 +35,17 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches `files` as they are now: make it before they are read, or a change in between is missed.
+    /// Watches SIGHUP from now on, and `files` as they are now: make it before they are read, or a change in between is
+    /// missed.
+    ///
+    /// # Errors
+    /// If the system gives no handler for the signal.
     pub async fn new(files: Vec<PathBuf>) -> io::Result<Self> {
         Self::every(EVERY, REST, files).await
     }
 
     async fn every(period: Duration, rest: Duration, files: Vec<PathBuf>) -> io::Result<Self> {
+        // First: without a handler the signal ends the process.
         let hangup = signal(SignalKind::hangup())?;
         let mut ticks = interval_at(Instant::now() + period, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

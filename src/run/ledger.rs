@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::StartError;
@@ -31,7 +32,8 @@ pub(super) enum Opened {
     Redis(Box<Reached>),
 }
 
-/// Opens the ledger, and gives with it the fingerprints' keys (`MONEY.md` M9) and the clock that goes by it (M10).
+/// Opens the ledger, and gives with it the fingerprints' keys (`MONEY.md` M9) and the clock that goes by it (M10). A file is
+/// read on a thread of its own, so that the start can be given up meanwhile.
 pub(super) async fn open(
     config: &Config,
     bounds: &Bounds,
@@ -45,7 +47,9 @@ pub(super) async fn open(
             Ok((Opened::Memory, FingerprintKeys { current, former }, Clock::system()))
         }
         Kind::Disk => {
-            let opened = disk::open(&config.ledger.path, &bounds.windows, Clock::system());
+            let (path, windows) = (config.ledger.path.clone(), bounds.windows);
+            let opened = spawn_blocking(move || disk::open(&path, &windows, Clock::system())).await;
+            let opened = opened.map_err(|_| StartError::Part("the ledger: reading it failed".to_owned()))?;
             let disk::Opened { mut store, book, fingerprints, clock } = opened.map_err(|error| unopened(&error))?;
             let (current, known) = match own {
                 Some(own) if own != fingerprints => {

@@ -1,7 +1,6 @@
 //! A new configuration while it runs: read, checked whole, then swapped. A bad one changes nothing; what is kept (limits,
 //! entries, counts) survives a good one.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -31,13 +30,8 @@ impl Reloader {
         Self { gateway: gateway.clone(), admin: admin.clone(), config: config.clone(), source }
     }
 
-    /// Reloads at each SIGHUP, and whenever the file or the key's file changes.
-    pub(super) async fn watch(self) {
-        let files = self.files().await;
-        let mut watch = match Watch::new(files).await {
-            Ok(watch) => watch,
-            Err(error) => return warn!(%error, "the configuration is not watched: a change needs a restart"),
-        };
+    /// Reloads at each SIGHUP, and whenever the file or one that it names changes; once, if either came before.
+    pub(super) async fn follow(self, mut watch: Watch) {
         loop {
             let cause = watch.changed().await;
             let result = match self.reload(&cause).await {
@@ -48,7 +42,8 @@ impl Reloader {
                 }
             };
             self.gateway.telemetry.metrics.config_reloads.inc(result);
-            watch.follow(self.files().await).await;
+            let files = self.source.files(&*self.config.lock().await);
+            watch.follow(files).await;
         }
     }
 
@@ -95,12 +90,5 @@ impl Reloader {
         info!(changed = changed.join(", "), signalled, hash = config.hash(), "the configuration was reloaded");
         *running = config;
         Ok(())
-    }
-
-    async fn files(&self) -> Vec<PathBuf> {
-        let config = self.config.lock().await;
-        let (key_file, tls) = (&config.upstream.key_file, &config.server.tls);
-        let named = [key_file, &tls.certificate, &tls.key].into_iter().flatten();
-        self.source.file.iter().chain(named).cloned().collect()
     }
 }

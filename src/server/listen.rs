@@ -37,23 +37,12 @@ impl Listeners {
 /// # Errors
 /// If the address is in use or may not be used; the message names it.
 pub fn bind(listen: SocketAddr, workers: usize) -> io::Result<Listeners> {
-    let explain = |error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => io::Error::new(error.kind(), format!("address {listen} is in use")),
-        io::ErrorKind::PermissionDenied => {
-            io::Error::new(error.kind(), format!("no permission to listen on address {listen}"))
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            io::Error::new(error.kind(), format!("address {listen} is not one of this machine"))
-        }
-        kind => io::Error::new(kind, format!("cannot listen on address {listen}: {error}")),
-    };
     let count = match workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         count => count,
     };
-    if listen.port() != 0 {
-        socket(listen, Sharing::Alone).map_err(explain)?;
-    }
+    let explain = |error| explained(listen, &error);
+    probe(listen)?;
     let first = socket(listen, Sharing::WithWorkers).map_err(explain)?;
     let address = first.local_addr()?;
     let mut sockets = vec![first];
@@ -64,6 +53,25 @@ pub fn bind(listen: SocketAddr, workers: usize) -> io::Result<Listeners> {
         rustix::net::listen(socket, BACKLOG).map_err(|errno| explain(errno.into()))?;
     }
     Ok(Listeners { address, sockets })
+}
+
+/// Whether `listen` could be listened on now; nothing listens there for that.
+///
+/// # Errors
+/// As [`bind`].
+pub fn probe(listen: SocketAddr) -> io::Result<()> {
+    socket(listen, Sharing::Alone).map(drop).map_err(|error| explained(listen, &error))
+}
+
+/// An error that names the address.
+fn explained(listen: SocketAddr, error: &io::Error) -> io::Error {
+    let message = match error.kind() {
+        io::ErrorKind::AddrInUse => format!("address {listen} is in use"),
+        io::ErrorKind::PermissionDenied => format!("no permission to listen on address {listen}"),
+        io::ErrorKind::AddrNotAvailable => format!("address {listen} is not one of this machine"),
+        _ => format!("cannot listen on address {listen}: {error}"),
+    };
+    io::Error::new(error.kind(), message)
 }
 
 /// Whether other sockets may bind the same address.
@@ -102,6 +110,7 @@ mod tests {
         let error = bind(first.address(), 2).unwrap_err();
         assert_eq!(error.to_string(), format!("address {} is in use", first.address()));
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(probe(first.address()).unwrap_err().to_string(), error.to_string());
         drop(first.into_sockets());
     }
 
@@ -125,6 +134,7 @@ mod tests {
         assert_eq!(sockets.len(), 3);
         assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
         drop(sockets);
+        probe(address).unwrap();
         assert_eq!(bind(address, 1).unwrap().address(), address);
     }
 }

@@ -8,8 +8,8 @@ mod query;
 mod refusal;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -34,7 +34,8 @@ pub struct Admin {
     phase: AtomicU8,
     allowed_hosts: ArcSwap<Vec<String>>,
     access: Access,
-    ledger: Option<Arc<dyn Ledger>>,
+    /// Nothing until it is open.
+    ledger: OnceLock<Arc<dyn Ledger>>,
 }
 
 /// What is answered.
@@ -43,7 +44,7 @@ type Shown = Full<Bytes>;
 /// Where in its life the gateway is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It does not listen yet.
+    /// Its ledger is being opened, and only its operators are listened to.
     Starting,
     /// It serves.
     Serving,
@@ -52,31 +53,31 @@ pub enum Phase {
 }
 
 impl Admin {
-    /// The admin side of a gateway that is starting.
-    pub fn new(telemetry: &Arc<Telemetry>, allowed_hosts: Vec<String>) -> Self {
+    /// The admin side of a gateway that is starting, with what of its ledger only some may see.
+    pub fn new(telemetry: &Arc<Telemetry>, allowed_hosts: Vec<String>, access: Access) -> Self {
         Self {
             telemetry: Arc::clone(telemetry),
             phase: AtomicU8::new(Phase::Starting as u8),
             allowed_hosts: ArcSwap::from_pointee(allowed_hosts),
-            access: Access::default(),
-            ledger: None,
+            access,
+            ledger: OnceLock::new(),
         }
     }
 
-    /// It shows this ledger too, to those who may see it.
-    pub fn showing(mut self, ledger: Arc<dyn Ledger>, access: Access) -> Self {
-        (self.ledger, self.access) = (Some(ledger), access);
-        self
+    /// It shows this ledger from now on, to those who may see it; the first one stays.
+    pub fn show(&self, ledger: Arc<dyn Ledger>) {
+        _ = self.ledger.set(ledger);
     }
 
     /// Moves on to another phase.
     pub fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Relaxed);
+        // Who sees the phase sees what was made ready before it.
+        self.phase.store(phase as u8, Ordering::Release);
     }
 
     /// Where in its life the gateway is.
     pub fn phase(&self) -> Phase {
-        let phase = self.phase.load(Ordering::Relaxed);
+        let phase = self.phase.load(Ordering::Acquire);
         [Phase::Starting, Phase::Serving].into_iter().find(|each| *each as u8 == phase).unwrap_or(Phase::Draining)
     }
 
@@ -90,18 +91,22 @@ impl Admin {
             return Err(Error::MisdirectedRequest.into());
         }
         let (method, path) = (request.method(), request.uri().path());
-        if let (Some(page), Some(ledger)) = (LedgerPage::find(path), &self.ledger) {
+        if let Some(page) = LedgerPage::find(path) {
             // No page of a browser's has any business here, whatever it could send without being asked.
             if ledger::is_from_a_page(request.headers()) {
                 return Err(Error::OriginRefused.into());
             }
             self.access.check(request.headers())?;
             allowed(method, page.allow())?;
+            let ledger = self.ledger.get().ok_or_else(Refusal::starting)?;
             return page.serve(method, request.uri().query(), &**ledger).await;
         }
         let page = Page::find(path).ok_or_else(|| Refusal::missing(NO_SUCH_PATH))?;
         allowed(method, "GET, HEAD")?;
         Ok(match page {
+            // What the ledger holds would be shown as nothing, and a start that comes to no end would look like a gateway
+            // that serves.
+            Page::Metrics if self.phase() == Phase::Starting => return Err(Refusal::starting()),
             Page::Metrics => respond(StatusCode::OK, METRICS_TYPE, self.telemetry.metrics.text()),
             Page::Live => respond(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"ok\n")),
             Page::Ready => self.readiness(),

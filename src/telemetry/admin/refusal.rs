@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use hyper::header::{ALLOW, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -19,9 +19,9 @@ pub(super) struct Refusal {
 
 impl Refusal {
     fn new(status: StatusCode, code: &str, param: Option<&str>, message: impl Into<Cow<'static, str>>) -> Self {
-        let message = message.into();
-        let body =
-            json!({"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}});
+        let (message, kind) =
+            (message.into(), if status.is_server_error() { "api_error" } else { "invalid_request_error" });
+        let body = json!({"error": {"message": message, "type": kind, "param": param, "code": code}});
         Self { status, body, header: None }
     }
 
@@ -45,6 +45,17 @@ impl Refusal {
             "admin.listen is not loopback, so this needs a key: set admin.key_env to the name of an environment \
              variable that holds one, and restart",
         )
+    }
+
+    /// The ledger is not open yet.
+    pub(super) fn starting() -> Self {
+        let refusal = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ledger_unavailable",
+            None,
+            "the gateway is starting, and its ledger is not open yet: /readyz says when it is",
+        );
+        Self { header: Some((RETRY_AFTER, "1")), ..refusal }
     }
 
     /// A parameter, or a part of the path, that cannot be read.

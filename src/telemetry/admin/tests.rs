@@ -21,7 +21,8 @@ struct Listener {
 impl Listener {
     async fn start() -> Self {
         let telemetry = Telemetry::with_output(&Settings::default(), Box::new(std::io::sink())).unwrap();
-        let admin = Arc::new(Admin::new(&telemetry, vec!["Gate.example".to_owned()]));
+        let admin = Arc::new(Admin::new(&telemetry, vec!["Gate.example".to_owned()], Access::Local));
+        admin.enter(Phase::Serving);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (end, ended) = oneshot::channel::<()>();
@@ -98,6 +99,23 @@ async fn t73_ready_is_503_only_while_starting_or_draining() {
         assert_eq!(body(&answer), want);
         assert!(listener.ask("GET", "/livez").await.starts_with("http/1.1 200 "));
     }
+}
+
+#[tokio::test]
+async fn what_needs_the_ledger_waits_for_it_and_says_so() {
+    let listener = Listener::start().await;
+    listener.admin.enter(Phase::Starting);
+    for path in ["/metrics", "/admin/jobs", "/admin/entries", "/admin/entries/0123456789ab", "/admin/spend"] {
+        let answer = listener.ask("GET", path).await;
+        assert!(answer.starts_with("http/1.1 503 "), "{path}: {answer}");
+        assert!(answer.contains("ledger_unavailable") && answer.contains("starting"), "{path}: {answer}");
+        assert!(answer.contains("\"api_error\"") && answer.contains("\r\nretry-after: 1\r\n"), "{path}: {answer}");
+    }
+    // Neither the path nor who may see it waits.
+    assert!(listener.ask("GET", "/admin/nothing").await.starts_with("http/1.1 404 "));
+    assert!(listener.ask("DELETE", "/admin/jobs").await.starts_with("http/1.1 405 "));
+    let from_a_page = format!("GET /admin/jobs HTTP/1.1\r\nHost: {}\r\nOrigin: https://a", listener.address);
+    assert!(listener.send(&from_a_page).await.starts_with("http/1.1 403 "));
 }
 
 #[tokio::test]

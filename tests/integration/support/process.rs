@@ -87,16 +87,26 @@ impl Program {
 
     /// Waits until it serves: its public and its admin address.
     pub async fn serving(&mut self) -> (SocketAddr, SocketAddr) {
+        let line = self.told("serving").await;
+        (address(&line, "listen"), address(&line, "admin"))
+    }
+
+    /// Waits until its admin listener is there, which is before its ledger is open.
+    pub async fn starting(&mut self) -> SocketAddr {
+        address(&self.told("starting: the ledger is being opened").await, "admin")
+    }
+
+    /// Waits for a line of its log, by its message.
+    async fn told(&mut self, message: &str) -> Value {
         let deadline = tokio::time::Instant::now() + SOON;
         loop {
             let output = self.output();
-            let lines = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            if let Some(line) = lines.into_iter().find(|line| line["message"] == "serving") {
-                let address = |field: &str| line[field].as_str().unwrap().parse().unwrap();
-                return (address("listen"), address("admin"));
+            let mut lines = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            if let Some(line) = lines.find(|line| line["message"] == message) {
+                return line;
             }
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() && tokio::time::Instant::now() < deadline, "it does not serve: {output}");
+            assert!(ended.is_none() && tokio::time::Instant::now() < deadline, "it did not say {message:?}: {output}");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
@@ -124,6 +134,11 @@ impl Program {
         }
         status.unwrap()
     }
+}
+
+/// An address in a line of the log.
+fn address(line: &Value, field: &str) -> SocketAddr {
+    line[field].as_str().unwrap().parse().unwrap()
 }
 
 impl Drop for Program {
