@@ -289,7 +289,6 @@ impl Tab {
     /// Puts a tab back that was written down; one that was on its way is at risk until `hold_until`, which is written down
     /// in its turn.
     pub fn restore(&mut self, attempt: AttemptId, mut open: Open, hold_until: Time) {
-        self.hold(&open.charge, 1);
         if open.standing == Standing::Reserved {
             open.standing = Standing::AtRisk(hold_until);
             self.mark(attempt);
@@ -298,8 +297,13 @@ impl Tab {
             let totals = self.totals.entry(open.charge.team.clone()).or_default();
             totals.at_risk = totals.at_risk.plus(open.charge.price.amount());
         }
-        self.due.extend(open.due().map(|due| (due, attempt)));
-        self.open.insert(attempt, open);
+        self.put_back(attempt, open);
+    }
+
+    /// Puts a tab back as it was, and with it what it reserves.
+    pub fn put_back(&mut self, attempt: AttemptId, open: Open) {
+        self.hold(&open.charge, 1);
+        self.load(attempt, open);
     }
 
     /// Takes in a tab as it stands elsewhere: what it reserves is counted there.

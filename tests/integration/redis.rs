@@ -1,5 +1,7 @@
 //! Several replicas over one Redis (`MONEY.md` M2–M6, M25, M26; F-24, F-50 to F-58): the program itself, more than once.
 
+mod back;
+
 use std::time::Duration;
 
 use reelgate::simulator::{Fault, Options, Simulator};
@@ -21,9 +23,12 @@ struct Fleet {
 
 impl Fleet {
     async fn start(replicas: usize, options: Options, more: &[(&str, &str)]) -> Self {
+        Self::over(RedisServer::start().await, replicas, options, more).await
+    }
+
+    async fn over(redis: RedisServer, replicas: usize, options: Options, more: &[(&str, &str)]) -> Self {
         let key = random_key();
         let upstream = Simulator::start(Options { key: Some(key.clone()), ..options }).await.unwrap();
-        let redis = RedisServer::start().await;
         let mut fleet = Self { upstream, redis, key, replicas: Vec::new() };
         for _ in 0..replicas {
             fleet.add(more).await;

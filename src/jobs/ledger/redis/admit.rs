@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::names::{account_key, hex, holder_key};
 use super::script::{Cap, Cell, Command, Level, Reply, Status};
 use super::shared::{SETTLE, Shared};
-use super::work::{Wanted, Work, account_key, hex, holder_key};
+use super::work::{Wanted, Work};
 use crate::admission::headers::Standing;
 use crate::admission::quota::Kind;
 use crate::admission::rate::{Refusal, Taken};
@@ -109,7 +110,7 @@ impl Shared {
         }
         match reply.status {
             Status::Ok => {
-                self.wrote(&command, &reply.sums, &work.book);
+                self.wrote(&command, &reply, &work.book);
                 let levels = times(&reply.generations);
                 so_far.standing =
                     so_far.standing.then(remote::standing(&question.generations, &levels, micros(&reply)));

@@ -15,9 +15,17 @@ local function reply(status)
   return cjson.encode(answer)
 end
 
--- A ledger that has forgotten is not written to until the replicas have put back what they know (M26).
+-- The stamp of this replica's last write that is still here. If it was told of a later one, this Redis has gone back in
+-- time (an older snapshot, a copy that lagged behind), and the epoch came back with everything else: it is over.
 local epoch = redis.call('GET', prefix .. 'epoch')
-if not epoch or (command.epoch and epoch ~= command.epoch) then
+local last = prefix .. 'stamp:' .. command.replica
+if epoch and epoch == command.epoch and (tonumber(redis.call('GET', last)) or 0) < command.last then
+  redis.call('DEL', prefix .. 'epoch')
+  epoch = nil
+end
+
+-- A ledger that has forgotten is not written to until the replicas have put back what they know (M26).
+if not epoch or epoch ~= command.epoch then
   answer.epoch = epoch or nil
   return reply('epoch')
 end
@@ -77,6 +85,15 @@ local function present()
   return values
 end
 
+-- The stamp of each value, as far as they are noted: for some time after an epoch's birth.
+local function stamps()
+  local list = {}
+  for _, key in ipairs(command.expect) do
+    list[#list + 1] = redis.call('HGET', prefix .. 'stamps', key.key) or ''
+  end
+  return list
+end
+
 if #command.requests > 0 then
   local ok, levels, taken = take(command.requests)
   note('requests', levels, taken)
@@ -90,6 +107,10 @@ if command.read then
   answer.members = {}
   for _, key in ipairs(command.members) do
     answer.members[#answer.members + 1] = redis.call('SMEMBERS', prefix .. key)
+  end
+  if command.restores then
+    answer.stamps = stamps()
+    answer.stamped = redis.call('EXISTS', prefix .. 'stamps') == 1
   end
   return reply('ok')
 end
@@ -153,8 +174,28 @@ for _, token in ipairs(command.back) do
   end
 end
 
+-- What is written has a later stamp than everything before it, also than what was forgotten: a stamp is never less than
+-- the time. What is put back keeps the one that it had.
+local stamped = false
+if #command.writes > 0 then
+  stamped = redis.call('EXISTS', prefix .. 'stamps') == 1
+  if not command.restores then
+    local stamp = math.max((tonumber(redis.call('GET', prefix .. 'stamp')) or 0) + 1, now_us)
+    answer.stamp = string.format('%.0f', stamp)
+    redis.call('SET', prefix .. 'stamp', answer.stamp)
+    -- It outlives all that this replica could put back.
+    local expires = redis.call('PEXPIRETIME', last)
+    for _, write in ipairs(command.writes) do
+      expires = math.max(expires, write.expires)
+    end
+    redis.call('SET', last, answer.stamp, 'PXAT', string.format('%.0f', expires))
+  end
+end
 for _, write in ipairs(command.writes) do
   local key = prefix .. write.key
+  if stamped then
+    redis.call('HSET', prefix .. 'stamps', write.key, write.stamp or answer.stamp)
+  end
   if write.value == cjson.null then
     redis.call('DEL', key)
   else

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{
-    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError,
-    ServerErrorKind, TlsCertificates, Value,
+    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError, Script,
+    ServerErrorKind, TlsCertificates, Value, cmd,
 };
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
-use super::script::{COMMIT, Command, Reply};
+use super::script::{self, Command, Reply};
 use crate::clock::{Clock, Time};
 
 /// Why Redis gave no answer; the label of `ledger_failures_total`.
@@ -73,6 +73,8 @@ pub(super) struct Link {
     client: Client,
     connection: ConnectionManager,
     pub(super) prefix: String,
+    /// All steps.
+    script: Script,
     timeout: Duration,
     breaker: Mutex<Breaker>,
     failures: AtomicU32,
@@ -115,6 +117,7 @@ impl Link {
             client,
             connection,
             prefix: prefix.to_owned(),
+            script: script::commit(prefix),
             timeout: patience,
             breaker: Mutex::new(Breaker::Closed),
             failures: AtomicU32::new(0),
@@ -141,15 +144,35 @@ impl Link {
         matches!(*self.breaker(), Breaker::Closed)
     }
 
-    /// One step.
+    /// One step. `None`: Redis does not have the script, so it was started anew (M26).
     ///
     /// # Errors
     /// [`Failure`]; it may have happened all the same if there was no answer in time.
-    pub(super) async fn run(&self, mut command: Command) -> Result<Reply, Failure> {
+    pub(super) async fn run(&self, command: Command) -> Result<Option<Reply>, Failure> {
+        self.run_within(self.timeout, command).await
+    }
+
+    /// One step over much at once, which may take as much longer.
+    ///
+    /// # Errors
+    /// [`Failure`], as [`Self::run`].
+    pub(super) async fn run_long(&self, command: Command) -> Result<Option<Reply>, Failure> {
+        self.run_within(self.timeout * LONG_PATIENCE, command).await
+    }
+
+    async fn run_within(&self, patience: Duration, mut command: Command) -> Result<Option<Reply>, Failure> {
         command.prefix.clone_from(&self.prefix);
         let text = serde_json::to_string(&command).map_err(|_| Failure::Other)?;
+        let mut step = cmd("EVALSHA");
+        step.arg(self.script.get_hash()).arg(0).arg(text);
         let mut connection = self.connection.clone();
-        let answer: String = self.ask(async { COMMIT.arg(text).invoke_async(&mut connection).await }).await?;
+        let question = async {
+            match step.query_async(&mut connection).await {
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => Ok(None),
+                answer => answer.map(Some),
+            }
+        };
+        let Some(answer): Option<String> = self.ask_within(patience, question).await? else { return Ok(None) };
         let reply: Reply = serde_json::from_str(&answer).map_err(|error| {
             warn!(%error, "redis answered with something that is not ours");
             Failure::Other
@@ -157,7 +180,25 @@ impl Link {
         let ours = i64::try_from(self.clock.now().as_millis()).unwrap_or(i64::MAX);
         let theirs = i64::try_from(reply.now).unwrap_or(i64::MAX);
         self.offset.store(theirs.saturating_sub(ours), Ordering::Relaxed);
-        Ok(reply)
+        Ok(Some(reply))
+    }
+
+    /// Whether Redis has the script of the steps.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) async fn has_script(&self) -> Result<bool, Failure> {
+        let known: Vec<bool> = self.query(cmd("SCRIPT").arg("EXISTS").arg(self.script.get_hash())).await?;
+        Ok(known.first() == Some(&true))
+    }
+
+    /// Gives Redis the script of the steps.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) async fn load_script(&self) -> Result<(), Failure> {
+        let mut connection = self.connection.clone();
+        self.ask(async { self.script.load_async(&mut connection).await.map(drop) }).await
     }
 
     /// One plain command.
@@ -167,16 +208,6 @@ impl Link {
     pub(super) async fn query<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Failure> {
         let mut connection = self.connection.clone();
         self.ask(async { command.query_async(&mut connection).await }).await
-    }
-
-    /// Many commands at once, which may take as much longer.
-    ///
-    /// # Errors
-    /// [`Failure`].
-    pub(super) async fn pipe<T: redis::FromRedisValue>(&self, commands: &redis::Pipeline) -> Result<T, Failure> {
-        let mut connection = self.connection.clone();
-        let patience = self.timeout * PIPE_PATIENCE;
-        self.ask_within(patience, async { commands.query_async(&mut connection).await }).await
     }
 
     /// One plain command, whether the breaker is open or not: a background look that holds nobody.
@@ -315,15 +346,15 @@ fn config(patience: Duration) -> ConnectionManagerConfig {
     ConnectionManagerConfig::new()
         .set_connection_timeout(Some(patience.max(SLOWEST_GREETING)))
         // Ours is the deadline of each question.
-        .set_response_timeout(Some(patience * PIPE_PATIENCE))
+        .set_response_timeout(Some(patience * LONG_PATIENCE))
         .set_number_of_retries(1)
         .set_max_delay(Duration::from_millis(200))
 }
 
 /// A handshake may take longer than a question; nobody waits for it longer than for that.
 const SLOWEST_GREETING: Duration = Duration::from_millis(500);
-/// How much longer many commands may take than one.
-const PIPE_PATIENCE: u32 = 20;
+/// How much longer a step over much at once may take.
+const LONG_PATIENCE: u32 = 20;
 /// Failures in a row that open the breaker.
 const FAILURES: u32 = 3;
 /// How long it stays open before the next question.

@@ -3,8 +3,9 @@
 
 use redis::cmd;
 
+use super::names::{bytes, hex, keys_of_key, of_unknown};
 use super::shared::{PLAIN, Shared, unavailable};
-use super::work::{Wanted, bytes, hex, keys_of_key, of_unknown};
+use super::work::Wanted;
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Entry};
 use crate::jobs::ledger::LedgerError;

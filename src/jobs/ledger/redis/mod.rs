@@ -4,13 +4,17 @@
 
 mod admit;
 mod epoch;
-mod list;
 mod link;
+mod list;
+mod mirror;
+mod names;
 mod naming;
 mod news;
 pub mod open;
 mod pace;
+mod places;
 mod script;
+mod seal;
 mod shared;
 mod statement;
 mod upkeep;

@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 
 use super::link::{Failure, Link};
+use super::names::hex;
 use super::open::{BETWEEN_TRIES, FIRST_PATIENCE};
-use super::work::hex;
 use crate::clock::Time;
 use crate::jobs::ledger::KEYS_OVERLAP;
 use crate::request::fingerprint::{FingerprintKey, FingerprintKeys};

@@ -14,8 +14,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
+use super::names::{bytes, hex};
 use super::shared::{Shared, unavailable};
-use super::work::{Wanted, Work, bytes, hex};
+use super::work::{Wanted, Work};
 use crate::error::Doubt;
 use crate::jobs::entry::{AttemptId, State};
 use crate::jobs::flight::{Flight, Progress};

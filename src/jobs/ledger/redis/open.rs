@@ -12,15 +12,16 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::RedisLedger;
-use super::epoch::Mirror;
 pub use super::link::Failure;
 use super::link::Link;
+use super::mirror::Mirror;
+use super::names::hex;
 use super::naming::{self, Agreed};
 use super::news::Listeners;
+use super::seal::Seal;
 use super::shared::Shared;
 use super::upkeep::Pending;
 use super::watch::BETWEEN_TELLINGS;
-use super::work::{Seal, hex};
 use crate::admission::rate::Limits;
 use crate::bill::terms::Terms;
 use crate::clock::Clock;

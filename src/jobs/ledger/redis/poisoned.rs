@@ -7,8 +7,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::names::entry_key;
 use super::script::Reply;
-use super::work::{Context, Seal, Wanted, Work, entry_key};
+use super::seal::Seal;
+use super::work::{Context, Wanted, Work};
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Created, Entry, State, Windows};
 use crate::jobs::ledger::disk::form::EntryForm;
@@ -59,8 +61,20 @@ fn f56_a_value_is_believed_only_as_it_was_written_and_where() {
 
 /// JSON of the names and words that the script's answers are made of.
 fn odd_reply() -> impl Strategy<Value = Value> {
-    let names =
-        ["status", "now", "epoch", "values", "members", "requests", "generations", "sums", "cap", "wait", "tat"];
+    let names = [
+        "status",
+        "now",
+        "epoch",
+        "values",
+        "members",
+        "requests",
+        "generations",
+        "sums",
+        "cap",
+        "wait",
+        "tat",
+        "stamps",
+    ];
     let words = ["ok", "changed", "epoch", "", "1 0", "-1", "{}", "18446744073709551616"];
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -1,14 +1,16 @@
 //! What is asked of Redis in one step, and what it answers: the two sides of `commit.lua`.
 
-use std::sync::LazyLock;
-
 use redis::Script;
 use serde::{Deserialize, Serialize};
 
 use crate::admission::remote::RemoteToken;
 
-/// The one script (M25).
-pub(super) static COMMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("commit.lua")));
+/// The one script (M25), for the keys that begin with `prefix`: each prefix has a script of its own, because its absence
+/// says that Redis was started anew (M26).
+pub(super) fn commit(prefix: &str) -> Script {
+    let prefix = hex::encode(prefix);
+    Script::new(&format!("-- {prefix}\n{}", include_str!("commit.lua")))
+}
 
 /// One step. Keys are without the prefix.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -17,6 +19,11 @@ pub(super) struct Command {
     /// The epoch that the caller lives in (M26).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) epoch: Option<String>,
+    /// Who calls, and the stamp of its last write that it was told of.
+    pub(super) replica: String,
+    pub(super) last: u64,
+    /// Puts back what was forgotten, or looks where that goes.
+    pub(super) restores: bool,
     /// Only looks: at the expected keys, and at the sets in `members`.
     pub(super) read: bool,
     pub(super) members: Vec<String>,
@@ -43,6 +50,11 @@ pub(super) struct Command {
 }
 
 impl Command {
+    /// Looks at nothing: only whether Redis still knows what this replica has written.
+    pub(super) fn look() -> Self {
+        Self { read: true, ..Self::default() }
+    }
+
     /// Whether it would change nothing.
     pub(super) fn is_idle(&self) -> bool {
         self.writes.is_empty() && self.counts.is_empty() && self.back.is_empty() && self.requests.is_empty()
@@ -79,6 +91,9 @@ pub(super) struct Write {
     pub(super) key: String,
     pub(super) value: Option<String>,
     pub(super) expires: u64,
+    /// The stamp that it had, if it is put back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stamp: Option<String>,
 }
 
 /// A change of a counter.
@@ -149,6 +164,15 @@ pub(super) struct Reply {
     pub(super) values: Vec<(String, Option<String>)>,
     #[serde(default, deserialize_with = "lists")]
     pub(super) members: Vec<Vec<String>>,
+    /// The stamps of the expected keys, where they are noted.
+    #[serde(default, deserialize_with = "texts")]
+    pub(super) stamps: Vec<String>,
+    /// Whether stamps are noted.
+    #[serde(default)]
+    pub(super) stamped: bool,
+    /// The stamp of what was written.
+    #[serde(default)]
+    pub(super) stamp: Option<String>,
     #[serde(default)]
     pub(super) requests: Vec<Level>,
     #[serde(default)]
@@ -162,6 +186,13 @@ pub(super) struct Reply {
     /// Milliseconds to wait.
     #[serde(default)]
     pub(super) wait: u64,
+}
+
+impl Reply {
+    /// The stamp of what was written, if anything was.
+    pub(super) fn stamped_as(&self) -> Option<u64> {
+        self.stamp.as_ref()?.parse().ok()
+    }
 }
 
 /// How a bucket stands after it was asked.

@@ -10,12 +10,13 @@ use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use tokio::runtime::Handle;
 
-use super::epoch::Mirror;
 use super::link::{Failure, Link};
+use super::mirror::Mirror;
 use super::news::Listeners;
 use super::script::{Command, Reply, Status};
+use super::seal::Seal;
 use super::upkeep::Pending;
-use super::work::{Context, Seal, Wanted, Work};
+use super::work::{Context, Wanted, Work};
 use crate::admission::rate::Limits;
 use crate::bill::tab::Totals;
 use crate::bill::terms::Terms;
@@ -72,9 +73,17 @@ impl Shared {
 
     /// One step, in the epoch that this replica lives in; if Redis has forgotten, what is known here goes back first.
     pub(super) async fn run(&self, mut command: Command) -> Result<Reply, LedgerError> {
+        command.replica.clone_from(&self.replica);
         for _ in 0..EPOCHS {
-            command.epoch = self.mirror.epoch();
-            let reply = self.link.run(command.clone()).await.map_err(unavailable)?;
+            let life = self.mirror.life();
+            (command.epoch, command.last) = (life.epoch, life.last);
+            let Some(reply) = self.link.run(command.clone()).await.map_err(unavailable)? else {
+                self.arrive().await?;
+                continue;
+            };
+            if let Some(stamp) = reply.stamped_as() {
+                self.mirror.note_last(stamp);
+            }
             if reply.status != Status::Epoch {
                 return Ok(reply);
             }
@@ -116,7 +125,7 @@ impl Shared {
             let reply = self.run(command.clone()).await?;
             match reply.status {
                 Status::Ok => {
-                    self.wrote(&command, &reply.sums, &work.book);
+                    self.wrote(&command, &reply, &work.book);
                     if restored == self.mirror.restorations() {
                         return Ok(result);
                     }
@@ -132,9 +141,10 @@ impl Shared {
     }
 
     /// A unit was written: what it wrote is remembered here too.
-    pub(super) fn wrote(&self, command: &Command, sums: &[String], book: &Book) {
-        command.writes.iter().for_each(|write| self.mirror.note(write));
-        for (count, sum) in command.counts.iter().zip(sums) {
+    pub(super) fn wrote(&self, command: &Command, reply: &Reply, book: &Book) {
+        let stamp = reply.stamped_as().unwrap_or_default();
+        command.writes.iter().for_each(|write| self.mirror.note(write, stamp));
+        for (count, sum) in command.counts.iter().zip(&reply.sums) {
             self.mirror.note_count(count, sum);
         }
         let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,7 +166,7 @@ pub(super) const fn unavailable(_: Failure) -> LedgerError {
 
 /// How often a unit is tried against others that change the same.
 const TRIES: usize = 16;
-/// How often a step is tried against a Redis that forgets.
-const EPOCHS: usize = 4;
+/// How often a step is tried against a Redis that is started anew and forgets.
+const EPOCHS: usize = 6;
 /// How long after an epoch's birth nothing is claimed: the other replicas put back what they know (M26).
 pub(super) const SETTLE: Duration = Duration::from_millis(500);

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use redis::cmd;
 
+use super::names::{account_key, accounts_key, bytes, holder_key};
 use super::shared::{Shared, unavailable};
-use super::work::{Wanted, Work, account_key, accounts_key, bytes, holder_key};
+use super::work::{Wanted, Work};
 use crate::bill::account::{AccountKey, Period, Sums};
 use crate::bill::form;
 use crate::bill::statement::Statement;

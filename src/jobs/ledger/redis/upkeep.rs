@@ -10,8 +10,11 @@ use redis::cmd;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+use super::mirror::Life;
+use super::names::{bytes, stamp_key, tab_key};
+use super::script::Command;
 use super::shared::{PLAIN, Shared, unavailable};
-use super::work::{Wanted, bytes};
+use super::work::Wanted;
 use crate::admission::rate::Taken;
 use crate::bill::money::Amount;
 use crate::clock::Time;
@@ -107,7 +110,7 @@ impl Shared {
         back: Option<&Taken>,
     ) -> Result<(), LedgerError> {
         let tokens = back.map(|taken| taken.remote.clone()).unwrap_or_default();
-        let dress = |command: &mut super::script::Command| command.back.clone_from(&tokens);
+        let dress = |command: &mut Command| command.back.clone_from(&tokens);
         self.unit(Wanted::attempt(fingerprint, attempt), &dress, |book, _, bounds| {
             book.free(fingerprint, attempt, &bounds.windows);
             Ok(())
@@ -150,13 +153,16 @@ impl Shared {
         }
     }
 
-    /// Others wait only so long for what this replica knows (M26), so it does not wait for a step of its own to notice.
+    /// Others wait only so long for what this replica knows (M26), so it does not wait for a step of its own to notice that
+    /// Redis has forgotten it.
     async fn notice_a_new_epoch(&self) {
-        let Some(own) = self.mirror.epoch() else { return };
-        let standing: Result<Option<String>, _> = self.link.probe(cmd("GET").arg(self.key("epoch"))).await;
-        if let Ok(standing) = standing
-            && standing.as_ref() != Some(&own)
-            && let Err(error) = self.restore(standing).await
+        let Life { epoch: Some(own), last } = self.mirror.life() else { return };
+        let mut ask = cmd("MGET");
+        ask.arg(self.key("epoch")).arg(self.key(&stamp_key(&self.replica)));
+        let standing: Result<(Option<String>, Option<u64>), _> = self.link.probe(&ask).await;
+        if let Ok((epoch, written)) = standing
+            && (epoch.as_ref() != Some(&own) || written.unwrap_or_default() < last)
+            && let Err(error) = self.run(Command::look()).await
         {
             warn!(%error, "what this replica knows is not back in the ledger yet");
         }
@@ -204,7 +210,7 @@ impl Shared {
                 Ok(())
             })
             .await?;
-            let key = super::work::tab_key(&attempt);
+            let key = tab_key(&attempt);
             let is_there: bool = self.link.query(cmd("EXISTS").arg(self.key(&key))).await.map_err(unavailable)?;
             if !is_there {
                 self.leave("tabs", &member).await?;
@@ -296,7 +302,7 @@ impl Shared {
     /// What an operator should know of this Redis (M26).
     pub(super) async fn examine(&self) {
         // The first epoch has settled by the time the first submission comes.
-        if let Err(error) = self.restore(None).await {
+        if let Err(error) = self.run(Command::look()).await {
             warn!(%error, "the ledger in redis cannot be asked yet");
         }
         let setting = async |name: &str| -> Option<String> {
@@ -306,10 +312,10 @@ impl Shared {
         if setting("maxmemory-policy").await.is_some_and(|policy| policy != "noeviction") {
             warn!("redis may evict the ledger's keys: set maxmemory-policy noeviction, or give it a redis of its own");
         }
-        let (log, save) = (setting("appendonly").await, setting("save").await);
-        if log.as_deref() == Some("no") && save.as_deref() == Some("") {
+        if setting("appendonly").await.is_some_and(|log| log != "yes") {
             warn!(
-                "redis keeps nothing: after a restart of redis only what the replicas know comes back; set appendonly yes"
+                "redis keeps no log of its writes (appendonly is not yes): when it dies it loses everything since its last \
+                 snapshot, and only what the replicas that still run have written comes back; set appendonly yes"
             );
         }
         let info: Result<String, _> = self.link.query(cmd("INFO").arg("cluster")).await;
