@@ -23,8 +23,7 @@ use crate::config::{self, Config};
 use crate::run::{Running, Source, StartError};
 use crate::simulator::arguments::{self, SimulateArguments};
 use crate::telemetry::Telemetry;
-use crate::upstream::key::{KeyFault, UpstreamKey};
-use crate::upstream::tls::client_config;
+use crate::upstream::key::UpstreamKey;
 
 /// A caching gateway for paid, asynchronous video generation
 #[derive(Debug, Parser)]
@@ -185,12 +184,9 @@ fn check(file: PathBuf) -> Result<(), Failure> {
     for warning in config.warnings() {
         tell(&format!("warning: {warning}"));
     }
-    client_config(&config.upstream.roots).map_err(|fault| faulty(&fault))?;
-    // A configuration is often checked where its secrets are not; what is there has to be usable.
-    match UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()) {
-        Ok(_) => {}
-        Err(fault @ KeyFault::NoVariable(_)) => tell(&format!("warning: {fault}: without it, serve refuses to start")),
-        Err(fault) => return Err(faulty(&fault)),
+    // Any other fault of it was told with the rest.
+    if let Err(fault) = UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()) {
+        tell(&format!("warning: {fault}: without it, serve refuses to start"));
     }
     let named = [
         ("dedup.key_env", &config.dedup.key_env),

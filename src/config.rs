@@ -19,6 +19,7 @@ use crate::server::settings::Admin;
 use crate::{request, server, telemetry, upstream};
 
 mod check;
+mod draft;
 mod fault;
 mod names;
 mod nearest;
@@ -28,6 +29,7 @@ mod value;
 pub mod watch;
 
 pub use check::SchemaCheck;
+pub use draft::Draft;
 pub use fault::{Fault, Faults, Place};
 pub use reload::Reload;
 pub(crate) use section::{Section, WAIT, WAIT_OR_NONE, WINDOW, WINDOW_OR_NONE};
@@ -77,7 +79,16 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         schema: SchemaCheck<'_>,
     ) -> Result<Self, Faults> {
-        reading(file, environment, |reader| Self::from_reader(reader, schema))
+        Self::draft(file, environment, schema)?.finish()
+    }
+
+    /// The same, to be tried further. A file that cannot be read at all is no draft.
+    pub fn draft(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        schema: SchemaCheck<'_>,
+    ) -> Result<Draft, Faults> {
+        reading(file, environment, |reader| Ok(Self::from_reader(reader, schema)))
     }
 
     /// Where the admin listener is, told as [`Config::load`] is told it. What is wrong with other keys does not matter.
@@ -93,7 +104,7 @@ impl Config {
         })
     }
 
-    fn from_reader(mut reader: Reader<'_>, schema: SchemaCheck<'_>) -> Result<Self, Faults> {
+    fn from_reader(mut reader: Reader<'_>, schema: SchemaCheck<'_>) -> Draft {
         let config = Self::read(&mut reader.root(), &Self::default());
         let (known, mut faults) = reader.finish();
         for finding in check::faults(&config, schema) {
@@ -106,7 +117,7 @@ impl Config {
             let place = known.iter().find(|known| known.key == key).and_then(|known| known.place.clone());
             faults.push(Fault { place, key: key.to_owned(), message: finding.message });
         }
-        Faults::none(faults).map(|()| config)
+        Draft::new(config, known, faults)
     }
 
     /// Reads every section; what is not written stays as in `base`.

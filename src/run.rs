@@ -33,7 +33,8 @@ use crate::server::{Servers, listen};
 use crate::telemetry::Telemetry;
 use crate::telemetry::admin::{self, Access, Admin, Phase};
 use crate::telemetry::labels::Degraded;
-use crate::upstream::key::UpstreamKey;
+use crate::upstream::key::{KeyFault, UpstreamKey};
+use crate::upstream::tls::client_config;
 
 /// Where the configuration came from, so that it can be read again.
 #[derive(Clone, Debug, Default)]
@@ -45,16 +46,28 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads and checks the configuration, schemas and certificates included.
+    /// Reads and checks the configuration, with what it names: schemas, the certificate and its key, authorities, and the
+    /// upstream key, unless no variable holds one.
     ///
     /// # Errors
     /// All its faults, a line each.
     pub fn load(&self) -> Result<Config, String> {
         let compile = |operation, text: &str| Schema::from_text(operation, text).map(|_| ());
         let environment = self.environment.iter().cloned();
-        let config = Config::load(self.file.as_deref(), environment, &compile).map_err(|faults| faults.to_string())?;
-        Identity::read(&config.server.tls).map_err(|fault| fault.to_string())?;
-        Ok(config)
+        let draft = Config::draft(self.file.as_deref(), environment, &compile);
+        let mut draft = draft.map_err(|faults| faults.to_string())?;
+        draft.try_out(&["server.tls.certificate", "server.tls.key"], |config| {
+            Identity::read(&config.server.tls).map(|_| ())
+        });
+        draft.try_out(&["upstream.roots"], |config| client_config(&config.upstream.roots).map(|_| ()));
+        draft.try_out(&["upstream.key_file", "upstream.key_env"], |config| {
+            match UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()) {
+                // A configuration is often checked where its secrets are not; what is there has to be usable.
+                Ok(_) | Err(KeyFault::NoVariable(_)) => Ok(()),
+                Err(fault) => Err(fault),
+            }
+        });
+        draft.finish().map_err(|faults| faults.to_string())
     }
 
     /// The files that such a configuration comes from: its own, and those that it names and that are read again.

@@ -46,7 +46,7 @@ fn any_schema(_: Operation, _: &str) -> Result<(), String> {
 
 fn read_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, Faults> {
     let overrides = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    reading_text(&"reelgate.toml".into(), text, overrides, |reader| Config::from_reader(reader, &any_schema))
+    reading_text(&"reelgate.toml".into(), text, overrides, |reader| Config::from_reader(reader, &any_schema).finish())
 }
 
 pub(super) fn read(text: &str) -> Result<Config, Faults> {
@@ -271,7 +271,9 @@ fn schema_files_are_tried() {
     let file = folder.write("edits.json", "not a schema");
     let text = format!("[validation]\nedits = {:?}", file.to_str().unwrap());
     let load = |schema: SchemaCheck<'_>| {
-        reading_text(&"reelgate.toml".into(), &text, BTreeMap::new(), |reader| Config::from_reader(reader, schema))
+        reading_text(&"reelgate.toml".into(), &text, BTreeMap::new(), |reader| {
+            Config::from_reader(reader, schema).finish()
+        })
     };
     assert_eq!(load(&any_schema).unwrap().validation.edits, SchemaSource::File(file.clone()));
     let told = load(&|operation, text| Err(format!("{operation:?} {text}"))).unwrap_err().to_string();
@@ -316,4 +318,22 @@ fn where_the_admin_listener_is_hangs_on_no_other_key() {
     assert_eq!(told.as_slice().len(), 1, "{told}");
     let broken = folder.write("broken.toml", "[admin");
     assert!(Config::admin_listen(Some(&broken), []).is_err());
+}
+
+#[test]
+fn what_others_find_in_a_draft_is_told_with_the_rest_and_not_of_what_is_at_fault_already() {
+    let text = "[server]\nlisten = 3\n[upstream]\nroots = \"/nonexistent/roots.pem\"\nurl = \"https://api.example\"";
+    let tried = |keys: &[&str]| {
+        let draft = |reader: Reader<'_>| {
+            let mut draft = Config::from_reader(reader, &any_schema);
+            draft.try_out(keys, |_| Err("it is strange"));
+            draft.finish()
+        };
+        reading_text(&"reelgate.toml".into(), text, BTreeMap::new(), draft).unwrap_err().to_string()
+    };
+    assert!(tried(&["upstream.url"]).contains("\nreelgate.toml:5: it is strange"), "{}", tried(&["upstream.url"]));
+    assert!(tried(&["polls.watch"]).contains("\nit is strange"));
+    for keys in [&["server.listen"][..], &["upstream.roots"], &["upstream.url", "server.listen"]] {
+        assert_eq!(tried(keys).lines().count(), 2, "{keys:?}");
+    }
 }

@@ -56,9 +56,13 @@ impl Identity {
     /// Why they cannot be used; no part of the key is told.
     pub fn read(settings: &Tls) -> Result<Option<Self>, TlsFault> {
         let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) else { return Ok(None) };
-        let chain = chain(certificate)?;
-        let expires = chain.first().and_then(|own| not_after(own)).ok_or_else(|| TlsFault::of(certificate))?;
-        let private = PrivateKeyDer::from_pem_file(key).map_err(|_| TlsFault::Key(key.display().to_string()))?;
+        let read = chain(certificate);
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|_| TlsFault::Key(key.display().to_string()));
+        let ((chain, expires), private) = match (read, private) {
+            (Ok(read), Ok(private)) => (read, private),
+            (Err(fault), Err(other)) => return Err(TlsFault::Both(Box::new([fault, other]))),
+            (Err(fault), _) | (_, Err(fault)) => return Err(fault),
+        };
         // The provider is named because a second one in the tree would make rustls panic at the first handshake.
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -84,10 +88,12 @@ impl Identity {
     }
 }
 
-fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
+/// The certificates in a file, and when the first one expires.
+fn chain(file: &Path) -> Result<(Vec<CertificateDer<'static>>, i64), TlsFault> {
     let fault = |_| TlsFault::of(file);
     let chain = CertificateDer::pem_file_iter(file).map_err(fault)?.collect::<Result<Vec<_>, _>>().map_err(fault)?;
-    if chain.is_empty() { Err(TlsFault::of(file)) } else { Ok(chain) }
+    let expires = chain.first().and_then(|own| not_after(own)).ok_or_else(|| TlsFault::of(file))?;
+    Ok((chain, expires))
 }
 
 /// The end of a certificate's validity (RFC 5280 §4.1.2.5), in seconds since the Unix epoch; rustls does not tell it.
@@ -106,6 +112,9 @@ pub enum TlsFault {
     /// The file of the key.
     #[error("server.tls.key: {0} cannot be read as a PEM private key")]
     Key(String),
+    /// Neither file can be read.
+    #[error("{}\n{}", .0[0], .0[1])]
+    Both(Box<[Self; 2]>),
     /// They do not fit.
     #[error("server.tls: the key in {1} is not that of the first certificate in {0}")]
     Pair(String, String),

@@ -100,6 +100,22 @@ async fn check_refuses_what_serve_would_refuse_of_keys_and_authorities() {
         let (status, output) = Program::run(&check, &[(variable, value)]).await;
         assert!(status == 2 && output.contains(told) && !output.contains("two words"), "{variable}: {output}");
     }
+    let both = roots.to_str().unwrap();
+    let all = [
+        ("COMETAPI_KEY", "two words"),
+        ("REELGATE_UPSTREAM__ROOTS", both),
+        ("REELGATE_SERVER__TLS__CERTIFICATE", both),
+        ("REELGATE_SERVER__TLS__KEY", both),
+        ("REELGATE_DEDUP__BY", "magic"),
+    ];
+    for command in ["check", "serve"] {
+        let (status, output) = Program::run(&[command, "--config", check[2]], &all).await;
+        assert_eq!(status, 2, "{output}");
+        let told = ["COMETAPI_KEY cannot be used", "upstream.roots: ", "server.tls.certificate: ", "server.tls.key: "];
+        for part in told.iter().chain(&["REELGATE_DEDUP__BY"]) {
+            assert_eq!(output.matches(part).count(), 1, "{command}: {part} once, with all others: {output}");
+        }
+    }
     let (status, output) = Program::run(&check, &[("REELGATE_DEDUP__KEY_ENV", "NOT_SET_HERE")]).await;
     assert!(status == 0 && output.contains("warning: dedup.key_env: NOT_SET_HERE is not set"), "{output}");
 }

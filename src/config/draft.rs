@@ -1,0 +1,41 @@
+//! A configuration that was read and is not yet known to be sound. Whoever knows more of a value than this module tries
+//! it here, so that all faults are told at once.
+
+use super::Config;
+use super::fault::{Fault, Faults};
+use super::section::Known;
+
+/// A configuration as it was read, and what is wrong with it so far.
+#[derive(Debug)]
+pub struct Draft {
+    config: Config,
+    known: Vec<Known>,
+    faults: Vec<Fault>,
+}
+
+impl Draft {
+    pub(super) fn new(config: Config, known: Vec<Known>, faults: Vec<Fault>) -> Self {
+        Self { config, known, faults }
+    }
+
+    /// Tries the values of `keys`. The fault, if there is one, says itself what it is about; it is told where the first of
+    /// the keys stands. What is known to be wrong is not tried: it could only bring a second complaint.
+    pub fn try_out<E: ToString>(&mut self, keys: &[&str], trial: impl FnOnce(&Config) -> Result<(), E>) {
+        if self.faults.iter().any(|fault| keys.contains(&fault.key.as_str())) {
+            return;
+        }
+        if let Err(fault) = trial(&self.config) {
+            let written = self.known.iter().find(|known| keys.first().is_some_and(|key| *key == known.key));
+            let place = written.and_then(|known| known.place.clone());
+            self.faults.push(Fault { place, key: String::new(), message: fault.to_string() });
+        }
+    }
+
+    /// The configuration, if nothing is wrong with it.
+    ///
+    /// # Errors
+    /// All its faults.
+    pub fn finish(self) -> Result<Config, Faults> {
+        Faults::none(self.faults).map(|()| self.config)
+    }
+}
