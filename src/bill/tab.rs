@@ -174,8 +174,11 @@ impl Tab {
         }
     }
 
-    /// The job exists: its price counts as spent.
+    /// The job exists: its price counts as spent, once.
     pub fn created(&mut self, attempt: AttemptId) {
+        if self.is_created(attempt) {
+            return;
+        }
         let Some(open) = self.stand(attempt, Standing::Created) else { return };
         let amount = open.charge.price.amount();
         let was_at_risk = matches!(open.standing, Standing::AtRisk(_));
@@ -186,8 +189,11 @@ impl Tab {
         }
     }
 
-    /// Nobody knows whether it was paid. It stays reserved until then.
+    /// Nobody knows whether it was paid. It stays reserved until then. A job that exists is not doubted any more.
     pub fn doubt(&mut self, attempt: AttemptId, until: Time) {
+        if self.is_created(attempt) {
+            return;
+        }
         let Some(before) = self.stand(attempt, Standing::AtRisk(until)) else { return };
         if before.standing == Standing::Reserved {
             let totals = self.totals.entry(before.charge.team).or_default();
@@ -352,6 +358,10 @@ impl Tab {
             purse.id = OTHERS;
         }
         charge
+    }
+
+    fn is_created(&self, attempt: AttemptId) -> bool {
+        self.open.get(&attempt).is_some_and(|open| open.standing == Standing::Created)
     }
 
     fn give_up(&mut self, attempt: AttemptId) {

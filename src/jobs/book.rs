@@ -209,7 +209,10 @@ impl Book {
         let rank = self.entries.change(job.fingerprint, &bounds.windows, |entry| {
             let current = entry.attempt == job.attempt;
             if let Some(own) = entry.of_attempt(job.attempt) {
-                own.state = State::Accepted(created);
+                // Told again, it is no younger than its polls have shown it (M19).
+                if own.created().is_none_or(|known| known.job != created.job) {
+                    own.state = State::Accepted(created);
+                }
                 own.beneath = None;
             }
             if current { Rank::Current } else { Rank::Orphan }

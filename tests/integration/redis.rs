@@ -249,6 +249,23 @@ async fn f50_f51_f53_without_redis_polls_and_hits_go_on_and_new_ones_are_503_unt
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m8_m12_an_id_whose_write_takes_too_long_is_written_when_redis_goes_on() {
+    // Redis is slow, and never so slow that a question to it fails.
+    let fleet = Fleet::start(1, quick(), &[("REELGATE_LEDGER__TIMEOUT", "30s")]).await;
+    fleet.upstream.next_submission(Fault::Delay(Duration::from_secs(1)));
+    let freeze = async {
+        eventually("it is sent", async || fleet.upstream.posts() == 1).await;
+        fleet.redis.signal(Signal::STOP);
+    };
+    let (bought, ()) = tokio::join!(fleet.replicas[0].submit("one"), freeze);
+    let id = bought.request_id();
+    fleet.redis.signal(Signal::CONT);
+    eventually("it is written", async || fleet.redis.cli(&["HGET", "reelgate:states", "accepted"]) == "1").await;
+    assert_eq!(fleet.redis.cli(&["EXISTS", &format!("reelgate:j:{id}")]), "1");
+    fleet.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn m26_f57_when_redis_forgets_nothing_is_bought_twice() {
     let mut fleet = Fleet::start(2, quick(), &[]).await;
     let mut ids = Vec::new();

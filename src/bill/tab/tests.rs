@@ -115,7 +115,10 @@ fn m29_an_unknown_outcome_is_at_risk_then_lost_or_spent() {
     }
     assert!(tab.fits(&charge(1)).is_err(), "it stays reserved");
     assert_eq!(tab.totals().next().unwrap().1.at_risk, dollars("1.00"));
+    // What is told again, late or out of order, changes nothing.
     tab.created(attempt(1));
+    tab.created(attempt(1));
+    tab.doubt(attempt(1), at(600));
     tab.sweep(at(599), 10);
     assert_eq!(tab.totals().next().unwrap().1.at_risk, dollars("0.50"));
     tab.sweep(at(600), 10);

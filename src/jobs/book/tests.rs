@@ -297,6 +297,19 @@ fn a_key_gives_its_own_job_even_after_a_wish_replaced_it_and_is_free_when_that_j
 }
 
 #[test]
+fn m19_an_id_that_is_told_again_does_not_bring_its_entry_back_to_life() {
+    let mut book = Book::default();
+    let ask = ask(1, 1);
+    book.send(&ask, 0);
+    book.accept(&ask, "one", 1);
+    book.turned(&job(&ask, "one", 1), Turn::Done(None), Life::Done, at(5), &WINDOWS);
+    let done = book.entry(&ask.fingerprint).unwrap().state.clone();
+    assert!(matches!(done, State::Done(..)));
+    assert_eq!(book.accept(&ask, "one", 1), Rank::Current);
+    assert_eq!(book.entry(&ask.fingerprint).unwrap().state, done);
+}
+
+#[test]
 fn m13_a_key_wins_over_its_own_wish_also_when_its_replaced_job_is_done() {
     let mut book = Book::default();
     let (first, new) = (Ask { key: Some([5; 16]), ..wish(1, 1, 8) }, wish(1, 2, 9));

@@ -4,6 +4,7 @@
 
 mod admit;
 mod epoch;
+mod late;
 mod link;
 mod list;
 mod mirror;
@@ -31,8 +32,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use self::late::Late;
 use self::shared::{PLAIN, Shared};
-use self::upkeep::Late;
+
 use self::work::Wanted;
 use super::{Admission, Lease, Ledger, LedgerError, Preview, Request, Step, Verdict};
 use crate::admission::rate::Taken;
@@ -112,40 +114,30 @@ impl Ledger for RedisLedger {
 
     fn accepted(&self, job: Arc<Job>, created: Created) -> Step<'_, Rank> {
         Box::pin(async move {
-            let rank = self.shared.accepted(&job, &created).await;
-            if rank.is_err() {
-                // Its twins are served from here until it can be written.
-                let until = created.at + self.shared.bounds.load().windows.delivery;
-                self.shared.hot.insert(job.fingerprint, created.clone(), until);
-                self.shared.jobs.insert(job.id.clone(), job.clone());
-                self.shared.pending.push(Late::Accepted(job, created));
-            }
-            rank
+            let owed = self.shared.owe(Late::Accepted(job.clone(), created.clone()));
+            let rank = self.shared.accepted(&job, &created).await?;
+            owed.written();
+            Ok(rank)
         })
     }
 
     fn unknown(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {
         Box::pin(async move {
-            let written = self.shared.unknown(fingerprint, attempt).await;
-            if written.is_err() {
-                self.shared.pending.push(Late::Unknown(fingerprint, attempt));
-            }
-            written
+            let owed = self.shared.owe(Late::Unknown(fingerprint, attempt));
+            self.shared.unknown(fingerprint, attempt).await?;
+            owed.written();
+            Ok(())
         })
     }
 
     fn free(&self, fingerprint: Fingerprint, attempt: AttemptId, back: Option<Taken>) -> Step<'_, ()> {
         Box::pin(async move {
-            let written = self.shared.free(fingerprint, attempt, back.as_ref()).await;
-            match (&written, back) {
-                (Ok(()), Some(mut taken)) => {
-                    taken.remote.clear();
-                    self.shared.limits.give_back(taken);
-                }
-                (Ok(()), None) => {}
-                (Err(_), back) => self.shared.pending.push(Late::Free(fingerprint, attempt, back.map(Box::new))),
+            let owed = self.shared.owe(Late::Free(fingerprint, attempt, back.map(Box::new)));
+            self.shared.free(fingerprint, attempt, owed.taken()).await?;
+            if let Some(Late::Free(_, _, Some(taken))) = owed.written() {
+                self.shared.give_back_here(*taken);
             }
-            written
+            Ok(())
         })
     }
 
@@ -201,16 +193,11 @@ impl Ledger for RedisLedger {
 
     fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended> {
         Box::pin(async move {
-            match timeout(TURN_PATIENCE, self.shared.turned(&job, turn, end)).await {
-                Ok(Ok(ended)) => Ok(ended),
-                Ok(Err(_)) | Err(_) => {
-                    if !matches!(turn, Turn::Done(_) | Turn::Refused) {
-                        self.shared.hot.remove(&job.fingerprint);
-                    }
-                    self.shared.pending.push(Late::Turned(job, turn, end));
-                    Err(LedgerError::Unavailable)
-                }
-            }
+            let owed = self.shared.owe(Late::Turned(job.clone(), turn, end));
+            let ended = timeout(TURN_PATIENCE, self.shared.turned(&job, turn, end)).await;
+            let ended = ended.unwrap_or(Err(LedgerError::Unavailable))?;
+            owed.written();
+            Ok(ended)
         })
     }
 

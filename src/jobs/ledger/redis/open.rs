@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::RedisLedger;
+use super::late::Pending;
 pub use super::link::Failure;
 use super::link::Link;
 use super::mirror::Mirror;
@@ -20,7 +21,6 @@ use super::naming::{self, Agreed};
 use super::news::Listeners;
 use super::seal::Seal;
 use super::shared::Shared;
-use super::upkeep::Pending;
 use super::watch::BETWEEN_TELLINGS;
 use crate::admission::rate::Limits;
 use crate::bill::terms::Terms;

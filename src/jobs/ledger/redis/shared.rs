@@ -10,12 +10,12 @@ use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use tokio::runtime::Handle;
 
+use super::late::Pending;
 use super::link::{Failure, Link};
 use super::mirror::Mirror;
 use super::news::Listeners;
 use super::script::{Command, Reply, Status};
 use super::seal::Seal;
-use super::upkeep::Pending;
 use super::work::{Context, Wanted, Work};
 use crate::admission::rate::Limits;
 use crate::bill::tab::Totals;

@@ -1,14 +1,12 @@
-//! What goes on beside the requests: what could not be written is written when Redis is back, leases that have lapsed and
-//! entries that are due are ended, and the numbers for the metrics are fetched.
+//! What goes on beside the requests: leases that have lapsed and entries that are due are ended, and the numbers for the
+//! metrics are fetched. Here are also the steps that are taken again later if they fail.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
 
 use redis::cmd;
-use tokio::time::sleep;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::mirror::Life;
 use super::names::{bytes, stamp_key, tab_key};
@@ -24,48 +22,6 @@ use crate::jobs::ledger::LedgerError;
 use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
-
-/// What could not be written, the oldest first.
-#[derive(Debug, Default)]
-pub(super) struct Pending(Mutex<VecDeque<Late>>);
-
-/// A step that is still to be taken.
-#[derive(Debug)]
-pub(super) enum Late {
-    Accepted(Arc<Job>, Created),
-    Unknown(Fingerprint, AttemptId),
-    Free(Fingerprint, AttemptId, Option<Box<Taken>>),
-    Turned(Arc<Job>, Turn, End),
-}
-
-impl Pending {
-    /// To be taken when Redis is back.
-    pub(super) fn push(&self, late: Late) {
-        let mut queue = self.queue();
-        if queue.len() >= MOST_PENDING {
-            error!(?late, "too much waits for redis: this step of the ledger is lost");
-            return;
-        }
-        queue.push_back(late);
-    }
-
-    /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue().is_empty()
-    }
-
-    fn pop(&self) -> Option<Late> {
-        self.queue().pop_front()
-    }
-
-    fn put_back(&self, late: Late) {
-        self.queue().push_front(late);
-    }
-
-    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Late>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Shared {
     /// The job of an id, as it stands now, to be remembered here.
@@ -134,28 +90,9 @@ impl Shared {
         Ok(ended)
     }
 
-    /// Takes the steps that wait, in their order, for ever.
-    pub(super) async fn catch_up(self: Arc<Self>) {
-        loop {
-            sleep(BETWEEN_TRIES).await;
-            self.notice_a_new_epoch().await;
-            let mut taken = 0_u32;
-            while let Some(late) = self.pending.pop() {
-                if self.take(&late).await.is_err() {
-                    self.pending.put_back(late);
-                    break;
-                }
-                taken += 1;
-            }
-            if taken > 0 {
-                info!(steps = taken, "what waited for redis is written");
-            }
-        }
-    }
-
     /// Others wait only so long for what this replica knows (M26), so it does not wait for a step of its own to notice that
     /// Redis has forgotten it.
-    async fn notice_a_new_epoch(&self) {
+    pub(super) async fn notice_a_new_epoch(&self) {
         let Life { epoch: Some(own), last } = self.mirror.life() else { return };
         let mut ask = cmd("MGET");
         ask.arg(self.key("epoch")).arg(self.key(&stamp_key(&self.replica)));
@@ -166,17 +103,6 @@ impl Shared {
         {
             warn!(%error, "what this replica knows is not back in the ledger yet");
         }
-    }
-
-    async fn take(&self, late: &Late) -> Result<(), LedgerError> {
-        let result = match late {
-            Late::Accepted(job, created) => self.accepted(job, created).await.map(drop),
-            Late::Unknown(fingerprint, attempt) => self.unknown(*fingerprint, *attempt).await,
-            Late::Free(fingerprint, attempt, back) => self.free(*fingerprint, *attempt, back.as_deref()).await,
-            Late::Turned(job, turn, end) => self.turned(job, *turn, *end).await.map(drop),
-        };
-        // What another attempt has overtaken is over.
-        result.or_else(|error| if error == LedgerError::Superseded { Ok(()) } else { Err(error) })
     }
 
     /// One round of upkeep; one at a time.
@@ -330,10 +256,6 @@ impl Shared {
     }
 }
 
-/// A queue longer than this is lost anyway.
-const MOST_PENDING: usize = 100_000;
-/// A fifth of the time that a new epoch waits for everybody.
-const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 /// How long a job's record is kept, and a day, in milliseconds.
 const RECORDS_KEPT: u64 = 8 * 24 * 3600 * 1000;
 /// How much is swept at once.
