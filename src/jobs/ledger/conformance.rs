@@ -1,6 +1,7 @@
 //! What every ledger must do, whatever it keeps its entries in: the same suite over memory, a file and Redis.
 
 mod operating;
+mod replicas;
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -368,12 +369,16 @@ async fn f58_replicas_whose_clocks_differ_by_a_day_count_by_the_clock_of_redis()
 
 /// A ledger over this Redis, as a replica with this clock has it.
 async fn replica(server: &Server, clock: Clock) -> Bench {
+    replica_with(server, clock, Duration::from_secs(30)).await
+}
+
+async fn replica_with(server: &Server, clock: Clock, lease: Duration) -> Bench {
     let place = Place {
         url: format!("redis://127.0.0.1:{}", server.port),
         root: None,
         prefix: "test:".to_owned(),
         timeout: Duration::from_secs(2),
-        lease: Lease { length: Duration::from_secs(30), send_by: Duration::from_secs(1) },
+        lease: Lease { length: lease, send_by: Duration::from_secs(1) },
     };
     let (reached, _) = reach(&place, None, None, clock, |_| {}).await.unwrap();
     Bench::over(reached.ledger(Bench::limits(), BOUNDS, 100, tokio::runtime::Handle::current()).unwrap())

@@ -29,8 +29,8 @@ pub(super) struct Wanted {
     pub(super) tabs: BTreeSet<AttemptId>,
     /// The bodies under which keyless twins are found (M15).
     pub(super) bases: BTreeSet<Fingerprint>,
-    /// The attempt whose keys are touched too (M16).
-    pub(super) keys_of: Option<AttemptId>,
+    /// The attempts whose keys are touched too (M16).
+    pub(super) keys_of: BTreeSet<AttemptId>,
 }
 
 impl Wanted {
@@ -51,7 +51,7 @@ impl Wanted {
 
     /// An entry, and all that hangs on its attempt.
     pub(super) fn attempt(fingerprint: Fingerprint, attempt: AttemptId) -> Self {
-        Self { tabs: [attempt].into(), keys_of: Some(attempt), ..Self::entry(fingerprint) }
+        Self { tabs: [attempt].into(), keys_of: [attempt].into(), ..Self::entry(fingerprint) }
     }
 
     fn names(&self) -> Vec<String> {
@@ -69,8 +69,8 @@ pub(super) type Values = BTreeMap<String, Option<String>>;
 pub(super) struct Work {
     pub(super) wanted: Wanted,
     pub(super) values: Values,
-    /// Whether the sets have been read.
-    members: bool,
+    /// The sets that have been read, by their keys.
+    read: BTreeSet<String>,
     pub(super) book: Book,
     lapsed: Lapsed,
 }
@@ -88,22 +88,21 @@ impl Work {
     /// A unit that expects nothing to be there.
     pub(super) fn hopeful(wanted: Wanted) -> Self {
         let values = wanted.names().into_iter().map(|name| (name, None)).collect();
-        let members = wanted.bases.is_empty() && wanted.keys_of.is_none();
-        Self { wanted, values, members, book: Book::default(), lapsed: Lapsed::default() }
+        Self { values, ..Self::new(wanted) }
     }
 
     /// A unit that has seen nothing yet.
     pub(super) fn new(wanted: Wanted) -> Self {
-        let members = wanted.bases.is_empty() && wanted.keys_of.is_none();
-        Self { wanted, values: Values::new(), members, book: Book::default(), lapsed: Lapsed::default() }
+        let (values, read, book, lapsed) = <_>::default();
+        Self { wanted, values, read, book, lapsed }
     }
 
     /// The question that is still to be asked, if any.
     pub(super) fn question(&self) -> Option<Command> {
         let unseen = self.wanted.names().into_iter().filter(|name| !self.values.contains_key(name));
         let expect: Vec<Seen> = unseen.map(|key| Seen { key, value: None }).collect();
-        let sets = self.wanted.bases.iter().map(base_key).chain(self.wanted.keys_of.as_ref().map(keys_of_key));
-        let members = if self.members { Vec::new() } else { sets.collect() };
+        let (twins, keys) = self.unread();
+        let members: Vec<String> = twins.into_iter().chain(keys).collect();
         (!expect.is_empty() || !members.is_empty()).then(|| Command {
             read: true,
             expect,
@@ -120,18 +119,25 @@ impl Work {
         context: Context<'_>,
     ) {
         self.values.extend(values);
-        if !self.members {
-            self.members = true;
-            let mut lists = members.iter();
-            for _ in &self.wanted.bases {
-                let twins = lists.next().into_iter().flatten().filter_map(|name| bytes(name));
-                self.wanted.entries.extend(twins.map(Fingerprint::from_bytes));
-            }
-            if self.wanted.keys_of.is_some() {
-                self.wanted.keys.extend(lists.next().into_iter().flatten().filter_map(|name| bytes(name)));
-            }
+        let (twins, keys) = self.unread();
+        let mut lists = members.iter();
+        for set in twins {
+            let names = lists.next().into_iter().flatten().filter_map(|name| bytes(name));
+            self.wanted.entries.extend(names.map(Fingerprint::from_bytes));
+            self.read.insert(set);
+        }
+        for set in keys {
+            self.wanted.keys.extend(lists.next().into_iter().flatten().filter_map(|name| bytes(name)));
+            self.read.insert(set);
         }
         self.read(context);
+    }
+
+    /// The sets that are still to be read: of twins by their body, and of the keys of attempts.
+    fn unread(&self) -> (Vec<String>, Vec<String>) {
+        let is_unread = |set: &String| !self.read.contains(set);
+        let twins = self.wanted.bases.iter().map(base_key).filter(is_unread).collect();
+        (twins, self.wanted.keys_of.iter().map(keys_of_key).filter(is_unread).collect())
     }
 
     /// Reads what was seen into the book.
@@ -154,7 +160,10 @@ impl Work {
             }
         }
         self.wanted.tabs.extend(self.lapsed.gone.iter().copied());
-        self.wanted.tabs.extend(self.lapsed.doubtful.iter().map(|(attempt, _)| *attempt));
+        let doubtful = || self.lapsed.doubtful.iter().map(|(attempt, _)| *attempt);
+        self.wanted.tabs.extend(doubtful());
+        // Their keys are settled with them: they stay refused beyond the hold, when the entry is gone (M16).
+        self.wanted.keys_of.extend(doubtful());
         for digest in self.wanted.keys.clone() {
             let key = key_key(&digest);
             let Some(Some(text)) = self.values.get(&key) else { continue };

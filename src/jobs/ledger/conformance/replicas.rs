@@ -1,0 +1,44 @@
+//! What replicas over one Redis owe each other beyond what every ledger does.
+
+use super::*;
+
+/// Waits until something holds, with upkeep going on.
+async fn until(bench: &Bench, what: &str, holds: impl AsyncFn() -> bool) {
+    for _ in 0..500 {
+        bench.ledger.sweep();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if holds().await {
+            return;
+        }
+    }
+    panic!("it never came to this: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m16_redis_the_key_of_a_sender_that_died_is_refused_beyond_the_hold() {
+    let server = Server::start();
+    let lease = Duration::from_millis(300);
+    let dies = replica_with(&server, Clock::system(), lease).await;
+    let stays = replica_with(&server, Clock::system(), lease).await;
+    let windows = Windows { hold: Duration::from_secs(1), ..BOUNDS.windows };
+    for bench in [&dies, &stays] {
+        bench.ledger.reload(Bounds { windows, ..BOUNDS }, Arc::default());
+    }
+    let keyed = |attempt| {
+        let mut request = stays.request(1, attempt);
+        request.ask.key = Some([9; 16]);
+        request
+    };
+    let first = keyed(1);
+    assert!(matches!(dies.admit(&first).await, Verdict::Claimed(_)));
+    dies.ledger.sending(first.ask.fingerprint, first.ask.attempt).await.unwrap();
+    drop(dies);
+    // Nobody asks in the hold: only upkeep sees that it was sent, and that the hold ends.
+    let unknown = async || stays.ledger.counts().0.iter().any(|(state, count)| (*state, *count) == ("unknown", 1));
+    until(&stays, "held", unknown).await;
+    until(&stays, "over", async || !unknown().await).await;
+    let verdict = stays.admit(&keyed(2)).await;
+    assert!(matches!(verdict, Verdict::Held(_)), "{verdict:?}");
+    let plain = stays.admit(&stays.request(1, 3)).await;
+    assert!(matches!(plain, Verdict::Claimed(_)), "to all others the entry is free: {plain:?}");
+}
