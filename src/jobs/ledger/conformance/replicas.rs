@@ -1,6 +1,7 @@
 //! What replicas over one Redis owe each other beyond what every ledger does.
 
 use super::*;
+use crate::admission::rate::Taken;
 
 /// Waits until something holds, with upkeep going on.
 async fn until(bench: &Bench, what: &str, holds: impl AsyncFn() -> bool) {
@@ -41,4 +42,33 @@ async fn m16_redis_the_key_of_a_sender_that_died_is_refused_beyond_the_hold() {
     assert!(matches!(verdict, Verdict::Held(_)), "{verdict:?}");
     let plain = stays.admit(&stays.request(1, 3)).await;
     assert!(matches!(plain, Verdict::Claimed(_)), "to all others the entry is free: {plain:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m24_redis_what_was_not_sent_is_given_back_once_though_the_answer_was_lost() {
+    let server = Server::start();
+    let bench = replica(&server, Clock::system()).await;
+    // Another prompt each, of one user.
+    let request = |number| {
+        let mut request = bench.request(1, number);
+        request.ask.fingerprint = Fingerprint::from_bytes([number; 32]);
+        request
+    };
+    let one = request(1);
+    let Verdict::Claimed(taken) = bench.admit(&one).await else { panic!("it is free") };
+    let mut again = Taken::default();
+    again.remote.clone_from(&taken.remote);
+    assert!(matches!(bench.admit(&request(2)).await, Verdict::Claimed(_)));
+    for taken in [taken, again] {
+        bench.ledger.free(one.ask.fingerprint, one.ask.attempt, Some(taken)).await.unwrap();
+    }
+    // Two a day: one is taken, one came back.
+    let three = request(3);
+    let verdict = bench.admit(&three).await;
+    assert!(matches!(verdict, Verdict::Claimed(_)), "{verdict:?}");
+    bench.ledger.sending(three.ask.fingerprint, three.ask.attempt).await.unwrap();
+    bench.accept(&three, "three").await;
+    bench.ledger.turned(bench.job(&three, "three").0, Turn::Done(None), Life::Done.into()).await.unwrap();
+    let verdict = bench.admit(&request(4)).await;
+    assert!(matches!(verdict, Verdict::Limited(_)), "{verdict:?}");
 }

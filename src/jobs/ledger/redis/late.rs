@@ -129,8 +129,8 @@ impl Shared {
             sleep(BETWEEN_TRIES).await;
             self.notice_a_new_epoch().await;
             let mut taken = 0_u32;
-            while let Some(late) = self.pending.pop() {
-                if self.take(&late).await.is_err() {
+            while let Some(mut late) = self.pending.pop() {
+                if self.take(&mut late).await.is_err() {
                     self.pending.put_back(late);
                     break;
                 }
@@ -142,11 +142,19 @@ impl Shared {
         }
     }
 
-    async fn take(&self, late: &Late) -> Result<(), LedgerError> {
+    async fn take(&self, late: &mut Late) -> Result<(), LedgerError> {
         let result = match late {
             Late::Accepted(job, created) => self.accepted(job, created).await.map(drop),
             Late::Unknown(fingerprint, attempt) => self.unknown(*fingerprint, *attempt).await,
-            Late::Free(fingerprint, attempt, back) => self.free(*fingerprint, *attempt, back.as_deref()).await,
+            Late::Free(fingerprint, attempt, back) => {
+                let freed = self.free(*fingerprint, *attempt, back.as_deref()).await;
+                if freed.is_ok()
+                    && let Some(taken) = back.take()
+                {
+                    self.give_back_here(*taken);
+                }
+                freed
+            }
             Late::Turned(job, turn, end) => self.turned(job, *turn, *end).await.map(drop),
         };
         // What another attempt has overtaken is over.

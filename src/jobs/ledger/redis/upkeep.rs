@@ -58,7 +58,7 @@ impl Shared {
         .await
     }
 
-    /// The attempt made nothing.
+    /// The attempt made nothing. What it took from the shared limits comes back with its tab, so once.
     pub(super) async fn free(
         &self,
         fingerprint: Fingerprint,
@@ -66,7 +66,12 @@ impl Shared {
         back: Option<&Taken>,
     ) -> Result<(), LedgerError> {
         let tokens = back.map(|taken| taken.remote.clone()).unwrap_or_default();
-        let dress = |command: &mut Command| command.back.clone_from(&tokens);
+        let tab = tab_key(&attempt);
+        let dress = |command: &mut Command| {
+            if command.writes.iter().any(|write| write.key == tab && write.value.is_none()) {
+                command.back.clone_from(&tokens);
+            }
+        };
         self.unit(Wanted::attempt(fingerprint, attempt), &dress, |book, _, bounds| {
             book.free(fingerprint, attempt, &bounds.windows);
             Ok(())
