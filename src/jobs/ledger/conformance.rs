@@ -419,6 +419,12 @@ impl Server {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Self { child: child.expect("redis-server is there: tests/run installs it"), port, _folder: folder }
     }
+
+    /// Asks it one thing by its own client.
+    fn cli(&self, words: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(words).output();
+        String::from_utf8_lossy(&output.expect("redis-cli is there").stdout).trim().to_owned()
+    }
 }
 
 impl Drop for Server {

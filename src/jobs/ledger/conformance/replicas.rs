@@ -72,3 +72,39 @@ async fn m24_redis_what_was_not_sent_is_given_back_once_though_the_answer_was_lo
     let verdict = bench.admit(&request(4)).await;
     assert!(matches!(verdict, Verdict::Limited(_)), "{verdict:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m29_redis_a_job_that_another_replica_settled_is_settled_once_though_redis_forgets() {
+    let server = Server::start();
+    let (makes, settles) = (replica(&server, Clock::system()).await, replica(&server, Clock::system()).await);
+    let mut jobs = Vec::new();
+    for number in 1..=3 {
+        let made = makes.send(number, number).await;
+        jobs.push(makes.accept(&made, &format!("job-{number}")).await.1);
+    }
+    for job in &jobs[1..] {
+        settles.ledger.turned(job.clone(), Turn::Done(None), Life::Done.into()).await.unwrap();
+    }
+    let running = || server.cli(&["HGET", "test:h:total", "running"]);
+    let (spent, epoch) = (makes.spent().await, server.cli(&["GET", "test:epoch"]));
+    assert_eq!(running(), "1");
+    for round in 0..3 {
+        server.cli(&["FLUSHALL"]);
+        // Either may be the first to put back what it knows.
+        let looks = if round % 2 == 0 { [&makes, &settles] } else { [&settles, &makes] };
+        for bench in looks {
+            bench.ledger.job_anew(&jobs[0].id).await.unwrap();
+        }
+        until(&makes, "all is back", async || {
+            server.cli(&["GET", "test:epoch"]) != epoch && server.cli(&["ZCARD", "test:restoring"]) == "0"
+        })
+        .await;
+        for job in &jobs[1..] {
+            let ended = makes.ledger.turned(job.clone(), Turn::Done(None), Life::Done.into()).await.unwrap();
+            assert!(!ended.news, "it had ended");
+        }
+        assert_eq!((makes.spent().await, running()), (spent, "1".to_owned()), "{round}");
+    }
+    makes.ledger.turned(jobs[0].clone(), Turn::Done(None), Life::Done.into()).await.unwrap();
+    assert_eq!(running(), "0");
+}

@@ -15,6 +15,7 @@ use super::shared::{PLAIN, Shared, unavailable};
 use super::work::Wanted;
 use crate::admission::rate::Taken;
 use crate::bill::money::Amount;
+use crate::bill::tab::Open;
 use crate::clock::Time;
 use crate::jobs::book::{Book, Ended, Rank};
 use crate::jobs::entry::{AttemptId, Created, Fate, Turn};
@@ -136,15 +137,14 @@ impl Shared {
                 continue;
             };
             let wanted = Wanted { tabs: [attempt].into(), ..Wanted::default() };
-            self.unit(wanted, PLAIN, |book, now, _| {
+            let left = self.unit(wanted, PLAIN, |book, now, _| {
                 book.tab_mut().sweep(now, AT_ONCE);
-                Ok(())
-            })
-            .await?;
-            let key = tab_key(&attempt);
-            let is_there: bool = self.link.query(cmd("EXISTS").arg(self.key(&key))).await.map_err(unavailable)?;
-            if !is_there {
-                self.leave("tabs", &member).await?;
+                Ok(book.tab().open(&attempt).and_then(Open::due))
+            });
+            match left.await?.filter(|due| *due > self.link.now()) {
+                // One that is not due yet must not stand before those that are.
+                Some(due) => self.put_off("tabs", due, &member).await?,
+                None => self.leave("tabs", &member).await?,
             }
         }
         // Records that are gone leave the lists of jobs.
@@ -168,6 +168,13 @@ impl Shared {
         self.link.query::<i64>(cmd("ZREM").arg(self.key(index)).arg(member)).await.map(drop).map_err(unavailable)
     }
 
+    /// A member's time comes later.
+    async fn put_off(&self, index: &str, until: Time, member: &str) -> Result<(), LedgerError> {
+        let mut put = cmd("ZADD");
+        put.arg(self.key(index)).arg(until.as_millis()).arg(member);
+        self.link.query::<i64>(&put).await.map(drop).map_err(unavailable)
+    }
+
     async fn end_what_is_due(&self, fingerprint: Fingerprint, member: &str) -> Result<(), LedgerError> {
         let next = self.unit(Wanted::entry(fingerprint), PLAIN, |book, now, bounds| {
             book.sweep(now, bounds, AT_ONCE);
@@ -184,11 +191,7 @@ impl Shared {
                 Ok(())
             }
             // It was put back by somebody who did not know when it is due.
-            Some(next) if next > self.link.now() => {
-                let mut put = cmd("ZADD");
-                put.arg(self.key("due")).arg(next.as_millis()).arg(member);
-                self.link.query::<i64>(&put).await.map(drop).map_err(unavailable)
-            }
+            Some(next) if next > self.link.now() => self.put_off("due", next, member).await,
             Some(_) => Ok(()),
         }
     }
