@@ -93,11 +93,11 @@ async fn nothing_is_bought_again_and_what_was_made_stands(back: Back) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m26_a_redis_that_was_started_anew_from_a_snapshot_lets_nothing_be_bought_twice() {
+async fn m26_f57_a_redis_that_was_started_anew_from_a_snapshot_lets_nothing_be_bought_twice() {
     nothing_is_bought_again_and_what_was_made_stands(Back::Started).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn m26_a_redis_that_went_back_under_its_replicas_lets_nothing_be_bought_twice() {
+async fn m26_f57_a_redis_that_went_back_under_its_replicas_lets_nothing_be_bought_twice() {
     nothing_is_bought_again_and_what_was_made_stands(Back::Reloaded).await;
 }
