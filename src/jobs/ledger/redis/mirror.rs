@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use moka::Expiry;
 use moka::ops::compute::Op;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::script::{Count, Write};
@@ -76,8 +77,10 @@ impl Expiry<String, Arc<Kept>> for Until {
 impl Mirror {
     /// Nothing written yet; at most `most` values are kept. `now` is in milliseconds, as Redis has it.
     pub(super) fn new(most: u64, key: Option<String>, now: impl Fn() -> u64 + Clone + Send + Sync + 'static) -> Self {
-        let values = Cache::builder().max_capacity(most).expire_after(Until(Box::new(now.clone()))).build();
-        let sums = Cache::builder().max_capacity(most).build();
+        // What is written last is what Redis may lose: where it is full, the oldest leaves.
+        let values = Cache::builder().max_capacity(most).eviction_policy(EvictionPolicy::lru());
+        let values = values.expire_after(Until(Box::new(now.clone()))).build();
+        let sums = Cache::builder().max_capacity(most).eviction_policy(EvictionPolicy::lru()).build();
         Self {
             values,
             sums,
