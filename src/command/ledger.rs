@@ -108,13 +108,14 @@ pub(super) fn run(action: LedgerAction) -> Result<(), Failure> {
 type Lines = (Vec<Value>, Option<String>);
 
 /// A ledger, wherever it is.
-enum Ledger {
+pub(super) enum Ledger {
     Online(AdminClient),
     Offline(Box<Offline>),
 }
 
 impl Ledger {
-    fn open(place: &Place) -> Result<Self, Failure> {
+    /// Finds the gateway's admin listener, or opens the file.
+    pub(super) fn open(place: &Place) -> Result<Self, Failure> {
         Ok(match &place.offline {
             None => Self::Online(AdminClient::new(&place.admin)?),
             Some(path) => Self::Offline(Box::new(Offline::open(path)?)),
@@ -158,10 +159,11 @@ impl Ledger {
         }
     }
 
-    fn spend(&self) -> Result<Value, Failure> {
+    /// What was spent this day and this month, with the `top` users who spent most.
+    pub(super) fn spend(&self, top: u16) -> Result<Value, Failure> {
         match self {
-            Self::Online(admin) => admin.get("/admin/spend?top=10000"),
-            Self::Offline(offline) => Ok(offline.spend()),
+            Self::Online(admin) => admin.get(&format!("/admin/spend?top={top}")),
+            Self::Offline(offline) => Ok(offline.spend(top.into())),
         }
     }
 }
@@ -225,7 +227,7 @@ fn export(place: &Place) -> Result<(), Failure> {
             let (lines, next) = match kind {
                 "job" => ledger.jobs(&query, after.as_deref())?,
                 "entry" => ledger.entries(after.as_deref())?,
-                _ => (vec![ledger.spend()?], None),
+                _ => (vec![ledger.spend(MOST_USERS)?], None),
             };
             for mut line in lines {
                 if let Some(line) = line.as_object_mut() {
@@ -300,3 +302,5 @@ const ENTRIES: [Column; 6] = [
 
 /// Lines of a page.
 const PAGE: usize = 1000;
+/// The most users that a gateway tells of.
+const MOST_USERS: u16 = 10_000;

@@ -1,27 +1,29 @@
-//! `reelgate spend`: what was spent this day and this month, as a table or as CSV.
+//! `reelgate spend`: what was spent this day and this month, as a table or as CSV. It asks a running gateway, or opens the
+//! file where none runs.
 
 use clap::Args;
 use serde_json::Value;
 
 use super::Failure;
-use super::admin::{AdminArguments, AdminClient, printable};
+use super::admin::printable;
+use super::ledger::{Ledger, Place};
 use super::table::{Output, Table};
 
 /// What was spent.
 #[derive(Args, Debug)]
 pub(super) struct SpendArguments {
     #[command(flatten)]
-    admin: AdminArguments,
+    place: Place,
     /// How many users are shown, those who spent most
-    #[arg(long, value_name = "USERS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    top: u64,
+    #[arg(long, value_name = "USERS", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    top: u16,
     /// Comma-separated values instead of a table
     #[arg(long)]
     csv: bool,
 }
 
 pub(super) fn run(arguments: &SpendArguments) -> Result<(), Failure> {
-    let statement = AdminClient::new(&arguments.admin)?.get(&format!("/admin/spend?top={}", arguments.top))?;
+    let statement = Ledger::open(&arguments.place)?.spend(arguments.top)?;
     let rows = rows(&statement);
     let mut output = Output::new();
     let lines: Vec<String> = if arguments.csv {

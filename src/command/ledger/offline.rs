@@ -17,7 +17,7 @@ use crate::jobs::list::{EntryLine, EntryQuery, Forgotten, JobLine, JobQuery};
 use crate::jobs::settings::Dedup;
 
 /// An opened file and what is in it.
-pub(super) struct Offline {
+pub(in crate::command) struct Offline {
     store: Store,
     book: Book,
     clock: Clock,
@@ -73,8 +73,9 @@ impl Offline {
         Ok(line.to_json())
     }
 
-    pub(super) fn spend(&self) -> Value {
-        let statement = Statement::of(self.book.tab(), self.clock.now(), usize::MAX);
+    /// What was spent, with the `top` users who spent most. Budgets stand in the configuration, not in the file.
+    pub(super) fn spend(&self, top: usize) -> Value {
+        let statement = Statement::of(self.book.tab(), self.clock.now(), top);
         serde_json::to_value(statement).unwrap_or_default()
     }
 }

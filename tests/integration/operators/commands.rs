@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use hyper::Method;
 use reelgate::simulator::{CutAt, Fault, How, Options};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::process::{Program, Served};
-use crate::support::{Folder, eventually, key_is_absent, random_key};
+use crate::support::{Folder, GENERATIONS, ask, eventually, key_is_absent, random_key};
 
 const ADMIN_KEY: &str = "an-admin-key-0123456789";
 
@@ -175,6 +176,31 @@ async fn what_was_spent_is_told_as_a_table_and_as_csv() {
 }
 
 #[tokio::test]
+async fn what_was_spent_is_told_of_a_file_too() {
+    let mut office = Office::open().await;
+    let body = |user: &str, seconds: u8| format!(r#"{{"prompt":"a candle","user":"{user}","duration":{seconds}}}"#);
+    for (user, seconds) in [("less", 2), ("most", 9), ("more", 5)] {
+        let headers = [("content-type", "application/json")];
+        let body = body(user, seconds);
+        ask(office.served.address, Method::POST, GENERATIONS, &headers, &body).await.request_id();
+    }
+    let told = office.says(&["spend", "--csv", "--top", "2"]).await;
+    let (status, output) = offline(&["spend"], &office.data()).await;
+    assert!(status == 1 && output.contains("another process uses this ledger"), "{output}");
+    office.served.program.signal(Signal::TERM);
+    office.served.program.ended().await;
+
+    let (status, output) = offline(&["spend", "--csv", "--top", "2"], &office.data()).await;
+    assert_eq!((status, &output), (0, &told), "it says what the gateway said");
+    let users = |output: &str| output.lines().skip(1).filter(|line| line.contains(",user,")).count();
+    assert_eq!(users(&output), 4, "two a period: {output}");
+    let (status, output) = offline(&["spend", "--csv"], &office.data()).await;
+    assert_eq!((status, users(&output)), (0, 6), "{output}");
+    let (status, output) = offline(&["spend"], &office.data()).await;
+    assert!(status == 0 && output.starts_with("PERIOD"), "{output}");
+}
+
+#[tokio::test]
 async fn a_command_says_what_is_wrong() {
     let mut office = Office::open().await;
     let url = format!("http://{}", office.served.admin);
@@ -191,6 +217,7 @@ async fn a_command_says_what_is_wrong() {
         (&["ledger", "entries", "0123456789xy"], "", 2, "12 to 64 hex digits"),
         (&["ledger", "jobs", "--offline", nowhere], "", 1, "No such file"),
         (&["ledger", "recover", "--offline", nowhere], "", 1, "No such file"),
+        (&["spend", "--offline", nowhere], "", 1, "No such file"),
     ] {
         let (ended, output) = Program::run(arguments, &[("REELGATE_ADMIN_KEY", key)]).await;
         assert_eq!(ended, status, "{arguments:?}: {output}");
