@@ -67,9 +67,11 @@ fn params(validation: &Validation) -> impl Iterator<Item = &String> {
     validation.generations.params().iter().chain(validation.edits.params())
 }
 
-/// The first byte says which route and how strictly; the rest is the body.
+/// The first byte says which route, how strictly, and whether a medium is long; the rest is the body.
 pub fn run(input: &[u8]) {
     let Some((choice, body)) = input.split_first() else { return };
+    let long = if choice & 8 == 0 { None } else { lengthened(body) };
+    let body = long.as_deref().unwrap_or(body);
     let operation = if choice & 1 == 0 { Operation::Generations } else { Operation::Edits };
     let validation = &VALIDATIONS[usize::from(choice >> 1) % 4];
     match Submission::parse(operation, body, validation) {
@@ -86,6 +88,19 @@ pub fn run(input: &[u8]) {
         }
     }
 }
+
+/// The body with so many letters in its first medium, or what looks like one, that it is parsed without them. An input
+/// need not be long for that, and stays quick to change.
+fn lengthened(body: &[u8]) -> Option<Vec<u8>> {
+    let begin = body.windows(MARK.len()).position(|bytes| bytes == MARK)? + MARK.len();
+    let (before, after) = body.split_at(begin);
+    Some([before, LETTERS.repeat(LONG / LETTERS.len()).as_slice(), after].concat())
+}
+
+const MARK: &[u8] = b";base64,";
+const LETTERS: &[u8] = b"Zz+/09aA";
+/// Above the shortest medium that a body is parsed without.
+const LONG: usize = 17 << 10;
 
 fn understood(submission: &Submission<'_>, operation: Operation, body: &[u8], validation: &Validation) {
     let usual: Value = serde_json::from_slice(body).expect("another parser reads it");
