@@ -43,8 +43,9 @@ impl Worker {
         let job = self.known(id, asking.as_ref(), formerly.as_ref(), rules, record).await?;
         let call = Asking { gateway, polls: &self.polls, passed, operation: UpstreamOperation::Poll };
         let response = call.about(id, job.as_deref(), |status, duration| record.upstream(status, duration)).await?;
-        if job.is_none() && matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::GONE) {
-            // One answer for all ids that nobody here knows.
+        // Where jobs have owners there is one answer for all ids that the asker may not see, known here or not.
+        let is_veiled = job.is_none() && asking.is_some();
+        if is_veiled && matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::GONE) {
             return Err(Error::UnknownJob);
         }
         let key = response.body().key().shared_id();
@@ -55,10 +56,10 @@ impl Worker {
         let relayed = Relay::begin(response, witness).await;
         // In mode `open` there is only one team, and nothing to adopt.
         let adopter = asking.filter(|_| job.is_none() && !rules.teams.is_open());
-        let unreadable_unknown = job.is_none() && relayed.status() == StatusCode::BAD_REQUEST;
+        let may_be_unknown = is_veiled && relayed.status() == StatusCode::BAD_REQUEST;
         let flat = rules.shape == Shape::Flat && relayed.status().is_success();
-        let mut answer = if header_only || unreadable_unknown || flat || adopter.is_some() {
-            Box::pin(whole(relayed, job.is_some(), flat)).await?
+        let mut answer = if header_only || may_be_unknown || flat || adopter.is_some() {
+            Box::pin(whole(relayed, is_veiled, flat)).await?
         } else {
             relayed.map(Body::Relayed)
         };
@@ -117,10 +118,10 @@ impl Worker {
 }
 
 /// An answer that has to be looked at whole: bounded, and read as a stream would have been.
-async fn whole(relayed: Response<Relay>, is_known: bool, flat: bool) -> Result<Response<Body>, Error> {
+async fn whole(relayed: Response<Relay>, is_veiled: bool, flat: bool) -> Result<Response<Body>, Error> {
     let (mut parts, relay) = relayed.into_parts();
     let body = Limited::new(relay, MAX_WHOLE).collect().await.map_err(|_| Error::UpstreamInvalidAnswer)?.to_bytes();
-    if !is_known && observe::read(parts.status, &body) == Seen::Missing {
+    if is_veiled && observe::read(parts.status, &body) == Seen::Missing {
         return Err(Error::UnknownJob);
     }
     let body = if flat { observe::flatten(&body).map_or(body, Bytes::from) } else { body };

@@ -1,6 +1,7 @@
 //! What a client sees of a poll: what the upstream said, byte for byte.
 
 use hyper::{HeaderMap, Method};
+use reelgate::jobs::settings::Ownership;
 use reelgate::simulator::{End, Fault, Form, Odd, Pending, Shape};
 
 use super::path;
@@ -142,6 +143,26 @@ async fn r77_of_sixty_fields_only_those_of_the_list_are_dropped() {
     kept.push(("content-type".to_owned(), "application/json".to_owned()));
     kept.sort_by(|one, two| one.0.cmp(&two.0));
     assert_eq!(fields(&answer.headers, &ours), kept);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn m31_with_ownership_off_what_the_upstream_says_of_an_unknown_id_passes() {
+    let scene = Scene::with(|config, _| config.polls.ownership = Ownership::Off).await;
+    for (status, form, told) in [
+        (404, Form::xai("not-found"), "not-found"),
+        (404, Form::Html, "<html>"),
+        (410, Form::Empty, ""),
+        (400, Form::flat("task_not_exist"), "task_not_exist"),
+        (400, Form::comet("task_not_exist"), "task_not_exist"),
+    ] {
+        scene.upstream.always_poll(Some(Fault::status(status, form)));
+        let answer = scene.poll("of-nobody").await;
+        assert_eq!(answer.status, status, "{told}");
+        assert!(answer.text().contains(told) && !answer.text().contains("unknown_job"), "{}", answer.text());
+        let head = scene.ask(Method::HEAD, "/grok/v1/videos/of-nobody", &[], "").await;
+        assert_eq!((head.status, head.text()), (status, String::new()), "{told}");
+    }
     scene.end().await;
 }
 
