@@ -67,10 +67,18 @@ impl Ledger {
     async fn start(&self) -> Start<'_> {
         let mut program = self.program(&[]);
         let admin = program.starting().await;
-        // There is nobody to write for until somebody reads.
-        let is_read = async || rustix::fs::open(self.log(), OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).is_ok();
+        // There is nobody to write for until somebody reads. The first writer stays, and stays here alone: a reader that
+        // sees one come and go, in another test's program too, has read to the end.
+        let as_writer = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut pipe = None;
+        let is_read = async || {
+            pipe = rustix::fs::open(self.log(), as_writer, Mode::empty()).ok();
+            pipe.is_some()
+        };
         eventually("the log is read", is_read).await;
-        let pipe = File::options().write(true).open(self.log()).unwrap();
+        let pipe = pipe.unwrap();
+        rustix::fs::fcntl_setfl(&pipe, OFlags::empty()).unwrap();
+        let pipe = File::from(pipe);
         Start { ledger: self, program, admin, pipe }
     }
 }
