@@ -114,7 +114,7 @@ impl Config {
             if finding.keys.iter().chain([&key]).any(unread) {
                 continue;
             }
-            let place = known.iter().find(|known| known.key == key).and_then(|known| known.place.clone());
+            let place = Known::place(&known, key);
             faults.push(Fault { place, key: key.to_owned(), message: finding.message });
         }
         Draft::new(config, known, faults)

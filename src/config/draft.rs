@@ -25,8 +25,7 @@ impl Draft {
             return;
         }
         if let Err(fault) = trial(&self.config) {
-            let written = self.known.iter().find(|known| keys.first().is_some_and(|key| *key == known.key));
-            let place = written.and_then(|known| known.place.clone());
+            let place = keys.first().and_then(|key| Known::place(&self.known, key));
             self.faults.push(Fault { place, key: String::new(), message: fault.to_string() });
         }
     }

@@ -37,6 +37,13 @@ pub(super) struct Known {
     pub(super) readable: bool,
 }
 
+impl Known {
+    /// Where a key was written, if it was.
+    pub(super) fn place(all: &[Self], key: &str) -> Option<Place> {
+        all.iter().find(|known| known.key == key).and_then(|known| known.place.clone())
+    }
+}
+
 /// What was read, and what it is read from.
 pub(crate) struct Reader<'a> {
     /// The file and its root table, if there is one.

@@ -39,8 +39,7 @@ impl Worker {
         record.job(id);
         let gateway = &self.gateway;
         let asking = self.asking(pass, rules);
-        let formerly = asking.as_ref().and_then(|asking| self.formerly(pass, asking));
-        let job = self.known(id, asking.as_ref(), formerly.as_ref(), rules, record).await?;
+        let job = self.known(id, asking.as_ref(), pass, rules, record).await?;
         let call = Asking { gateway, polls: &self.polls, passed, operation: UpstreamOperation::Poll };
         let response = call.about(id, job.as_deref(), |status, duration| record.upstream(status, duration)).await?;
         // Where jobs have owners there is one answer for all ids that the asker may not see, known here or not.
@@ -77,12 +76,13 @@ impl Worker {
         &self,
         id: &RequestId,
         asking: Option<&Owner>,
-        formerly: Option<&Owner>,
+        pass: &Pass,
         rules: &Rules,
         record: &mut Record,
     ) -> Result<Option<Arc<Job>>, Error> {
         let ledger = self.gateway.dedup.ledger();
-        let is_theirs = |job: &Job| asking.into_iter().chain(formerly).any(|owner| job.is_of(owner));
+        let formerly = asking.and_then(|asking| self.formerly(pass, asking));
+        let is_theirs = |job: &Job| asking.into_iter().chain(&formerly).any(|owner| job.is_of(owner));
         let found = match (ledger.job(id).await, asking) {
             (Ok(Some(job)), Some(_)) if !is_theirs(&job) => ledger.job_anew(id).await,
             (found, _) => found,

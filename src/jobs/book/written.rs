@@ -206,29 +206,32 @@ impl Book {
     /// A small book of what one submission touches: what is done there leaves this one as it is.
     pub fn excerpt(&self, ask: &Ask, windows: &Windows) -> Self {
         let mut excerpt = Self::default();
-        ask.by_all_keys().for_each(|ask| self.copy_touched(ask, &mut excerpt, windows));
-        excerpt
-    }
-
-    fn copy_touched(&self, ask: &Ask, excerpt: &mut Self, windows: &Windows) {
-        let record = ask.key.and_then(|digest| Some((digest, self.keys.record(&digest)?.clone())));
-        let twins = ask.base.iter().flat_map(|base| self.entries.of_base(base));
-        let named = twins.chain(record.as_ref().map(|(_, record)| &record.fingerprint)).chain([&ask.fingerprint]);
-        for fingerprint in named.copied().collect::<HashSet<_>>() {
-            let Some(entry) = self.entry(&fingerprint) else { continue };
-            if let Some(job) = entry.created().and_then(|created| self.records.get(&created.job)) {
+        let copy_job = |excerpt: &mut Self, id: &RequestId| {
+            if let Some(job) = self.records.get(id).filter(|_| excerpt.job(id).is_none()) {
                 excerpt.records.restore(job.clone());
+            }
+        };
+        let mut named = HashSet::default();
+        for ask in ask.by_all_keys() {
+            named.insert(ask.fingerprint);
+            named.extend(ask.base.iter().flat_map(|base| self.entries.of_base(base)).copied());
+            let Some((digest, record)) = ask.key.and_then(|digest| Some((digest, self.keys.record(&digest)?))) else {
+                continue;
+            };
+            named.insert(record.fingerprint);
+            if let keys::Fate::Created(created) = &record.fate {
+                copy_job(&mut excerpt, &created.job);
+            }
+            excerpt.keys.restore(digest, record.clone());
+        }
+        for fingerprint in named {
+            let Some(entry) = self.entry(&fingerprint) else { continue };
+            if let Some(created) = entry.created() {
+                copy_job(&mut excerpt, &created.job);
             }
             excerpt.entries.put(fingerprint, entry.clone(), windows);
         }
-        if let Some((digest, record)) = record {
-            if let keys::Fate::Created(created) = &record.fate
-                && let Some(job) = self.records.get(&created.job).filter(|_| excerpt.job(&created.job).is_none())
-            {
-                excerpt.records.restore(job.clone());
-            }
-            excerpt.keys.restore(digest, record);
-        }
+        excerpt
     }
 
     /// An entry is to be written down.

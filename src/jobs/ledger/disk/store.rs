@@ -128,11 +128,7 @@ impl Store {
     pub fn begin(folder: &Path, fingerprints: Option<&str>) -> Result<Self, StoreError> {
         let store = Self::open(folder)?;
         if let Some(hex) = fingerprints {
-            store.tables.ask(|database| {
-                let transaction = database.begin_write()?;
-                put(&transaction, [&Row::text(KEY, hex)])?;
-                Ok(transaction.commit()?)
-            })?;
+            store.tables.write(&[Row::text(KEY, hex)])?;
         }
         Ok(store)
     }
@@ -161,13 +157,9 @@ impl Store {
         now: Time,
     ) -> Result<(), StoreError> {
         let former = from.map(|from| Zeroizing::new(format!("{} {}", now.as_millis(), from.to_hex().as_str())));
-        let rows = [Some(Row::text(KEY, &to.to_hex())), former.map(|former| Row::text(FORMER_KEY, &former))];
-        let rows: Vec<Row> = rows.into_iter().flatten().collect();
-        self.tables.ask(|database| {
-            let transaction = database.begin_write()?;
-            put(&transaction, &rows)?;
-            Ok(transaction.commit()?)
-        })
+        let mut rows = vec![Row::text(KEY, &to.to_hex())];
+        rows.extend(former.map(|former| Row::text(FORMER_KEY, &former)));
+        self.tables.write(&rows)
     }
 
     /// Where it is, to be opened again.

@@ -67,6 +67,18 @@ impl Tables {
         guarded(&self.path, || ask(self.database()?))?.map_err(|error| told(&self.path, error))
     }
 
+    /// Writes rows, all of them or none.
+    ///
+    /// # Errors
+    /// As for [`Self::ask`].
+    pub(super) fn write(&self, rows: &[Row]) -> Result<(), StoreError> {
+        self.ask(|database| {
+            let transaction = database.begin_write()?;
+            put(&transaction, rows)?;
+            Ok(transaction.commit()?)
+        })
+    }
+
     /// Reads all of it and compares each page with its checksum, which is done at no other time.
     ///
     /// # Errors

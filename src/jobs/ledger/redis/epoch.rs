@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use super::mirror::{Kept, Life};
 use super::names::{bytes, hex, stamp_key};
+use super::naming;
 use super::script::{Command, Reply, Seen, Status, Write};
 use super::shared::{Shared, unavailable};
 use crate::bill::form::TabForm;
@@ -87,7 +88,7 @@ impl Shared {
     async fn restore_key(&self) -> Result<(), LedgerError> {
         let Some(own) = &self.mirror.key else { return Ok(()) };
         let mut put = cmd("SET");
-        put.arg(self.key("fingerprint-key")).arg(own).arg("NX").arg("GET");
+        put.arg(self.key(naming::KEY)).arg(own).arg("NX").arg("GET");
         let standing: Option<String> = self.link.query(&put).await.map_err(unavailable)?;
         let estranged = standing.is_some_and(|standing| standing != *own);
         if estranged && !self.estranged.swap(true, Ordering::Relaxed) {

@@ -34,7 +34,6 @@ use tokio_util::sync::CancellationToken;
 
 use self::late::Late;
 use self::shared::{PLAIN, Shared};
-
 use self::work::Wanted;
 use super::{Admission, Lease, Ledger, LedgerError, Preview, Request, Step, Verdict};
 use crate::admission::rate::Taken;

@@ -20,11 +20,18 @@ pub(super) struct Agreed {
 }
 
 /// Where the key is, under a prefix.
-const KEY: &str = "fingerprint-key";
+pub(super) const KEY: &str = "fingerprint-key";
 /// The id of the key in use.
 const ID: &str = "fingerprint-key-id";
 /// Since when the key that stands there is no longer in use, in milliseconds.
 const REPLACED: &str = "fingerprint-key-replaced";
+
+/// What who comes with a strange key is told.
+const STRANGE: &str = "dedup.key_env: the prompts of the ledger in redis have their names by another key, and would be \
+    bought again: name a variable with that key in dedup.former_key_env, and leave it there for 48 h";
+/// What who comes without the key is told.
+const MISSING: &str = "dedup.key_env is not set, and the prompts of the ledger in redis have their names by a key from \
+    the environment, so they would be bought again: set it to the variable with that key";
 
 /// The environment's key, checked against what Redis says, if it answers: what has begun without it must be able to do so
 /// again.
@@ -49,16 +56,9 @@ pub(super) async fn of_environment(
     let stored = stored.and_then(|hex| FingerprintKey::from_hex(&hex).ok()).filter(|stored| *stored != own);
     let others = [former.as_ref(), stored.as_ref()];
     if !knows(id.as_deref(), &own, others) {
-        return Err(
-            "dedup.key_env: the prompts of the ledger in redis have their names by another key, and would be bought \
-                    again: name a variable with that key in dedup.former_key_env, and leave it there for 48 h"
-                .to_owned(),
-        );
+        return Err(STRANGE.to_owned());
     }
-    let overlaps = match &stored {
-        Some(_) => link.now().since(replaced(link, prefix).await?) < KEYS_OVERLAP,
-        None => false,
-    };
+    let overlaps = stored.is_some() && link.now().since(replaced(link, prefix).await?) < KEYS_OVERLAP;
     say(link, prefix, &own).await?;
     let former = former.or(stored.filter(|_| overlaps));
     if former.is_some() {
@@ -100,11 +100,7 @@ pub(super) async fn of_redis(link: &Link, prefix: &str, former: Option<Fingerpri
     let mut look = cmd("GET");
     let id = link.query::<Option<String>>(look.arg(format!("{prefix}{ID}"))).await.map_err(untold)?;
     if !knows(id.as_deref(), &current, [former.as_ref(), None]) {
-        return Err(
-            "dedup.key_env is not set, and the prompts of the ledger in redis have their names by a key from the \
-                    environment, so they would be bought again: set it to the variable with that key"
-                .to_owned(),
-        );
+        return Err(MISSING.to_owned());
     }
     say(link, prefix, &current).await?;
     Ok(Agreed { keys: FingerprintKeys { current, former }, stored: Some(stored) })

@@ -135,8 +135,7 @@ fn risk(open: Option<&Open>) -> i64 {
 
 /// The unknown outcomes of an entry and of those beneath it, as the index has them: each attempt by the end of its hold.
 fn unknowns(fingerprint: &Fingerprint, entry: Option<&Entry>) -> Vec<(String, u64)> {
-    let layers = std::iter::successors(entry, |entry| entry.beneath.as_deref());
-    let unknown = layers.filter_map(|entry| match entry.state {
+    let unknown = entry.into_iter().flat_map(Entry::layers).filter_map(|entry| match entry.state {
         State::Unknown(until) => Some((unknown_member(fingerprint, &entry.attempt), until.as_millis())),
         _ => None,
     });
