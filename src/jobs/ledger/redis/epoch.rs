@@ -50,7 +50,7 @@ impl Shared {
         if own.is_some() && own == self.link.query(cmd("GET").arg(self.key("epoch"))).await.map_err(unavailable)? {
             return Ok(());
         }
-        // Who has written nothing yet has nothing to put back, but the key.
+        // Who has written nothing yet has nothing to put back, but the key and its id.
         let is_first = own.is_none() && present.is_some();
         if !is_first {
             self.restore_key().await?;
@@ -84,8 +84,12 @@ impl Shared {
         Ok((epoch, written))
     }
 
-    /// The fingerprints' key goes back before anything else: under another one every live prompt would be bought again.
+    /// The fingerprints' key, or the id of one from the environment, goes back before anything else: under another key
+    /// every live prompt would be bought again.
     async fn restore_key(&self) -> Result<(), LedgerError> {
+        let mut name = cmd("SET");
+        name.arg(self.key(naming::ID)).arg(&self.mirror.key_id).arg("NX");
+        let _: Option<String> = self.link.query(&name).await.map_err(unavailable)?;
         let Some(own) = &self.mirror.key else { return Ok(()) };
         let mut put = cmd("SET");
         put.arg(self.key(naming::KEY)).arg(own).arg("NX").arg("GET");

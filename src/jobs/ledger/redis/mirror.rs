@@ -19,6 +19,8 @@ pub(super) struct Mirror {
     life: Mutex<Life>,
     /// The fingerprints' key as hex digits, which goes back first; none where it comes from the environment.
     pub(super) key: Option<String>,
+    /// The id of the one in use, wherever it comes from; it goes back too.
+    pub(super) key_id: String,
     /// How often putting back has begun.
     restorations: AtomicU64,
     /// One restores at a time.
@@ -76,7 +78,12 @@ impl Expiry<String, Arc<Kept>> for Until {
 
 impl Mirror {
     /// Nothing written yet; at most `most` values are kept. `now` is in milliseconds, as Redis has it.
-    pub(super) fn new(most: u64, key: Option<String>, now: impl Fn() -> u64 + Clone + Send + Sync + 'static) -> Self {
+    pub(super) fn new(
+        most: u64,
+        key: Option<String>,
+        key_id: String,
+        now: impl Fn() -> u64 + Clone + Send + Sync + 'static,
+    ) -> Self {
         // What is written last is what Redis may lose: where it is full, the oldest leaves.
         let values = Cache::builder().max_capacity(most).eviction_policy(EvictionPolicy::lru());
         let values = values.expire_after(Until(Box::new(now.clone()))).build();
@@ -86,6 +93,7 @@ impl Mirror {
             sums,
             life: Mutex::default(),
             key,
+            key_id,
             restorations: AtomicU64::new(0),
             restoring: tokio::sync::Mutex::default(),
             now: Box::new(now),

@@ -22,7 +22,7 @@ pub(super) struct Agreed {
 /// Where the key is, under a prefix.
 pub(super) const KEY: &str = "fingerprint-key";
 /// The id of the key in use.
-const ID: &str = "fingerprint-key-id";
+pub(super) const ID: &str = "fingerprint-key-id";
 /// Since when the key that stands there is no longer in use, in milliseconds.
 const REPLACED: &str = "fingerprint-key-replaced";
 

@@ -51,6 +51,8 @@ pub struct Reached {
     lease: Lease,
     /// The fingerprints' key, if it stands there.
     key: Option<String>,
+    /// What tells the key in use from others.
+    key_id: String,
     seal: Seal,
 }
 
@@ -76,7 +78,7 @@ pub async fn reach(
     // What values are sealed with follows from the key, so that all replicas can read them.
     let seal_key = |key: &FingerprintKey| *key.of_bytes(&[b"ledger values"]).as_bytes();
     let seal = Seal::new(seal_key(&keys.current), keys.former.as_ref().map(seal_key));
-    Ok((Reached { link, lease: *lease, key: stored, seal }, keys))
+    Ok((Reached { link, lease: *lease, key: stored, key_id: keys.current.id(), seal }, keys))
 }
 
 impl Reached {
@@ -91,12 +93,12 @@ impl Reached {
         hot_entries: u64,
         runtime: Handle,
     ) -> Result<RedisLedger, String> {
-        let Self { link, lease, key, seal } = self;
+        let Self { link, lease, key, key_id, seal } = self;
         let mut replica = [0; 8];
         aws_lc_rs::rand::fill(&mut replica).map_err(|_| "the system gives no randomness")?;
         let most = u64::try_from(bounds.max_entries.saturating_mul(4)).unwrap_or(u64::MAX);
         let clock = link.clock();
-        let mirror = Mirror::new(most, key, move || clock().as_millis());
+        let mirror = Mirror::new(most, key, key_id, move || clock().as_millis());
         let shared = Arc::new(Shared {
             link,
             seal,
