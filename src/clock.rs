@@ -2,6 +2,8 @@
 //! process starts and carried on by the boot-time clock, which neither jumps nor stops while a machine sleeps
 //! (`MONEY.md` M10). Pure parts take a [`Time`] as an argument; only the edges hold a [`Clock`].
 
+pub mod calendar;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

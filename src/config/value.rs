@@ -12,7 +12,7 @@ use toml::de::DeValue;
 use toml::value::{Datetime, Offset};
 
 use crate::admission::settings::Rate;
-use crate::clock::Time;
+use crate::clock::{Time, calendar};
 
 /// What stands where a value is expected.
 #[derive(Clone, Copy)]
@@ -286,15 +286,15 @@ impl Value for Option<Time> {
     }
 
     fn show(&self) -> String {
-        self.map(|time| time.as_millis().to_string()).unwrap_or_default()
+        self.map(calendar::rfc3339).unwrap_or_default()
     }
 }
 
 /// The milliseconds of a date, or of a date and a time with an offset.
 fn moment(written: Datetime) -> Option<Time> {
     let date = written.date?;
-    let days = days(date.year.into(), date.month.into(), date.day.into());
-    let seconds = match (written.time, written.offset) {
+    let day = calendar::day_begins(date.year, date.month, date.day)?;
+    let millis = match (written.time, written.offset) {
         (None, None) => 0,
         (Some(time), Some(offset)) => {
             let minutes = match offset {
@@ -302,20 +302,13 @@ fn moment(written: Datetime) -> Option<Time> {
                 Offset::Custom { minutes } => i64::from(minutes),
             };
             let seconds = i64::from(time.second.unwrap_or_default());
-            i64::from(time.hour) * 3_600 + (i64::from(time.minute) - minutes) * 60 + seconds
+            let seconds = i64::from(time.hour) * 3_600 + (i64::from(time.minute) - minutes) * 60 + seconds;
+            seconds * 1_000 + i64::from(time.nanosecond.unwrap_or_default() / 1_000_000)
         }
         // A time without an offset would mean another moment on another machine.
         (Some(_), None) | (None, Some(_)) => return None,
     };
-    let seconds = days.checked_mul(86_400)?.checked_add(seconds)?;
-    Some(Time::from_millis(u64::try_from(seconds).ok()?.checked_mul(1_000)?))
-}
-
-/// The days from 1970-01-01 to a date, years counted from March so that the leap day ends one.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let leaps = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    year * 365 + leaps + (153 * month + 2) / 5 + day - 719_469
+    Some(Time::from_millis(u64::try_from(day * 1_000 + millis).ok()?))
 }
 
 impl Value for Duration {

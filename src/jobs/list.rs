@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::bill::account::Period;
 use crate::clock::Time;
+use crate::clock::calendar::rfc3339;
 use crate::jobs::entry::AttemptId;
 use crate::jobs::records::Life;
 use crate::request::fingerprint::Fingerprint;
@@ -141,9 +141,9 @@ impl JobLine {
             "fingerprint": self.fingerprint.to_string(),
             "attempt": format!("{:?}", self.attempt),
             "upstream_key": self.key,
-            "created": moment(self.created),
-            "ended": self.ended.map(moment),
-            "last_poll": self.polled.map(moment),
+            "created": rfc3339(self.created),
+            "ended": self.ended.map(rfc3339),
+            "last_poll": self.polled.map(rfc3339),
             "client_request_id": known(&self.asked_as),
             "entry": self.entry,
         })
@@ -223,8 +223,8 @@ impl Layer {
             "team": self.team,
             "attempt": format!("{:?}", self.attempt),
             "request_id": self.job.as_ref().map(RequestId::as_str),
-            "created": self.created.map(moment),
-            "until": self.until.map(moment),
+            "created": self.created.map(rfc3339),
+            "until": self.until.map(rfc3339),
             "undelivered": self.undelivered,
             "client_request_id": known(&self.asked_as),
         })
@@ -242,38 +242,13 @@ pub enum Forgotten {
     Nothing,
 }
 
-/// RFC 3339, UTC, to the millisecond.
-fn moment(time: Time) -> String {
-    // Past the year 9999 the form has no words.
-    let time = Time::from_millis(time.as_millis().min(LAST_MILLISECOND));
-    let [day, _] = Period::of(time);
-    let millis = u64::try_from(time.since(day.begins()).as_millis()).unwrap_or_default();
-    let (seconds, minutes, hours) = (millis / 1000 % 60, millis / 60_000 % 60, millis / 3_600_000);
-    format!("{day}T{hours:02}:{minutes:02}:{seconds:02}.{:03}Z", millis % 1000)
-}
-
 fn known(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// The last millisecond of the year 9999.
-const LAST_MILLISECOND: u64 = 253_402_300_799_999;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn moments_are_written_as_rfc_3339_has_them() {
-        for (millis, want) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (1_795_739_696_789, "2026-11-27T00:34:56.789Z"),
-            (1_709_251_199_001, "2024-02-29T23:59:59.001Z"),
-            (u64::MAX, "9999-12-31T23:59:59.999Z"),
-        ] {
-            assert_eq!(moment(Time::from_millis(millis)), want);
-        }
-    }
 
     #[test]
     fn a_cursor_is_read_as_it_is_written_and_nothing_else_is_one() {

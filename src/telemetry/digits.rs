@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
+use crate::clock::{Time, calendar};
+
 /// Appends a moment as RFC 3339 writes it, UTC, to the millisecond. A thread writes many lines within one second, so it
 /// keeps the second.
 pub(super) fn push_time(text: &mut String, since_epoch: Duration) {
@@ -12,26 +14,13 @@ pub(super) fn push_time(text: &mut String, since_epoch: Duration) {
     KEPT.with_borrow_mut(|(second, written)| {
         if *second != since_epoch.as_secs() {
             *second = since_epoch.as_secs();
-            written.clear();
-            push_second(written, *second);
+            *written = calendar::to_the_second(Time::from_millis(second.saturating_mul(1000)));
         }
         text.push_str(written);
     });
     text.push('.');
     push_thousandths(text, since_epoch.subsec_millis().into());
     text.push('Z');
-}
-
-/// Appends a second: date and time.
-fn push_second(text: &mut String, seconds: u64) {
-    let (year, month, day) = civil(seconds / 86_400);
-    let of_day = [seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60];
-    push_pair(text, year / 100 % 100);
-    push_pair(text, year % 100);
-    for (mark, number) in ["-", "-", "T", ":", ":"].into_iter().zip([month, day].into_iter().chain(of_day)) {
-        text.push_str(mark);
-        push_pair(text, number);
-    }
 }
 
 /// Appends a number; the formatter of the standard library costs several times as much. Most are of up to three digits:
@@ -57,37 +46,6 @@ pub(super) fn push_thousandths(text: &mut String, number: u64) {
 /// The last digit of a number.
 fn digit(number: u64) -> char {
     char::from(b'0' + u8::try_from(number % 10).unwrap_or_default())
-}
-
-/// Appends two digits of a number below a hundred.
-fn push_pair(text: &mut String, number: u64) {
-    text.push_str(digits(number * 2, 2));
-}
-
-fn digits(start: u64, count: usize) -> &'static str {
-    let start = usize::try_from(start).unwrap_or(usize::MAX);
-    PAIRS.get(start..start.saturating_add(count)).unwrap_or_default()
-}
-
-/// 00 to 99.
-const PAIRS: &str = "\
-    0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849\
-    5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
-
-/// Year, month and day of a day since 1970-01-01. Years are counted from March, so that the leap day ends one.
-fn civil(days: u64) -> (u64, u64, u64) {
-    const FROM_0000_03_01: u64 = 719_468;
-    const IN_400_YEARS: u64 = 146_097;
-    let days = days + FROM_0000_03_01;
-    let (era, day_of_era) = (days / IN_400_YEARS, days % IN_400_YEARS);
-    let leaps = day_of_era / 1_460 + day_of_era / 146_096 - day_of_era / 36_524;
-    let year_of_era = (day_of_era - leaps) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]

@@ -171,12 +171,37 @@ fn an_empty_path_is_none_and_no_path_holds_a_zero() {
     assert_eq!(toml::<Option<PathBuf>>("\"a\\u0000b\""), None);
 }
 
+#[test]
+fn a_moment_is_a_day_or_has_an_offset() {
+    for (text, want) in [
+        ("2027-01-31", Some(1_801_353_600_000)),
+        ("2027-01-31T12:00:00Z", Some(1_801_396_800_000)),
+        ("2027-01-31T12:00:00+02:00", Some(1_801_389_600_000)),
+        ("2027-01-31T12:00:00.25-00:30", Some(1_801_398_600_250)),
+        ("2024-02-29", Some(1_709_164_800_000)),
+        ("2027-02-29", None),
+        ("1969-12-31", None),
+        ("2027-01-31T12:00:00", None),
+        ("12:00:00", None),
+        ("2027", None),
+    ] {
+        let want = want.map(|millis| Some(Time::from_millis(millis)));
+        assert_eq!(both::<Option<Time>>(text), want, "{text}");
+        if want.is_some() {
+            assert_eq!(toml::<Option<Time>>(text), want, "{text}, as TOML's own");
+        }
+    }
+    assert_eq!(both::<Option<Time>>(""), Some(None));
+}
+
 proptest! {
     /// What a value shows is read back as the same value.
     #[test]
-    fn shown_values_are_read_back(millis: u64, bytes: u64, count in 1..=MAX_RATE, period in 0usize..4, word: String) {
+    fn shown_values_are_read_back(millis: u64, moment in 0..253_402_300_800_000_u64, bytes: u64, count in 1..=MAX_RATE, period in 0usize..4, word: String) {
         let duration = Duration::from_millis(millis);
         prop_assert_eq!(both::<Duration>(&duration.show()), Some(duration));
+        let moment = Some(Time::from_millis(moment));
+        prop_assert_eq!(both::<Option<Time>>(&moment.show()), Some(moment));
         prop_assert_eq!(both::<Size>(&Size(bytes).show()), Some(Size(bytes)));
         let rate = Some(Rate { count, per: Duration::from_secs(PERIODS[period].1) });
         prop_assert_eq!(both::<Option<Rate>>(&rate.show()), Some(rate));
@@ -189,6 +214,6 @@ proptest! {
     fn any_text_is_a_value_or_refused(text: String) {
         let raw = Raw::Text(&text);
         let _ = (Duration::read(&raw), Size::read(&raw), Option::<Rate>::read(&raw), Vec::<String>::read(&raw));
-        let _ = (String::read(&raw), u64::read(&raw), SocketAddr::read(&raw), Option::<PathBuf>::read(&raw));
+        let _ = (String::read(&raw), u64::read(&raw), Option::<Time>::read(&raw), SocketAddr::read(&raw), Option::<PathBuf>::read(&raw));
     }
 }

@@ -1,7 +1,7 @@
 //! What was looked at before it came in. A new name fails a test until it is written here.
 
 /// Direct dependencies, and what each saves us from writing or getting wrong.
-pub(super) const DIRECT: [(&str, &str); 46] = [
+pub(super) const DIRECT: [(&str, &str); 47] = [
     ("arc-swap", "rules, keys and snapshots replaced whole while they are read without a lock"),
     ("arrayvec", "header values put together on the stack; BLAKE3 brings it anyway"),
     ("aws-lc-rs", "the one crypto provider: TLS, digests, randomness, comparison in constant time"),
@@ -42,6 +42,7 @@ pub(super) const DIRECT: [(&str, &str); 46] = [
     ("siphasher", "names of bodies as they came, which nobody can make collide"),
     ("strsim", "near misses of names"),
     ("thiserror", "errors with their texts beside them"),
+    ("time", "the calendar: days and months of budgets, moments as RFC 3339 has them"),
     ("tokio", "the runtime"),
     ("tokio-rustls", "TLS on tokio's streams"),
     ("tokio-util", "cancellation and the tracking of tasks that a shutdown waits for"),
