@@ -1,11 +1,14 @@
 //! The tab of every attempt that may cost something: reserved before it is sent, settled once when its job ends, given
 //! back if nothing was made, lost if nobody ever learns (`MONEY.md` M29). One step of the ledger's lock each.
 
+mod posting;
+mod written;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 
 use super::account::{AccountKey, Holder, Period, Sums, UserId};
 use super::money::Amount;
@@ -13,6 +16,7 @@ use super::terms::{Exhausted, Left, Terms};
 use crate::clock::Time;
 use crate::jobs::entry::AttemptId;
 
+pub use self::written::Changed;
 pub use super::charge::{Charge, accounts, holders};
 
 /// How far an open tab has come.
@@ -92,28 +96,6 @@ pub struct Tab {
     terms: Arc<Terms>,
     /// What is to be written down.
     changed: Option<Changed>,
-}
-
-/// Which tabs and accounts are to be written down.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changed {
-    /// Tabs, by their attempt.
-    pub tabs: HashSet<AttemptId>,
-    /// Accounts.
-    pub accounts: HashSet<AccountKey>,
-}
-
-impl Changed {
-    /// Whether nothing is.
-    pub fn is_empty(&self) -> bool {
-        self.tabs.is_empty() && self.accounts.is_empty()
-    }
-
-    /// Both together.
-    pub fn extend(&mut self, other: Self) {
-        self.tabs.extend(other.tabs);
-        self.accounts.extend(other.accounts);
-    }
 }
 
 impl Tab {
@@ -239,16 +221,6 @@ impl Tab {
         }
     }
 
-    /// The tab of an attempt, to be written down.
-    pub fn open(&self, attempt: &AttemptId) -> Option<&Open> {
-        self.open.get(attempt)
-    }
-
-    /// An account, to be written down.
-    pub fn account(&self, key: &AccountKey) -> Option<(&Sums, Option<Arc<str>>)> {
-        self.accounts.get(key).map(|sums| (sums, self.name_of(&key.holder)))
-    }
-
     /// All accounts of a period.
     pub fn accounts(&self, period: Period) -> impl Iterator<Item = (&Holder, &Sums)> {
         self.accounts.iter().filter(move |(key, _)| key.period == period).map(|(key, sums)| (&key.holder, sums))
@@ -275,72 +247,6 @@ impl Tab {
     /// The budgets.
     pub const fn terms(&self) -> &Arc<Terms> {
         &self.terms
-    }
-
-    /// Notes from now on what is to be written down.
-    pub fn keep_changed(&mut self) {
-        self.changed = Some(Changed::default());
-    }
-
-    /// What has changed since this was asked last.
-    pub fn take_changed(&mut self) -> Changed {
-        self.changed.as_mut().map(std::mem::take).unwrap_or_default()
-    }
-
-    /// Whether anything has.
-    pub fn has_changed(&self) -> bool {
-        self.changed.as_ref().is_some_and(|changed| !changed.is_empty())
-    }
-
-    /// Puts a tab back that was written down; one that was on its way is at risk until `hold_until`, which is written down
-    /// in its turn.
-    pub fn restore(&mut self, attempt: AttemptId, mut open: Open, hold_until: Time) {
-        if open.standing == Standing::Reserved {
-            open.standing = Standing::AtRisk(hold_until);
-            self.mark(attempt);
-        }
-        if matches!(open.standing, Standing::AtRisk(_)) {
-            let totals = self.totals.entry(open.charge.team.clone()).or_default();
-            totals.at_risk = totals.at_risk.plus(open.charge.price.amount());
-        }
-        self.put_back(attempt, open);
-    }
-
-    /// Puts a tab back as it was, and with it what it reserves.
-    pub fn put_back(&mut self, attempt: AttemptId, open: Open) {
-        self.hold(&open.charge, 1);
-        self.load(attempt, open);
-    }
-
-    /// Takes in a tab as it stands elsewhere: what it reserves is counted there.
-    pub fn load(&mut self, attempt: AttemptId, open: Open) {
-        self.due.extend(open.due().map(|due| (due, attempt)));
-        self.open.insert(attempt, open);
-    }
-
-    /// Takes in how many jobs of a holder run, as it stands elsewhere.
-    pub fn restore_running(&mut self, holder: &Holder, jobs: i64) {
-        if jobs != 0 {
-            self.running.insert(holder.clone(), jobs);
-        }
-    }
-
-    /// Everything that was posted: where tabs are only loaded, that is what has changed.
-    pub fn posted(&self) -> impl Iterator<Item = (&AccountKey, &Sums)> {
-        self.accounts.iter()
-    }
-
-    /// The same of jobs at once.
-    pub fn started(&self) -> impl Iterator<Item = (&Holder, i64)> {
-        self.running.iter().map(|(holder, jobs)| (holder, *jobs))
-    }
-
-    /// Puts an account back that was written down.
-    pub fn restore_account(&mut self, key: AccountKey, sums: Sums, name: Option<Arc<str>>) {
-        if let (Holder::User(team, user), Some(name)) = (&key.holder, name) {
-            self.names.insert((team.clone(), *user), name);
-        }
-        self.post(key, &sums);
     }
 
     /// The charge, as it counts: of a user and a token with an account of their own, while there is room.
@@ -400,87 +306,6 @@ impl Tab {
             self.due.remove(&(due, attempt));
         }
     }
-
-    /// Reserves, or with -1 gives back.
-    fn hold(&mut self, charge: &Charge, sign: i64) {
-        let change = Sums {
-            reserved: sign * ticks(charge.price.amount()),
-            reserved_millis: sign * millis(charge.price.millis),
-            ..Sums::default()
-        };
-        self.post_all(charge, &change);
-        for holder in holders(&charge.team, charge.user) {
-            let running = self.running.entry(holder.clone()).or_default();
-            *running += sign;
-            if *running == 0 {
-                self.running.remove(&holder);
-            }
-        }
-    }
-
-    fn spend(&mut self, charge: &Charge, cost: Amount, video: u64, lost: Amount) {
-        let change =
-            Sums { spent: ticks(cost), spent_millis: millis(video), jobs: 1, lost: ticks(lost), ..Sums::default() };
-        self.post_all(charge, &change);
-        if let Some(changed) = &mut self.changed {
-            changed.accounts.extend(accounts(charge));
-        }
-    }
-
-    fn post_all(&mut self, charge: &Charge, change: &Sums) {
-        if let Some(name) = &charge.name {
-            self.names.entry((charge.team.clone(), charge.user)).or_insert_with(|| name.clone());
-        }
-        for key in accounts(charge) {
-            self.post(key, change);
-        }
-    }
-
-    fn post(&mut self, key: AccountKey, change: &Sums) {
-        let (period, is_user) = (key.period, matches!(key.holder, Holder::User(..)));
-        let is_token = matches!(key.holder, Holder::Token(_));
-        let known = self.accounts.len();
-        self.accounts.entry(key).or_default().add(change);
-        if self.accounts.len() > known {
-            *self.users.entry(period).or_default() += usize::from(is_user);
-            *self.tokens.entry(period).or_default() += usize::from(is_token);
-        }
-    }
-
-    fn forget(&mut self, now: Time) {
-        for tracked in [&mut self.users, &mut self.tokens] {
-            tracked.retain(|period, _| !period.is_over(now));
-        }
-        let changed = &mut self.changed;
-        self.accounts.retain(|key, _| {
-            let keeps = !key.period.is_over(now);
-            if let (false, Some(changed)) = (keeps, &mut *changed) {
-                changed.accounts.insert(key.clone());
-            }
-            keeps
-        });
-        let accounts = &self.accounts;
-        self.names.retain(|(team, user), _| {
-            let holder = Holder::User(team.clone(), *user);
-            Period::of(now)
-                .into_iter()
-                .any(|period| accounts.contains_key(&AccountKey { period, holder: holder.clone() }))
-        });
-    }
-
-    fn mark(&mut self, attempt: AttemptId) {
-        if let Some(changed) = &mut self.changed {
-            changed.tabs.insert(attempt);
-        }
-    }
-}
-
-fn ticks(amount: Amount) -> i64 {
-    i64::try_from(amount.ticks()).unwrap_or(i64::MAX)
-}
-
-fn millis(millis: u64) -> i64 {
-    i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
 /// The account of all users, and that of all tokens, that have none of their own.

@@ -1,8 +1,10 @@
 //! One entry of the ledger as a state machine: what an identical submission gets, and what may follow what
 //! (`DESIGN.md` §3, `MONEY.md` M1, M12–M14, M19–M22). Pure: time and settings are arguments.
 
+mod layers;
+mod rare;
+
 use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +16,13 @@ use crate::jobs::settings::Dedup;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
+pub use self::layers::Lapsed;
+pub use self::rare::{Rare, Rest};
+
 /// Clients sleep up to a minute and then retry by themselves; whoever was told to wait is held a second longer (M14).
 pub const RETRY_AFTER_DOUBT: Duration = Duration::from_secs(61);
 /// Refused callers that one entry remembers (M14).
 const MAX_REFUSED: usize = 16;
-/// Unknown outcomes that may lie beneath one entry though a longer hold lies above them: a late answer finds them there.
-const MAX_HOLDS_BENEATH: usize = 4;
 /// How old a job that no poll has shown must be before its absence counts (M19).
 const VISIBLE_AFTER: Duration = Duration::from_secs(60);
 
@@ -134,60 +137,6 @@ pub struct Entry {
     pub beneath: Option<Box<Entry>>,
 }
 
-/// What is remembered of few entries only.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rare {
-    /// The caller whose `no-cache` began it, and when that caller last heard of it (M13).
-    pub wish: Option<(Caller, Time)>,
-    /// Callers refused in the hold's last moments, and when (M14).
-    pub(super) refused: Vec<(Caller, Time)>,
-    /// With `dedup.by = "idempotency-key"`: the fingerprint of the body alone, under which a keyless twin finds it.
-    pub base: Option<Fingerprint>,
-    /// Whether its only waiter left before its answer was taken (M15).
-    pub undelivered: bool,
-    /// On a ledger that replicas share: until when a claim stands without being renewed (M4).
-    pub lease: Option<Time>,
-}
-
-/// A [`Rare`] that takes no room until something is written to it: there may be a million entries.
-#[derive(Clone, Debug, Default)]
-pub struct Rest(Option<Box<Rare>>);
-
-impl Rest {
-    /// To be changed.
-    pub fn change(&mut self) -> &mut Rare {
-        self.0.get_or_insert_default()
-    }
-}
-
-impl From<Rare> for Rest {
-    fn from(rare: Rare) -> Self {
-        Self((rare != Rare::NONE).then(|| Box::new(rare)))
-    }
-}
-
-impl Deref for Rest {
-    type Target = Rare;
-
-    fn deref(&self) -> &Rare {
-        static NONE: Rare = Rare::NONE;
-        self.0.as_deref().unwrap_or(&NONE)
-    }
-}
-
-impl Rare {
-    const NONE: Self = Self { wish: None, refused: Vec::new(), base: None, undelivered: false, lease: None };
-}
-
-/// Attempts whose leases have lapsed.
-#[derive(Clone, Debug, Default)]
-pub struct Lapsed {
-    /// They had claimed, and will send nothing.
-    pub gone: Vec<AttemptId>,
-    /// They were sending: their outcome is unknown until then.
-    pub doubtful: Vec<(AttemptId, Time)>,
-}
-
 /// Who asks, and what they wish.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
@@ -241,25 +190,6 @@ impl Entry {
     /// A fresh claim.
     pub fn claimed(attempt: AttemptId, team: Arc<str>) -> Self {
         Self { attempt, team, state: State::Claimed, request_id: Arc::default(), rest: Rest::default(), beneath: None }
-    }
-
-    /// What is left of this entry, and of those beneath it, when leases have lapsed (M4): a claim reads as free, what
-    /// was being sent as unknown until the lease's end and the hold. Which attempts that were is told.
-    pub fn lapse(mut self, now: Time, windows: &Windows, lapsed: &mut Lapsed) -> Option<Self> {
-        self.beneath = self.beneath.take().and_then(|beneath| beneath.lapse(now, windows, lapsed)).map(Box::new);
-        match (&self.state, self.rest.lease) {
-            (State::Claimed, Some(lease)) if lease <= now => {
-                lapsed.gone.push(self.attempt);
-                self.beneath.map(|beneath| *beneath)
-            }
-            (State::Sending, Some(lease)) if lease <= now => {
-                let until = lease + windows.hold;
-                lapsed.doubtful.push((self.attempt, until));
-                self.state = State::Unknown(until);
-                Some(self)
-            }
-            _ => Some(self),
-        }
     }
 
     /// What `asker` gets from this entry at `now`. A refusal is remembered where M14 wants it.
@@ -346,33 +276,6 @@ impl Entry {
         }
     }
 
-    /// What of this entry, and of those beneath it, still says something at `now`, on top of each other as they were.
-    /// Of many holds those that end before one above them leave, so that wishes without end leave no chain without end.
-    pub fn open(self, now: Time, windows: &Windows) -> Option<Box<Self>> {
-        let (mut kept, mut holds, mut held_until) = (Vec::new(), 0, now);
-        let mut next = Some(Box::new(self));
-        while let Some(mut entry) = next {
-            next = entry.beneath.take();
-            let keeps = match (&entry.state, entry.due(windows)) {
-                (State::Claimed, _) => false,
-                (State::Unknown(_), Some(due)) => {
-                    let keeps = due > held_until || due > now && holds < MAX_HOLDS_BENEATH;
-                    held_until = held_until.max(due);
-                    holds += usize::from(keeps);
-                    keeps
-                }
-                (_, due) => due.is_none_or(|due| due > now),
-            };
-            if keeps {
-                kept.push(entry);
-            }
-        }
-        kept.into_iter().rev().fold(None, |beneath, mut entry| {
-            entry.beneath = beneath;
-            Some(entry)
-        })
-    }
-
     /// The body under which a keyless twin finds this entry: only if it is held or undelivered (M15).
     pub fn found_by_body(&self) -> Option<Fingerprint> {
         self.rest.base.filter(|_| self.rest.undelivered || matches!(self.state, State::Unknown(_)))
@@ -398,34 +301,6 @@ impl Entry {
                 *own = other.clone();
             }
         }
-    }
-
-    /// This entry and those beneath it, from the top.
-    pub fn layers(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |entry| entry.beneath.as_deref())
-    }
-
-    /// Takes the first such entry out of the chain beneath this one.
-    pub fn remove_beneath(&mut self, is_it: &impl Fn(&Self) -> bool) {
-        match self.beneath.take() {
-            Some(beneath) if is_it(&beneath) => self.beneath = beneath.beneath,
-            Some(mut beneath) => {
-                beneath.remove_beneath(is_it);
-                self.beneath = Some(beneath);
-            }
-            None => {}
-        }
-    }
-
-    /// This entry, or one beneath it, that `attempt` made.
-    pub fn of_attempt(&mut self, attempt: AttemptId) -> Option<&mut Entry> {
-        if self.attempt == attempt { Some(self) } else { self.beneath.as_deref_mut()?.of_attempt(attempt) }
-    }
-
-    /// This entry, or one beneath it, that stands for `job`.
-    pub fn of_job(&mut self, job: &RequestId) -> Option<&mut Entry> {
-        let own = self.created().is_some_and(|created| created.job == *job);
-        if own { Some(self) } else { self.beneath.as_deref_mut()?.of_job(job) }
     }
 
     /// Applies what a poll has shown. Returns whether the entry goes on; states never go back.

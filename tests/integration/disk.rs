@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hyper::Method;
-use reelgate::jobs::ledger::disk::form::seal;
+use reelgate::jobs::ledger::disk::seal::seal;
 use reelgate::simulator::{Fault, Options, Simulator};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::json;

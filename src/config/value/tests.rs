@@ -1,6 +1,11 @@
 use proptest::prelude::*;
 
+use std::time::Duration;
+
+use super::quantity::{MAX_RATE, PERIODS};
 use super::*;
+use crate::admission::settings::Rate;
+use crate::clock::Time;
 use crate::jobs::settings::By;
 
 /// What both sources make of a text: the environment bare, the file in quotes.

@@ -2,9 +2,8 @@
 //! was changed is seen.
 
 use reelgate::bill::form::{AccountForm, TabForm, account_key, parse_account_key};
-use reelgate::jobs::ledger::disk::form::{
-    Checked, EntryForm, JobForm, KeyForm, seal, seal_named, unseal, unseal_named,
-};
+use reelgate::jobs::ledger::disk::form::{EntryForm, JobForm, KeyForm};
+use reelgate::jobs::ledger::disk::seal::{Checked, seal, seal_named, unseal, unseal_named};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -8,7 +8,8 @@ use crate::jobs::entry::AttemptId;
 use crate::jobs::keys::KeyDigest;
 use crate::request::fingerprint::Fingerprint;
 
-use super::form::{EntryForm, JobForm, KeyForm, seal, seal_named};
+use super::form::{EntryForm, JobForm, KeyForm};
+use super::seal::{seal, seal_named};
 
 /// What is to be written together; `None` deletes.
 #[derive(Debug, Default)]

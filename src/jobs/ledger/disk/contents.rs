@@ -6,8 +6,9 @@ use std::collections::HashSet;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError};
 use tracing::error;
 
-use super::form::{Checked, EntryForm, JobForm, KeyForm, unseal, unseal_named};
+use super::form::{EntryForm, JobForm, KeyForm};
 use super::places::{self, Places};
+use super::seal::{Checked, unseal, unseal_named};
 use super::store::KEY;
 use super::tables::{ACCOUNTS, ENTRIES, JOBS, KEYS, TABS, Table, beside, corrupted, text};
 use crate::bill::account::AccountKey;

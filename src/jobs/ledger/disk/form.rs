@@ -1,18 +1,17 @@
-//! How entries, jobs and idempotency keys are written down: JSON behind a version and a checksum over key, version and
-//! value, because the store does not notice flipped bits (`HARDENING.md` F-43). No prompt, no image and no key of the
-//! upstream is in it.
+//! How entries, jobs and idempotency keys are written down, as JSON. No prompt, no image and no key of the upstream is in
+//! it.
 
+mod hex;
 mod versions;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::HashSet;
-use serde::de::{self, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
+use serde::{Deserialize, Serialize};
 
+use self::hex::Hex;
 use crate::clock::Time;
 use crate::jobs::entry::{AttemptId, Created, Entry, Rare, State};
 use crate::jobs::keys::{Fate, KeyRecord};
@@ -21,119 +20,8 @@ use crate::jobs::records::{Job, Life, Record};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
-/// A value as it was found.
-#[derive(Debug)]
-pub enum Checked<T> {
-    /// As it was written.
-    Sound(T),
-    /// Not as it was written.
-    Damaged,
-}
-
-/// The bytes of a value under a key that must not be lost with its row's own copy: it stands in the value too, so that a
-/// bit that flips in a fingerprint does not free its prompt.
-pub fn seal_named(key: &[u8; NAME], value: &impl Serialize) -> Option<Vec<u8>> {
-    sealed(key, NAMED, key, value)
-}
-
-/// The value of some bytes under a key, and the key that it was written under.
-pub fn unseal_named<T: de::DeserializeOwned>(key: &[u8; NAME], bytes: &[u8]) -> ([u8; NAME], Checked<T>) {
-    let (_, rest) = bytes.split_at_checked(CHECKSUM).unwrap_or_default();
-    let Some((&NAMED, rest)) = rest.split_first() else { return (*key, unseal(key, bytes)) };
-    let Some((name, json)) = rest.split_first_chunk::<NAME>() else { return (*key, Checked::Damaged) };
-    let written_as = [key, name].into_iter().find(|name| bytes.starts_with(&checksum(*name, NAMED, json)));
-    let sound = written_as.and_then(|name| Some((*name, serde_json::from_slice(json).ok()?)));
-    sound.map_or((*key, Checked::Damaged), |(name, value)| (name, Checked::Sound(value)))
-}
-
-/// The bytes of a value under a key.
-pub fn seal(key: &[u8], value: &impl Serialize) -> Option<Vec<u8>> {
-    sealed(key, VERSION, &[], value)
-}
-
-/// Checksum, version, name and value, in one piece from the beginning.
-fn sealed(key: &[u8], version: u8, name: &[u8], value: &impl Serialize) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(USUAL);
-    bytes.extend_from_slice(&[0; CHECKSUM]);
-    bytes.push(version);
-    bytes.extend_from_slice(name);
-    let front = bytes.len();
-    serde_json::to_writer(&mut bytes, value).ok()?;
-    let sum = checksum(key, version, bytes.get(front..)?);
-    *bytes.first_chunk_mut()? = sum;
-    Some(bytes)
-}
-
-/// The value of some bytes under a key.
-pub fn unseal<T: de::DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Checked<T> {
-    let sound = bytes.split_at_checked(CHECKSUM).and_then(|(sum, rest)| {
-        let (version, json) = rest.split_first()?;
-        let sound = *version == VERSION && sum == checksum(key, VERSION, json);
-        sound.then(|| serde_json::from_slice(json).ok()).flatten()
-    });
-    sound.map_or(Checked::Damaged, Checked::Sound)
-}
-
-fn checksum(key: &[u8], version: u8, json: &[u8]) -> [u8; CHECKSUM] {
-    let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(&u64::try_from(key.len()).unwrap_or(u64::MAX).to_le_bytes())
-        .update(key)
-        .update(&[version])
-        .update(json);
-    let mut sum = [0; CHECKSUM];
-    hasher.finalize_xof().fill(&mut sum);
-    sum
-}
-
 /// How long the upstream keeps a video.
 const VIDEO_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// The version of these forms.
-const VERSION: u8 = 1;
-/// The version of those that hold their key too.
-const NAMED: u8 = 2;
-/// The length of a fingerprint, in bytes.
-pub const NAME: usize = 32;
-/// The room for a value that is enough for nearly all.
-const USUAL: usize = 512;
-/// The length of a checksum, in bytes.
-pub(super) const CHECKSUM: usize = 8;
-
-/// Bytes as hex digits, [`NAME`] at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hex<const N: usize>(pub [u8; N]);
-
-impl<const N: usize> Serialize for Hex<N> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut room = [0; 2 * NAME];
-        let digits = room.get_mut(..2 * N).ok_or_else(|| ser::Error::custom("too long"))?;
-        hex::encode_to_slice(self.0, digits).map_err(ser::Error::custom)?;
-        serializer.serialize_str(std::str::from_utf8(digits).map_err(ser::Error::custom)?)
-    }
-}
-
-impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Digits)
-    }
-}
-
-/// Reads hex digits where they stand.
-struct Digits<const N: usize>;
-
-impl<const N: usize> Visitor<'_> for Digits<N> {
-    type Value = Hex<N>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} hex digits", 2 * N)
-    }
-
-    fn visit_str<E: de::Error>(self, digits: &str) -> Result<Hex<N>, E> {
-        let mut bytes = [0; N];
-        hex::decode_to_slice(digits, &mut bytes).map_err(E::custom)?;
-        Ok(Hex(bytes))
-    }
-}
 
 /// The texts that a file says again and again, such as the names of teams.
 #[derive(Debug, Default)]

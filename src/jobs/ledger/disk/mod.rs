@@ -8,6 +8,7 @@ pub mod folder;
 pub mod form;
 mod format;
 mod places;
+pub mod seal;
 pub mod store;
 mod tables;
 mod wal;
@@ -19,7 +20,8 @@ use std::path::Path;
 use tracing::{error, info};
 
 use self::contents::{EntryRow, Rows};
-use self::form::{Checked, JobForm};
+use self::form::JobForm;
+use self::seal::Checked;
 use self::store::{Store, StoreError};
 use crate::clock::{Clock, Time};
 use crate::jobs::book::{Book, Entries};

@@ -14,8 +14,9 @@ use secrecy::zeroize::Zeroizing;
 use super::batch::{Batch, Row};
 use super::contents::{EntryRow, Rows};
 use super::folder;
-use super::form::{Checked, EntryForm, JobForm, KeyForm, NAME, unseal, unseal_named};
+use super::form::{EntryForm, JobForm, KeyForm};
 use super::places;
+use super::seal::{CHECKSUM, Checked, NAME, unseal, unseal_named};
 use super::store::{self, Store, StoreError};
 use super::wal;
 use crate::bill::account::AccountKey;
@@ -280,7 +281,7 @@ fn is_sealed(value: &[u8]) -> bool {
 
 /// Where the JSON of a value begins.
 const fn form_start() -> usize {
-    super::form::CHECKSUM + 1
+    CHECKSUM + 1
 }
 
 /// The store's pages begin at multiples of this.

@@ -9,7 +9,7 @@ use std::thread;
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
 use super::batch::{KINDS, Kind, Row};
-use super::form::{Checked, unseal};
+use super::seal::{Checked, unseal};
 use super::store::StoreError;
 
 pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;

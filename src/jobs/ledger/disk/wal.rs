@@ -20,7 +20,7 @@ use serde::de::IgnoredAny;
 use tracing::error;
 
 use super::batch::{KINDS, Kind, Row};
-use super::form::{Checked, unseal, unseal_named};
+use super::seal::{Checked, unseal, unseal_named};
 
 /// The file in the ledger's folder.
 pub(super) const FILE: &str = "ledger.wal";

@@ -21,7 +21,7 @@ use crate::error::Doubt;
 use crate::jobs::entry::{AttemptId, State};
 use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::ledger::LedgerError;
-use crate::jobs::ledger::disk::form::Checked;
+use crate::jobs::ledger::disk::seal::Checked;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 use crate::upstream::outcome::{Answer, NotSent, Outcome, Reply};

@@ -1,7 +1,7 @@
 //! Values as they stand in Redis: with a keyed checksum, so that what others write there is told from what we wrote (F-56).
 
 use super::names::hex;
-use crate::jobs::ledger::disk::form::Checked;
+use crate::jobs::ledger::disk::seal::Checked;
 
 /// Seals values and opens them.
 pub(super) struct Seal {

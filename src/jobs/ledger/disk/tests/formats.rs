@@ -21,7 +21,7 @@ pub(super) fn as_before(folder: &Folder, format: &str) -> Vec<u8> {
     }
     {
         let mut meta = transaction.open_table(table("meta")).unwrap();
-        meta.insert(b"format".as_slice(), form::seal(b"format", &format).unwrap().as_slice()).unwrap();
+        meta.insert(b"format".as_slice(), seal::seal(b"format", &format).unwrap().as_slice()).unwrap();
         if format == "1" {
             meta.remove(b"log".as_slice()).unwrap();
         }

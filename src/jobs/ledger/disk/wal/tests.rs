@@ -1,4 +1,4 @@
-use super::super::form::{seal_named, unseal_named};
+use super::super::seal::{seal_named, unseal_named};
 use super::*;
 
 const SECTOR: usize = 512;
