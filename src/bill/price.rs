@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::money::{Amount, TICKS_A_DOLLAR};
 use super::settings::{self, Row};
+use crate::jobs::observe::LONGEST_VIDEO;
 use crate::request::route::Operation;
 use crate::request::spelling::{others, text};
 
@@ -26,9 +27,9 @@ pub struct Price {
 }
 
 impl Price {
-    /// The whole price.
+    /// The whole price; no job costs more than a million dollars, so that sums of many stay numbers.
     pub fn amount(self) -> Amount {
-        self.second.for_millis(self.millis).plus(self.images)
+        self.second.for_millis(self.millis).plus(self.images).min(MOST)
     }
 
     /// The same job, as long as its video has become.
@@ -57,14 +58,17 @@ impl Prices {
     pub fn of(&self, operation: Operation, body: &Value) -> Price {
         // What is said, but not as one text, is no more known than an unknown name.
         let model = text(body, "model", DEFAULT_MODEL).unwrap_or_default();
-        let row = self.table.rows.get(model);
+        // A row that prices no second says no more than none.
+        let row = self.table.rows.get(model).filter(|row| !row.second.is_empty());
         if row.is_none() {
             self.tell_of(model);
         }
-        let lists = spelt(body, "images").chain(spelt(body, "reference_images")).filter_map(Value::as_array);
-        let images = lists.map(Vec::len).fold(spelt(body, "image").count(), usize::saturating_add);
+        let single = ["image", "last_frame"].into_iter().flat_map(|name| spelt(body, name)).count();
+        let lists = ["images", "reference_images", "keyframes"].into_iter().flat_map(|name| spelt(body, name));
+        let images = lists.filter_map(Value::as_array).map(Vec::len).fold(single, usize::saturating_add);
         let rows: Vec<&Row> = row.map_or_else(|| self.table.rows.values().collect(), |row| vec![row]);
-        let resolution = text(body, "resolution", DEFAULT_RESOLUTION).unwrap_or_default();
+        let default = if operation == Operation::Edits { EDIT_RESOLUTION } else { DEFAULT_RESOLUTION };
+        let resolution = text(body, "resolution", default).unwrap_or_default();
         // Of a known model an unknown resolution is its dearest; of an unknown model even a known one is the dearest.
         let exact = row.and_then(|row| row.second.get(resolution)).copied();
         let dearest = || rows.iter().flat_map(|row| row.second.values()).max().copied().unwrap_or_default();
@@ -108,14 +112,14 @@ fn millis(operation: Operation, body: &Value) -> u64 {
     others.fold(said.unwrap_or(DEFAULT_MILLIS), u64::max)
 }
 
-/// A length of at least a second, in milliseconds.
+/// A length of at least a second, in milliseconds; of what no video can be, the longest that one is believed to be.
 fn length(seconds: &Value) -> Option<u64> {
-    let number = match seconds {
+    let number: Option<f64> = match seconds {
         Value::String(text) => text.trim().parse().ok(),
         other => other.as_f64(),
     };
-    let length = Duration::try_from_secs_f64(number.filter(|seconds| *seconds >= 1.0)?).ok()?;
-    Some(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
+    let seconds = number.filter(|seconds| *seconds >= 1.0)?.min(LONGEST_VIDEO.as_secs_f64());
+    u64::try_from(Duration::try_from_secs_f64(seconds).ok()?.as_millis()).ok()
 }
 
 /// What says a job's length.
@@ -124,10 +128,13 @@ const NAMES_OF_LENGTH: [&str; 2] = ["duration", "seconds"];
 const DEFAULT_MODEL: &str = "grok-imagine-video";
 /// The same.
 const DEFAULT_RESOLUTION: &str = "480p";
+/// An edit has none of its own: it is that of the video it is given, up to this (`UPSTREAM.md` §2.2).
+const EDIT_RESOLUTION: &str = "720p";
 /// A job whose length is not said, in milliseconds (M29).
 const DEFAULT_MILLIS: u64 = 8_000;
 /// An edit: as long as the video it is given may be (M29).
 const EDIT_MILLIS: u64 = 9_000;
+const MOST: Amount = Amount::from_ticks(1_000_000 * TICKS_A_DOLLAR);
 /// How many unknown models are told of: their names come from clients.
 const MOST_UNKNOWN: usize = 100;
 /// How much of a name is shown.
@@ -170,10 +177,30 @@ mod tests {
             (json!({"Duration": 1}), "0.40"),
             (json!({"duration": 1, "SECONDS": 15}), "0.75"),
             (json!({"duration": 1, "Image": {}, "Reference_Images": [{}, {}]}), "0.056"),
+            (json!({"duration": 1, "last_frame": {}, "keyframes": [{}, {}]}), "0.056"),
+            // No video is longer than an hour.
+            (json!({"duration": 1e15}), "180.00"),
+            (json!({"seconds": "inf"}), "180.00"),
         ] {
             assert_eq!(price(Operation::Generations, &body), wanted, "{body}");
         }
-        assert_eq!(price(Operation::Edits, &json!({"prompt": "p", "video": {"url": "https://a"}})), "0.45");
+        assert_eq!(price(Operation::Edits, &json!({"prompt": "p", "video": {"url": "https://a"}})), "0.63");
+    }
+
+    #[test]
+    fn m29_what_a_row_does_not_price_costs_as_the_dearest() {
+        let mut table = settings::Prices::default();
+        table.rows.insert("new".to_owned(), Row { image: Amount::from_ticks(200_000_000), ..Row::default() });
+        let price = |body| Prices::new(&table).of(Operation::Generations, &body).amount().to_string();
+        assert_eq!(price(json!({"model": "new", "duration": 2})), price(json!({"model": "newer", "duration": 2})));
+        assert_eq!(price(json!({"model": "new", "duration": 1, "image": {}})), "0.27");
+    }
+
+    #[test]
+    fn t78_no_price_is_too_large_to_be_summed() {
+        let price =
+            Price { second: Amount::from_ticks(u64::MAX), images: Amount::from_ticks(u64::MAX), millis: u64::MAX };
+        assert_eq!(price.amount(), MOST);
     }
 
     #[test]

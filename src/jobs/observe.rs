@@ -300,7 +300,7 @@ fn duration(video: &Video<'_>) -> Option<Duration> {
 /// What M20 calls a refusal.
 const REFUSALS: [&str; 4] = ["moderated", "invalid_argument", "permission_denied", "failed_precondition"];
 /// Longer ones are not believed: the bill is settled by this number.
-const LONGEST_VIDEO: Duration = Duration::from_secs(3600);
+pub const LONGEST_VIDEO: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests;
