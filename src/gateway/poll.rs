@@ -39,7 +39,12 @@ impl Worker {
         record.job(id);
         let gateway = &self.gateway;
         let asking = self.asking(pass, rules);
-        let job = self.known(id, asking.as_ref(), pass, rules, record).await?;
+        let (job, may_adopt) = match self.known(id, asking.as_ref(), pass, rules, record).await? {
+            Known::Job(job) => (Some(job), false),
+            // In mode `open` there is only one team, and nothing to adopt.
+            Known::Nobodys => (None, !rules.teams.is_open()),
+            Known::Untold => (None, false),
+        };
         let call = Asking { gateway, polls: &self.polls, passed, operation: UpstreamOperation::Poll };
         let response = call.about(id, job.as_deref(), |status, duration| record.upstream(status, duration)).await?;
         // Where jobs have owners there is one answer for all ids that the asker may not see, known here or not.
@@ -53,8 +58,7 @@ impl Worker {
             Box::new(Observer::new(gateway, job, &key, rules))
         });
         let relayed = Relay::begin(response, witness).await;
-        // In mode `open` there is only one team, and nothing to adopt.
-        let adopter = asking.filter(|_| job.is_none() && !rules.teams.is_open());
+        let adopter = asking.filter(|_| may_adopt);
         let may_be_unknown = is_veiled && relayed.status() == StatusCode::BAD_REQUEST;
         let flat = rules.shape == Shape::Flat && relayed.status().is_success();
         let mut answer = if header_only || may_be_unknown || flat || adopter.is_some() {
@@ -79,7 +83,7 @@ impl Worker {
         pass: &Pass,
         rules: &Rules,
         record: &mut Record,
-    ) -> Result<Option<Arc<Job>>, Error> {
+    ) -> Result<Known, Error> {
         let ledger = self.gateway.dedup.ledger();
         let formerly = asking.and_then(|asking| self.formerly(pass, asking));
         let is_theirs = |job: &Job| asking.into_iter().chain(&formerly).any(|owner| job.is_of(owner));
@@ -87,22 +91,23 @@ impl Worker {
             (Ok(Some(job)), Some(_)) if !is_theirs(&job) => ledger.job_anew(id).await,
             (found, _) => found,
         };
-        // Without the ledger polls go on; they are only not read.
-        let Some(asking) = asking else { return Ok(found.unwrap_or_default()) };
-        match found {
-            Ok(Some(job)) if is_theirs(&job) => Ok(Some(job)),
-            Ok(Some(_)) => {
+        match (found, asking) {
+            (Ok(Some(job)), None) => Ok(Known::Job(job)),
+            (Ok(Some(job)), Some(_)) if is_theirs(&job) => Ok(Known::Job(job)),
+            (Ok(Some(_)), Some(_)) => {
                 record.cause("another's job");
                 Err(Error::UnknownJob)
             }
-            Ok(None) if rules.adopt_unknown => Ok(None),
-            Ok(None) => {
+            (Ok(None), None) => Ok(Known::Nobodys),
+            (Ok(None), Some(_)) if rules.adopt_unknown => Ok(Known::Nobodys),
+            (Ok(None), Some(_)) => {
                 record.cause("a job that nobody here made");
                 Err(Error::UnknownJob)
             }
             // Whose it is nobody can tell now.
-            Err(_) if rules.teams.count() > 1 || asking.user.is_some() => Err(Error::LedgerUnavailable),
-            Err(_) => Ok(None),
+            (Err(_), Some(asking)) if rules.teams.count() > 1 || asking.user.is_some() => Err(Error::LedgerUnavailable),
+            // Without the ledger polls go on; they are only not read.
+            (Err(_), _) => Ok(Known::Untold),
         }
     }
 
@@ -115,6 +120,16 @@ impl Worker {
             Ok(Err(_)) | Err(_) => Err(Error::LedgerUnavailable),
         }
     }
+}
+
+/// What the ledger says of a job that is asked for.
+enum Known {
+    /// The asker may see it.
+    Job(Arc<Job>),
+    /// Nobody here made it.
+    Nobodys,
+    /// It could not be asked.
+    Untold,
 }
 
 /// An answer that has to be looked at whole: bounded, and read as a stream would have been.

@@ -4,7 +4,7 @@ use hyper::Method;
 use reelgate::simulator::{Options, Simulator};
 use serde_json::{Value, json};
 
-use super::{LAB, STUDIO, bearer, two_teams};
+use super::{LAB, MODE, STUDIO, bearer, key, team, two_teams};
 use crate::support::process::Program;
 use crate::support::redis::RedisServer;
 use crate::support::{Answer, Folder, GENERATIONS, ask, random_key, together};
@@ -102,4 +102,17 @@ async fn t35_a_teams_own_limits_hold_over_replicas() {
     };
     assert_eq!((created(true), created(false)), (4, 3));
     assert_eq!(fleet.upstream.posts(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f50_without_redis_one_teams_polls_go_on_at_a_replica_that_did_not_make_the_job() {
+    let text = [MODE, &team("studio", &[key("one", STUDIO, "")], "")].concat();
+    let mut fleet = Replicas::start(&text).await;
+    let id = fleet.submit(0, STUDIO, "a candle").await.request_id();
+    fleet.redis.kill();
+    for replica in [0, 1] {
+        assert_eq!(fleet.poll(replica, STUDIO, &id).await, 200, "at {replica}");
+    }
+    fleet.redis.again().await;
+    assert_eq!(fleet.poll(1, STUDIO, &id).await, 200);
 }
