@@ -95,7 +95,8 @@ pub struct Budgets {
     pub total: Budget,
     /// `failed`: what becomes of the money of a job that failed or expired.
     pub failed: Ending,
-    /// `moderated`: what becomes of the money of a job that moderation refused; the upstream bills it.
+    /// `moderated`: what becomes of the money of a job that was refused, by moderation or as M20 has it; the upstream
+    /// bills it.
     pub moderated: Ending,
     /// `users`: how users are named in what is kept and shown.
     pub users: Users,

@@ -61,9 +61,15 @@ pub enum Verdict {
         length: Option<Duration>,
     },
     /// It failed or expired.
-    Failed,
-    /// Moderation refused it.
-    Moderated,
+    Failed {
+        /// As above.
+        cost: Option<Amount>,
+    },
+    /// It was refused, by moderation or otherwise, as the same prompt would be again (M20); that is billed.
+    Refused {
+        /// As above.
+        cost: Option<Amount>,
+    },
 }
 
 /// What the process has seen of one team's money, for the metrics: it only grows, but for `at_risk`.
@@ -192,8 +198,10 @@ impl Tab {
                 let price = length.map_or(charge.price, |length| charge.price.of_length(length));
                 (cost.unwrap_or_else(|| price.amount()), price.millis, None)
             }
-            Verdict::Failed => (self.terms.kept(self.terms.failed, amount), 0, Some(FAILED)),
-            Verdict::Moderated => (self.terms.kept(self.terms.moderated, amount), 0, Some(MODERATED)),
+            Verdict::Failed { cost } => (self.terms.kept(self.terms.failed, cost.unwrap_or(amount)), 0, Some(FAILED)),
+            Verdict::Refused { cost } => {
+                (self.terms.kept(self.terms.moderated, cost.unwrap_or(amount)), 0, Some(MODERATED))
+            }
         };
         let totals = self.totals.entry(charge.team.clone()).or_default();
         totals.spent = totals.spent.plus(cost.minus(amount));
@@ -259,6 +267,7 @@ impl Tab {
         let of_user = Period::of(charge.at).map(|period| AccountKey { period, holder: user.clone() });
         if !of_user.iter().all(|key| has_room(&self.users, key)) {
             charge.user = OTHERS;
+            charge.name = None;
         }
         if let Some(purse) = charge.purse.as_mut().filter(|purse| !has_room(&self.tokens, &purse.account())) {
             purse.id = OTHERS;

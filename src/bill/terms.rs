@@ -32,7 +32,7 @@ pub struct Terms {
     pub teams: HashMap<Arc<str>, (Bound, Bound)>,
     /// What becomes of the money of failed jobs.
     pub failed: Ending,
-    /// What becomes of the money of moderated jobs.
+    /// What becomes of the money of refused jobs.
     pub moderated: Ending,
     /// Users with an account of their own.
     pub tracked: usize,

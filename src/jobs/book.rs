@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::bill::tab::Tab;
 use crate::clock::Time;
-use crate::jobs::entry::{Asker, AttemptId, Caller, Created, Entry, Look, Rare, State, Windows};
+use crate::jobs::entry::{Asker, AttemptId, Caller, Created, Entry, Look, Rare, State, Turn, Windows};
 use crate::jobs::keys::{self, KeyDigest, Keys, NewKey};
 use crate::jobs::owners::Owner;
 use crate::jobs::records::{Job, Records};
@@ -202,8 +202,8 @@ impl Book {
     pub fn accepted(&mut self, job: &Arc<Job>, created: Created, bounds: &Bounds) -> Rank {
         self.keys.settle(job.attempt, &keys::Fate::Created(created.clone()));
         match self.records.get(&job.id) {
-            // The upstream gave an id twice: it is one job, and paid once.
-            Some(known) if known.job.attempt != job.attempt => self.tab.release(job.attempt),
+            // The upstream gave an id twice: it is one job, and paid once. One that was only adopted nobody has paid yet.
+            Some(known) if known.job.attempt != job.attempt && !known.job.is_adopted() => self.tab.release(job.attempt),
             _ => self.tab.created(job.attempt),
         }
         let rank = self.entries.change(job.fingerprint, &bounds.windows, |entry| {
@@ -220,12 +220,16 @@ impl Book {
         self.mark(job.fingerprint);
         let rank = rank.unwrap_or(Rank::Orphan);
         self.records.make_room(bounds.max_jobs);
+        let ended = self.records.found(job, rank == Rank::Orphan);
         if self.records.get(&job.id).is_some_and(|known| known.job.fingerprint != job.fingerprint) {
             self.twice.add(&job.id, job.fingerprint);
         }
         // If the upstream gave this id to another team before, it is both teams' now.
         self.records.own(&job.id, Owner { team: job.team.clone(), user: None }, usize::MAX);
         self.records.insert(job.clone(), rank == Rank::Orphan);
+        if let Some((life, at)) = ended {
+            self.turned(job, Turn::of(life), life, at, &bounds.windows);
+        }
         rank
     }
 

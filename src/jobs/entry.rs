@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Time;
-use crate::jobs::records::Job;
+use crate::jobs::records::{Job, Life};
 use crate::jobs::settings::Dedup;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
@@ -170,6 +170,17 @@ pub enum Turn {
     Over,
     /// The upstream does not know it.
     Missing,
+}
+
+impl Turn {
+    /// The turn that a life came to, where nothing more is known of it.
+    pub const fn of(life: Life) -> Self {
+        match life {
+            Life::Done | Life::Running => Self::Done(None),
+            Life::Moderated => Self::Refused,
+            Life::Failed | Life::Expired => Self::Over,
+        }
+    }
 }
 
 /// What a job's polls have shown so far.

@@ -13,7 +13,7 @@ use foldhash::{HashMap, HashSet};
 use crate::bill::money::Amount;
 use crate::bill::tab::Verdict;
 use crate::clock::Time;
-use crate::jobs::entry::{AttemptId, Shown};
+use crate::jobs::entry::{AttemptId, Shown, Turn};
 use crate::jobs::list::Cursor;
 use crate::jobs::owners::{Owned, Owner, Owners};
 use crate::jobs::watchlist::Watchlist;
@@ -23,6 +23,8 @@ use crate::telemetry::labels::JobOutcome;
 
 /// How long a record is kept.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The attempt of what nobody here made.
+const NOBODY: AttemptId = AttemptId::from_bytes([0; 16]);
 
 /// What never changes about a job, and what its polls have shown: shared with whoever polls it.
 #[derive(Debug)]
@@ -101,10 +103,25 @@ impl Job {
 
     /// A job that nobody here made: it is `owner`'s, who asked for it first (M31).
     pub fn adopted(id: RequestId, owner: Owner, key: &str, now: Time) -> Self {
-        let (nobody, nothing) = (AttemptId::from_bytes([0; 16]), Fingerprint::from_bytes([0; 32]));
+        let nothing = Fingerprint::from_bytes([0; 32]);
         let team = owner.team.clone();
         let owners = Owners::of(owner.user.is_some().then_some(owner).into_iter().collect());
-        Self { owners, ..Self::new(id, nobody, nothing, team, key, now) }
+        Self { owners, ..Self::new(id, NOBODY, nothing, team, key, now) }
+    }
+
+    /// Whether nobody here made it, as far as is known.
+    pub fn is_adopted(&self) -> bool {
+        self.attempt == NOBODY
+    }
+
+    /// What is known of a job that was adopted before its maker's word came: who met it, and what its polls have shown.
+    fn take_over(&self, adopted: &Self) {
+        let team = Owner { team: adopted.team.clone(), user: None };
+        let owners = adopted.owners.all();
+        let team = owners.is_empty().then_some(team);
+        owners.into_iter().chain(team).for_each(|owner| self.note_owner(owner));
+        adopted.shown().unfinished.into_iter().for_each(|at| self.note_unfinished(at));
+        adopted.polled().into_iter().for_each(|at| self.note_polled(at));
     }
 
     /// It was written down elsewhere that it is `owner`'s.
@@ -188,12 +205,13 @@ impl From<Life> for End {
 }
 
 impl End {
-    /// How its tab is settled.
-    pub const fn verdict(self) -> Verdict {
-        match self.life {
-            Life::Done | Life::Running => Verdict::Done { cost: self.cost, length: self.length },
-            Life::Failed | Life::Expired => Verdict::Failed,
-            Life::Moderated => Verdict::Moderated,
+    /// How its tab is settled: a refusal that the same prompt would meet again is billed, whatever it is called (M20).
+    pub const fn verdict(self, turn: Turn) -> Verdict {
+        let Self { life, cost, length } = self;
+        match (life, turn) {
+            (Life::Moderated, _) | (Life::Failed, Turn::Refused) => Verdict::Refused { cost },
+            (Life::Failed | Life::Expired, _) => Verdict::Failed { cost },
+            (Life::Done | Life::Running, _) => Verdict::Done { cost, length },
         }
     }
 }
@@ -250,6 +268,23 @@ impl Records {
         self.watched.add(&id, created);
         self.made.insert((created, id.clone()));
         self.by_id.insert(id, Record { job, life: Life::Running, ended: None, orphan, forgotten: false });
+    }
+
+    /// The maker's word of a job that was adopted before it came: the record is the maker's from now on. How the job had
+    /// ended by then, if it had; `None` too if it was not adopted.
+    pub fn found(&mut self, job: &Arc<Job>, orphan: bool) -> Option<(Life, Time)> {
+        let record = self.by_id.get_mut(&job.id).filter(|record| record.job.is_adopted() && !job.is_adopted())?;
+        job.take_over(&record.job);
+        let adopted = std::mem::replace(&mut record.job, job.clone());
+        record.orphan = orphan;
+        let ended = record.ended.map(|ended| (record.life, ended));
+        self.made.remove(&(adopted.created, adopted.id.clone()));
+        self.made.insert((job.created, job.id.clone()));
+        if ended.is_none() {
+            self.watched.add(&job.id, job.created);
+        }
+        self.mark(&job.id);
+        ended
     }
 
     /// From now on the job is `owner`'s too; no more than `most` beside its maker's team.

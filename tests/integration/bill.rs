@@ -65,9 +65,10 @@ async fn m29_what_was_refused_or_not_sent_is_given_back() {
 }
 
 #[tokio::test]
-async fn m29_a_job_that_failed_gives_its_money_back_and_a_moderated_one_does_not() {
+async fn m20_m29_a_job_that_failed_gives_its_money_back_and_one_that_was_refused_does_not() {
     let scene = Scene::with(|config, _| config.budgets.user.per_day = dollars("0.75")).await;
-    for (prompt, end, left) in [("one", failed(), 0.75), ("two", End::Moderated, 0.70)] {
+    let refused = End::Failed { code: "invalid_argument".to_owned(), message: "it cannot be rendered".to_owned() };
+    for (prompt, end, left) in [("one", failed(), 0.75), ("two", End::Moderated, 0.70), ("four", refused, 0.65)] {
         let id = second(&scene, "ada", prompt).await.request_id();
         assert!(scene.upstream.finish(&id, end));
         scene.poll(&id).await;
@@ -75,7 +76,7 @@ async fn m29_a_job_that_failed_gives_its_money_back_and_a_moderated_one_does_not
         assert!(close(told["left"]["user.per_day"].as_f64().unwrap(), left), "{told}");
     }
     assert!(close(scene.metric("spend_returned_usd_total{team=\"open\"}").await, 0.05));
-    assert!(close(scene.metric("spend_lost_usd_total{reason=\"moderated\",team=\"open\"}").await, 0.05));
+    assert!(close(scene.metric("spend_lost_usd_total{reason=\"moderated\",team=\"open\"}").await, 0.10));
     scene.end().await;
 }
 

@@ -74,7 +74,7 @@ fn jobs_at_once_are_counted_until_they_end() {
     tab.reserve(attempt(2), charge(2));
     let refused = tab.fits(&charge(3)).unwrap_err();
     assert_eq!((refused.limit, refused.kind), ("team.running", What::Running));
-    tab.settle(attempt(1), Verdict::Failed);
+    tab.settle(attempt(1), Verdict::Failed { cost: None });
     assert_eq!(tab.fits(&charge(1)), Ok(()));
 }
 
@@ -94,7 +94,7 @@ fn m29_a_job_is_settled_once_by_the_length_it_has() {
 #[test]
 fn m29_what_failed_is_returned_and_what_was_moderated_is_lost() {
     let mut tab = tab(Budgets::default(), Running::default());
-    for (number, verdict) in [(1, Verdict::Failed), (2, Verdict::Moderated)] {
+    for (number, verdict) in [(1, Verdict::Failed { cost: None }), (2, Verdict::Refused { cost: None })] {
         tab.reserve(attempt(number), charge(1));
         tab.created(attempt(number));
         tab.settle(attempt(number), verdict);
@@ -103,6 +103,11 @@ fn m29_what_failed_is_returned_and_what_was_moderated_is_lost() {
     let (_, totals) = tab.totals().next().unwrap();
     assert_eq!(totals.lost, [Amount::ZERO, dollars("0.50"), Amount::ZERO]);
     assert_eq!(totals.returned, dollars("0.50"));
+    // What the upstream itself says that the refusal cost, where that counts.
+    tab.reserve(attempt(3), charge(1));
+    tab.created(attempt(3));
+    tab.settle(attempt(3), Verdict::Refused { cost: Some(dollars("0.20")) });
+    assert_eq!(used(&tab, &Holder::Total), "0.70");
 }
 
 #[test]
@@ -172,6 +177,8 @@ fn users_beyond_the_bound_share_one_account() {
     let [day, _] = Period::of(at(0));
     assert_eq!(tab.accounts(day).filter(|(holder, _)| matches!(holder, Holder::User(..))).count(), 3);
     assert_eq!(tab.fits(&charge(1)), Ok(()), "who has an account keeps it");
+    tab.reserve(attempt(6), Charge { name: Some("carl".into()), ..charge(6) });
+    assert_eq!(tab.name_of(&Holder::User("a".into(), OTHERS)), None, "it is nobody's alone");
 }
 
 #[test]

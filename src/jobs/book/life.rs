@@ -44,16 +44,19 @@ impl Book {
     /// A poll has shown that a job's life came to a turn.
     pub fn turned(&mut self, job: &Job, turn: Turn, end: impl Into<End>, now: Time, windows: &Windows) -> Ended {
         let end = end.into();
-        let fate = self.turn_entry(job.fingerprint, job, turn, now, windows);
+        // Who knows it as adopted does not know what its maker has told since: the record does.
+        let (attempt, fingerprint) =
+            self.job(&job.id).map_or_else(|| (job.attempt, job.fingerprint), |own| (own.attempt, own.fingerprint));
+        let fate = self.turn_entry(fingerprint, job, turn, now, windows);
         for further in self.given_twice(&job.id) {
             self.turn_entry(further, job, turn, now, windows);
         }
         // A job that may just not be visible yet is not over (M19), and one without an entry must not run for ever.
-        let mut stands = || self.entries.get_mut(&job.fingerprint).is_some_and(|entry| entry.of_job(&job.id).is_some());
+        let mut stands = || self.entries.get_mut(&fingerprint).is_some_and(|entry| entry.of_job(&job.id).is_some());
         let is_missed = fate == Fate::Ends || !stands() && job.shown().is_missed(job.created, now);
         let over = turn != Turn::Missing || is_missed;
         if over {
-            self.tab.settle(job.attempt, end.verdict());
+            self.tab.settle(attempt, end.verdict(turn));
         }
         Ended { news: over && self.records.end(&job.id, end.life, now), fate }
     }

@@ -1,5 +1,6 @@
 //! What every ledger must do, whatever it keeps its entries in: the same suite over memory, a file and Redis.
 
+mod adopted;
 mod operating;
 mod replicas;
 
@@ -129,6 +130,7 @@ async fn conforms(bench: &Bench) {
     m24_a_tokens_own_limits_are_in_the_same_decision(bench).await;
     a_preview_changes_nothing(bench).await;
     operating::conforms(bench).await;
+    adopted::conforms(bench).await;
     bench.ledger.flush().await.unwrap();
     assert!(bench.ledger.is_well());
 }

@@ -165,7 +165,7 @@ pub(super) const fn unavailable(_: Failure) -> LedgerError {
 }
 
 /// How often a unit is tried against others that change the same.
-const TRIES: usize = 16;
+pub(super) const TRIES: usize = 16;
 /// How often a step is tried against a Redis that is started anew and forgets.
 const EPOCHS: usize = 6;
 /// How long after an epoch's birth nothing is claimed: the other replicas put back what they know (M26).

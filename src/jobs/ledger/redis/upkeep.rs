@@ -11,13 +11,13 @@ use tracing::{error, warn};
 use super::mirror::Life;
 use super::names::{bytes, stamp_key, tab_key};
 use super::script::Command;
-use super::shared::{PLAIN, Shared, unavailable};
+use super::shared::{PLAIN, Shared, TRIES, unavailable};
 use super::work::Wanted;
 use crate::admission::rate::Taken;
 use crate::bill::money::Amount;
 use crate::bill::tab::Open;
 use crate::clock::Time;
-use crate::jobs::book::{Book, Ended, Rank};
+use crate::jobs::book::{Book, Bounds, Ended, Rank};
 use crate::jobs::entry::{AttemptId, Created, Fate, Turn};
 use crate::jobs::ledger::LedgerError;
 use crate::jobs::records::{End, Job};
@@ -82,18 +82,30 @@ impl Shared {
 
     /// A poll has shown a turn.
     pub(super) async fn turned(&self, job: &Arc<Job>, turn: Turn, end: End) -> Result<Ended, LedgerError> {
-        let mut wanted = Wanted::entry(job.fingerprint);
-        wanted.jobs.insert(job.id.clone());
-        wanted.tabs.insert(job.attempt);
-        let step = |book: &mut Book, now, bounds: &crate::jobs::book::Bounds| {
-            Ok(book.turned(job, turn, end, now, &bounds.windows))
-        };
-        let ended = self.unit(wanted, PLAIN, step).await?;
-        // What is done is still worth giving out when Redis is away.
-        if ended.fate == Fate::Ends {
-            self.hot.remove(&job.fingerprint);
+        let mut own = job.clone();
+        for _ in 0..TRIES {
+            let mut wanted = Wanted::entry(own.fingerprint);
+            wanted.entries.insert(job.fingerprint);
+            wanted.jobs.insert(job.id.clone());
+            wanted.tabs.insert(own.attempt);
+            let known = &own;
+            let step = |book: &mut Book, now, bounds: &Bounds| match book.job(&job.id) {
+                // It is known here as adopted, and its maker's word has come since.
+                Some(recorded) if recorded.attempt != known.attempt => Ok(Err(recorded)),
+                _ => Ok(Ok(book.turned(job, turn, end, now, &bounds.windows))),
+            };
+            match self.unit(wanted, PLAIN, step).await? {
+                Ok(ended) => {
+                    // What is done is still worth giving out when Redis is away.
+                    if ended.fate == Fate::Ends {
+                        self.hot.remove(&own.fingerprint);
+                    }
+                    return Ok(ended);
+                }
+                Err(recorded) => own = recorded,
+            }
         }
-        Ok(ended)
+        Err(LedgerError::Unavailable)
     }
 
     /// Others wait only so long for what this replica knows (M26), so it does not wait for a step of its own to notice that
