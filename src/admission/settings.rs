@@ -43,7 +43,8 @@ impl Rates {
 /// `[limits.*]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// `[limits.user]`: one `user` inside its team; without a `user`, the client's address.
+    /// `[limits.user]`: one `user` inside its team; without a `user`, the gateway key, or in mode `open` the client's
+    /// address.
     pub user: Rates,
     /// `[limits.team]`.
     pub team: Rates,
