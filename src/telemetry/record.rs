@@ -255,6 +255,17 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
+        // Its handling panics just now, and the exchange answers in its place.
+        if self.status.is_none() && std::thread::panicking() {
+            self.status = Some(Error::Internal.status());
+            self.body = Passage::Complete;
+            self.error = Some(Error::Internal.code());
+            self.telemetry.metrics.refused(&Error::Internal);
+            if let Some(count) = &self.count {
+                count.panicked();
+                self.outcome = Some(SubmissionOutcome::of_refusal(&Error::Internal));
+            }
+        }
         let gone = self.outcome == Some(SubmissionOutcome::Aborted);
         let status = self.status.filter(|_| !gone).unwrap_or_else(client_closed_request);
         if self.route.is_submission() {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::labels::SubmissionOutcome;
 use super::metrics::Metrics;
+use crate::error::Error;
 
 /// One submission, to be counted exactly once. Clones stand for the same one.
 #[derive(Clone)]
@@ -15,17 +16,28 @@ pub struct SubmissionCount(Arc<Count>);
 struct Count {
     metrics: Arc<Metrics>,
     is_settled: AtomicBool,
+    /// The request of it panicked: so it counts, unless its attempt says more.
+    has_panicked: AtomicBool,
 }
 
 impl SubmissionCount {
     /// The count of a submission that has just begun.
     pub fn begin(metrics: &Arc<Metrics>) -> Self {
-        Self(Arc::new(Count { metrics: Arc::clone(metrics), is_settled: AtomicBool::new(false) }))
+        Self(Arc::new(Count {
+            metrics: Arc::clone(metrics),
+            is_settled: AtomicBool::new(false),
+            has_panicked: AtomicBool::new(false),
+        }))
     }
 
     /// Counts it as this, unless it is counted already.
     pub fn settle(&self, outcome: SubmissionOutcome) {
         self.0.settle(outcome);
+    }
+
+    /// Its request panics: it counts as what that is answered with, unless an attempt of it comes to something.
+    pub fn panicked(&self) {
+        self.0.has_panicked.store(true, Ordering::Relaxed);
     }
 }
 
@@ -39,7 +51,12 @@ impl Count {
 
 impl Drop for Count {
     fn drop(&mut self) {
-        self.settle(SubmissionOutcome::Aborted);
+        let panicked = *self.has_panicked.get_mut();
+        self.settle(if panicked {
+            SubmissionOutcome::of_refusal(&Error::Internal)
+        } else {
+            SubmissionOutcome::Aborted
+        });
     }
 }
 

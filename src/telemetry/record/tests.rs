@@ -149,6 +149,25 @@ fn inv10_a_client_that_leaves_early_is_counted_once_too() {
 }
 
 #[test]
+fn inv10_a_request_that_panics_counts_as_what_is_answered() {
+    let fixture = Fixture::new();
+    for (method, path) in [("POST", GENERATIONS), ("GET", "/grok/v1/videos/job-1")] {
+        let record = fixture.begin(method, path);
+        let panics = std::panic::AssertUnwindSafe(move || {
+            let _held = record;
+            panic!("as the test wants it");
+        });
+        std::panic::catch_unwind(panics).unwrap_err();
+    }
+    assert_eq!(fixture.submissions(), [("unavailable", 1)]);
+    assert_eq!([RouteLabel::Generations, RouteLabel::Poll].map(|route| fixture.answers(route, 500)), [1, 1]);
+    for line in fixture.lines() {
+        assert_eq!((&line["level"], &line["error"]), (&json!("warn"), &json!("internal_error")));
+        assert_eq!(line.get("client_left"), None);
+    }
+}
+
+#[test]
 fn inv10_an_attempt_counts_as_what_it_became_though_its_client_left() {
     let fixture = Fixture::new();
     let record = fixture.begin("POST", GENERATIONS);
