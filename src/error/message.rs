@@ -55,12 +55,7 @@ impl Error {
                 format!("the limit {limit} is reached: try again in {seconds} s").into()
             }
             Self::BudgetExhausted { limit, .. } => {
-                let hope = match *limit {
-                    limit if limit.starts_with("token.") => "ask for another token",
-                    limit if limit.ends_with("month") => "it is renewed with the next month (UTC)",
-                    _ => "it is renewed with the next day (UTC)",
-                };
-                format!("the budget {limit} does not hold this job: {hope}").into()
+                format!("the budget {limit} does not hold this job: {}", hope(limit)).into()
             }
             Self::Internal => "an error of the gateway itself: try again, and tell its operator".into(),
             Self::UpstreamUnreachable(_) => "the upstream could not be reached: nothing was sent, try again".into(),
@@ -79,6 +74,15 @@ impl Error {
             Self::LoopDetected => "this request has passed through this gateway before: check upstream.url".into(),
             Self::Aborted => "the client left before its body was complete".into(),
         }
+    }
+}
+
+/// What may be done where a budget is used up.
+fn hope(budget: &str) -> &'static str {
+    match budget {
+        of_token if of_token.starts_with("token.") => "ask for another token",
+        of_month if of_month.ends_with("month") => "it is renewed with the next month (UTC)",
+        _ => "it is renewed with the next day (UTC)",
     }
 }
 
