@@ -112,6 +112,11 @@ impl Pace {
         }
     }
 
+    /// Between two slots, if there is a pace of our own.
+    pub fn interval(&self) -> Option<Duration> {
+        Some(lock(&self.state).interval).filter(|interval| !interval.is_zero())
+    }
+
     /// How many wait.
     pub fn waiting(&self) -> usize {
         lock(&self.state).queue.len

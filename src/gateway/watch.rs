@@ -48,16 +48,19 @@ impl Watcher {
         let mut looks = JoinSet::new();
         let mut in_hand = HashSet::new();
         let mut rests_until = Instant::now();
+        let mut share = Share { next: Instant::now() };
         loop {
             let rules = self.gateway.rules.load_full();
             let quiet = rules.watch.filter(|_| Instant::now() >= rests_until);
             let free = rules.watch_concurrency.saturating_sub(looks.len());
+            let free = share.of(free, self.gateway.pace.interval());
             if let Some(quiet) = quiet.filter(|_| free > 0) {
                 // Without the ledger there is nothing to look at, and nothing to tell.
                 let jobs = self.gateway.dedup.ledger().watch_next(quiet, free).await.unwrap_or_default();
                 for job in jobs {
                     if in_hand.insert(job.id.clone()) {
                         looks.spawn(self.clone().look(job, rules.clone()));
+                        share.take(self.gateway.pace.interval());
                     }
                 }
             }
@@ -91,6 +94,29 @@ impl Watcher {
             _ = timeout(LONGEST_ANSWER, Limited::new(relay, MOST_READ).collect()).await;
         }
         Looked { id, rest }
+    }
+}
+
+/// Our looks' own share of the upstream's pace: as many as it takes submissions, beside those.
+struct Share {
+    /// When the next look is.
+    next: Instant,
+}
+
+impl Share {
+    /// How many of `free` looks there may be now, where there is a pace.
+    fn of(&mut self, free: usize, interval: Option<Duration>) -> usize {
+        let Some(interval) = interval else { return free };
+        let now = Instant::now();
+        // What was not used is not saved up beyond the time in which nobody asked.
+        self.next = self.next.max(now.checked_sub(LONGEST_TICK).unwrap_or(now));
+        let due = |past: Duration| usize::try_from(past.as_nanos() / interval.as_nanos().max(1)).unwrap_or(usize::MAX);
+        now.checked_duration_since(self.next).map_or(0, |past| free.min(due(past).saturating_add(1)))
+    }
+
+    /// A look begins.
+    fn take(&mut self, interval: Option<Duration>) {
+        self.next += interval.unwrap_or_default();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reelgate::admission::settings::Rate;
 use reelgate::simulator::{End, Fault, How, Odd, Options, Pending};
 use rustix::process::Signal;
 use tokio::time::Instant;
@@ -76,6 +77,25 @@ async fn m23_no_more_jobs_are_looked_at_at_once_than_allowed() {
     assert!(scene.upstream.wait_until(|counts| counts.polls >= 2, SOON).await);
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(scene.upstream.polls(), 2);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn m23_looks_keep_to_a_share_of_the_upstreams_pace() {
+    let scene = watching(QUICK, |config, options| {
+        config.upstream.pace = Some(Rate { count: 4, per: Duration::from_secs(1) });
+        options.job_duration = Duration::from_secs(3600);
+    })
+    .await;
+    let begun = Instant::now();
+    for number in 0..8 {
+        scene.submit(&format!("prompt {number}")).await.request_id();
+    }
+    assert!(scene.upstream.wait_until(|counts| counts.polls >= 8, SOON).await);
+    let looks = scene.upstream.polls();
+    // And what a second may save up.
+    let most = 4.0 * begun.elapsed().as_secs_f64() + 5.0;
+    assert!(looks as f64 <= most, "{looks} looks, where {most:.1} are our share");
     scene.end().await;
 }
 
