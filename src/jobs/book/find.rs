@@ -62,10 +62,12 @@ impl Book {
             keys::Fate::Unknown => {
                 let asker = Asker { no_cache: false, ..ask.asker };
                 let entry = self.entries.change(record.fingerprint, &bounds.windows, |entry| {
-                    (entry.attempt == record.attempt).then(|| entry.look(asker, now, &bounds.windows))
+                    // What was accepted for somebody else meanwhile is everyone's (M14).
+                    let counts = entry.attempt == record.attempt || entry.created().is_some();
+                    counts.then(|| entry.look(asker, now, &bounds.windows))
                 });
                 match entry.flatten() {
-                    Some(Look::Held(wait)) => Look::Held(wait),
+                    Some(look @ (Look::Held(_) | Look::Hit(..))) => look,
                     _ => Look::Held(RETRY_AFTER_DOUBT),
                 }
             }

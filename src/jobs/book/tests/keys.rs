@@ -56,6 +56,25 @@ fn m13_a_key_wins_over_its_own_wish_also_when_its_replaced_job_is_done() {
 }
 
 #[test]
+fn m14_a_key_in_doubt_is_given_what_was_accepted_for_somebody_else_meanwhile() {
+    let mut book = Book::default();
+    let first = keyed(1, 1, 5);
+    book.send(&first, 0);
+    book.unknown(first.fingerprint, first.attempt, at(1), &WINDOWS);
+    let new = wish(1, 2, 9);
+    book.send(&new, 2);
+    assert!(matches!(book.look_up(&keyed(1, 3, 5), 3), Look::Held(_)), "nobody knows what that comes to");
+    book.accept(&new, "new", 4);
+    for seconds in [5, 700] {
+        assert!(matches!(book.look_up(&keyed(1, 3, 5), seconds), Look::Hit(hit, _) if hit.job.as_str() == "new"));
+    }
+    let ended = book.turned(&job(&new, "new", 4), Turn::Over, Life::Failed, at(701), &WINDOWS);
+    assert_eq!(ended.fate, Fate::Ends);
+    assert!(matches!(book.look_up(&keyed(1, 4, 5), 702), Look::Held(_)), "its own outcome is still unknown");
+    book.check();
+}
+
+#[test]
 fn a_key_whose_attempt_made_nothing_is_free_again() {
     let mut book = Book::default();
     let first = keyed(1, 1, 5);
