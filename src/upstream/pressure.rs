@@ -21,14 +21,8 @@ impl Pressure {
     /// What a refusal says, if anything.
     pub fn of(answer: &Answer) -> Option<Self> {
         let status = answer.status;
-        let may_be_credit = matches!(
-            status,
-            StatusCode::TOO_MANY_REQUESTS
-                | StatusCode::PAYMENT_REQUIRED
-                | StatusCode::FORBIDDEN
-                | StatusCode::BAD_REQUEST
-        );
-        if may_be_credit && names_credit(&answer.body) {
+        // With whatever status: relays say it with 200 and with 500 too (M18).
+        if names_credit(&answer.body) {
             return Some(Self::NoCredit);
         }
         let after = answer.headers.get(RETRY_AFTER).filter(|_| status == StatusCode::TOO_MANY_REQUESTS)?;
@@ -81,6 +75,8 @@ mod tests {
             (429, Some("7"), r#"{"error":"used all available credits"}"#, Some(Pressure::NoCredit)),
             (403, None, r#"{"error":{"code":"insufficient_user_quota"}}"#, Some(Pressure::NoCredit)),
             (402, None, r#"{"code":"Insufficient_Quota","message":"no"}"#, Some(Pressure::NoCredit)),
+            (200, None, r#"{"error":{"code":"insufficient_user_quota"}}"#, Some(Pressure::NoCredit)),
+            (500, None, r#"{"error":{"code":"pre_consume_token_quota_failed"}}"#, Some(Pressure::NoCredit)),
             (400, None, r#"{"error":{"code":"invalid_request"}}"#, None),
         ] {
             assert_eq!(Pressure::of(&answer(status, after, body)), want, "{status} {after:?} {body}");
