@@ -31,6 +31,7 @@ pub mod watch;
 pub use check::SchemaCheck;
 pub use draft::Draft;
 pub use fault::{Fault, Faults, Place};
+pub(crate) use names::is_origin;
 pub use reload::Reload;
 pub(crate) use section::{Section, WAIT, WAIT_OR_NONE, WINDOW, WINDOW_OR_NONE};
 pub(crate) use value::{Choice, Raw, Value};

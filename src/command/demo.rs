@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{Ends, Failure, failed, faulty, print, runtime, telemetry, until_ended};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::run::Running;
 use crate::simulator::{Options, Simulator};
 use crate::upstream::key::UpstreamKey;
@@ -21,6 +21,9 @@ pub(super) struct DemoArguments {
     /// The admin address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
     admin: SocketAddr,
+    /// The origin of a page that may call, such as http://localhost:3000; may be given several times
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
     /// How many seconds a job takes
     #[arg(long, value_name = "SECONDS", default_value_t = 8)]
     job_seconds: u64,
@@ -32,7 +35,11 @@ pub(super) fn run(arguments: DemoArguments) -> Result<(), Failure> {
             &"reelgate demo: it spends nothing, but it is open to all: --listen takes a loopback address",
         ));
     }
+    if !arguments.allow_origin.iter().all(|origin| config::is_origin(origin)) {
+        return Err(faulty(&"reelgate demo: --allow-origin takes an exact origin such as http://localhost:3000"));
+    }
     let mut config = Config::default();
+    config.server.cors.allowed_origins = arguments.allow_origin;
     config.server.listen = arguments.listen;
     config.admin.listen = arguments.admin;
     config.ledger.path = std::env::temp_dir().join(format!("reelgate-demo-{}", std::process::id()));

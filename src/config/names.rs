@@ -19,7 +19,7 @@ pub(super) fn is_host(host: &str) -> bool {
 }
 
 /// An origin exactly as a browser sends it (RFC 6454 §6.2).
-pub(super) fn is_origin(origin: &str) -> bool {
+pub(crate) fn is_origin(origin: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let known = scheme.starts_with(|first: char| first.is_ascii_lowercase())
         && scheme.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.'));

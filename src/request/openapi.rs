@@ -98,6 +98,7 @@ impl Refusal {
             409 => &["Retry-After", "X-Should-Retry"][..],
             401 => &["WWW-Authenticate"],
             415 => &["Accept", "Accept-Encoding"],
+            500 | 503 if of_submission => &["Retry-After", "X-Should-Retry"],
             402 | 429 | 500 | 503 => &["Retry-After"],
             502 => &["Retry-After", "X-Should-Retry", "Proxy-Status"],
             504 if of_submission => &["Retry-After", "X-Should-Retry", "Proxy-Status"],
@@ -147,16 +148,16 @@ const REFUSALS: [(&str, &[Refusal]); 4] = [
                 &["origin_refused", "route_not_allowed", "user_mismatch", "model_not_allowed"],
                 "This page or this key may not call, or not for this user or model.",
             ),
-            Refusal::ours(408, &["request_timeout"], "The body did not arrive in time."),
-            Refusal::ours(
+            Refusal::or_passed(408, &["request_timeout"], "The body did not arrive in time."),
+            Refusal::or_passed(
                 409,
                 &["outcome_unknown"],
                 "The outcome of an earlier submission of this prompt is unknown; it may have been paid. Wait, or send \
-                 Cache-Control: no-cache to buy a new job all the same.",
+                 Cache-Control: no-cache, and a new Idempotency-Key if it had one, to buy a new job all the same.",
             ),
-            Refusal::ours(413, &["body_too_large"], "The body is too long."),
+            Refusal::or_passed(413, &["body_too_large"], "The body is too long."),
             URI_TOO_LONG,
-            Refusal::ours(415, &["unsupported_media_type"], "The body is not plain application/json."),
+            Refusal::or_passed(415, &["unsupported_media_type"], "The body is not plain application/json."),
             MISDIRECTED,
             Refusal::or_passed(
                 422,
@@ -165,14 +166,23 @@ const REFUSALS: [(&str, &[Refusal]); 4] = [
             ),
             Refusal::or_passed(429, &["rate_limited"], "A limit is reached; error.param names it."),
             HEADER_TOO_LARGE,
-            INTERNAL,
+            Refusal::or_passed(
+                500,
+                &["internal_error"],
+                "An error of the gateway, or the upstream's. With X-Should-Retry a job may have been paid.",
+            ),
             Refusal::or_passed(
                 502,
                 &["upstream_unreachable", "upstream_invalid_answer", "upstream_key_refused", "outcome_unknown"],
                 "The upstream could not be reached, or did not answer as it should. Only with outcome_unknown a job \
                  may have been paid.",
             ),
-            Refusal::or_passed(503, &["overloaded", "ledger_unavailable", "draining"], "Nothing was sent; try again."),
+            Refusal::or_passed(
+                503,
+                &["overloaded", "ledger_unavailable", "draining"],
+                "With one of these codes nothing was sent; try again. The upstream's own words pass as they came: with \
+                 X-Should-Retry a job may have been paid.",
+            ),
             Refusal::or_passed(
                 504,
                 &["upstream_timeout", "outcome_unknown"],

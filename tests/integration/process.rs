@@ -174,7 +174,9 @@ async fn f46_a_port_in_use_ends_it_with_1_at_once_and_the_address_named() {
 #[tokio::test]
 async fn the_demo_prints_what_to_try_and_it_works_without_the_real_key() {
     let key = random_key();
-    let arguments = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--job-seconds", "0"];
+    let page = "http://localhost:3000";
+    let addresses = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let arguments = [&addresses[..], &["--job-seconds", "0", "--allow-origin", page]].concat();
     let mut program = Program::start(&arguments, &[("COMETAPI_KEY", &key)]);
     let (address, admin) = program.serving().await;
     program.says("Ctrl-C").await;
@@ -186,7 +188,8 @@ async fn the_demo_prints_what_to_try_and_it_works_without_the_real_key() {
     assert!(curl.starts_with(&format!("http://{address}{GENERATIONS} ")), "{output}");
     let header = curl.split('\'').nth(1).unwrap().split_once(": ").unwrap();
     let body = curl.split('\'').nth(3).unwrap();
-    let created = ask(address, Method::POST, GENERATIONS, &[header], body).await;
+    let created = ask(address, Method::POST, GENERATIONS, &[header, ("origin", page)], body).await;
+    assert_eq!(created.header("access-control-allow-origin"), page);
     let path = format!("/grok/v1/videos/{}", created.request_id());
     let done = async || ask(address, Method::GET, &path, &[], "").await.text().contains("\"done\"");
     eventually("the demo's job is done", done).await;
@@ -198,6 +201,8 @@ async fn the_demo_prints_what_to_try_and_it_works_without_the_real_key() {
     assert_eq!(program.ended().await.code(), Some(0));
     let (status, output) = Program::run(&["demo", "--listen", "0.0.0.0:0"], &[]).await;
     assert!(status == 2 && output.contains("loopback"), "{output}");
+    let (status, output) = Program::run(&["demo", "--allow-origin", "*"], &[]).await;
+    assert!(status == 2 && output.contains("an exact origin"), "{output}");
 }
 
 #[tokio::test]

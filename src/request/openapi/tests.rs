@@ -51,6 +51,7 @@ fn refusals() -> Vec<(u16, &'static str)> {
         Error::RouteNotAllowed { route: "" },
         Error::NotFound,
         Error::NotOffered,
+        Error::NoTokens,
         Error::UnknownJob,
         Error::MethodNotAllowed { allow: "" },
         Error::RequestTimeout,
@@ -69,8 +70,9 @@ fn refusals() -> Vec<(u16, &'static str)> {
         Error::UpstreamUnreachable(Unreached::Dns),
         Error::UpstreamUnreachable(Unreached::Timeout),
         Error::BudgetExhausted { limit: "", retry_after: Duration::ZERO },
-        Error::UpstreamTimeout,
+        Error::PollTimeout,
         Error::UpstreamInvalidAnswer,
+        Error::PollUnreadable,
         Error::UpstreamKeyRefused,
         Error::Overloaded { what: "" },
         Error::LedgerUnavailable,
@@ -90,6 +92,7 @@ fn refusals() -> Vec<(u16, &'static str)> {
             | Error::RouteNotAllowed { .. }
             | Error::NotFound
             | Error::NotOffered
+            | Error::NoTokens
             | Error::UnknownJob
             | Error::MethodNotAllowed { .. }
             | Error::RequestTimeout
@@ -105,8 +108,9 @@ fn refusals() -> Vec<(u16, &'static str)> {
             | Error::BudgetExhausted { .. }
             | Error::Internal
             | Error::UpstreamUnreachable(_)
-            | Error::UpstreamTimeout
+            | Error::PollTimeout
             | Error::UpstreamInvalidAnswer
+            | Error::PollUnreadable
             | Error::UpstreamKeyRefused
             | Error::Overloaded { .. }
             | Error::LedgerUnavailable
