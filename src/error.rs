@@ -100,6 +100,8 @@ pub enum Error {
     NotFound,
     /// A path of xAI's that this API does not offer.
     NotOffered,
+    /// A token was asked for where nobody needs one.
+    NoTokens,
     /// No job has this id, or none of this team's.
     UnknownJob,
     /// The path exists, the method does not.
@@ -154,10 +156,12 @@ pub enum Error {
     Internal,
     /// Nothing was sent: the upstream could not be reached.
     UpstreamUnreachable(Unreached),
-    /// Nothing was sent, or a poll was not answered, in time.
-    UpstreamTimeout,
-    /// The upstream answered something that is no answer; nothing was made.
+    /// A poll was not answered in time.
+    PollTimeout,
+    /// The upstream answered a submission with something that is no answer; nothing was made.
     UpstreamInvalidAnswer,
+    /// It answered a poll so.
+    PollUnreadable,
     /// The upstream refused our key.
     UpstreamKeyRefused,
     /// More work at once than the configuration allows.
@@ -184,7 +188,7 @@ impl Error {
             Self::OriginRefused | Self::UserMismatch | Self::ModelNotAllowed | Self::RouteNotAllowed { .. } => {
                 StatusCode::FORBIDDEN
             }
-            Self::NotFound | Self::NotOffered | Self::UnknownJob => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NotOffered | Self::NoTokens | Self::UnknownJob => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::OutcomeUnknown { doubt: Doubt::Held, .. } => StatusCode::CONFLICT,
@@ -193,10 +197,11 @@ impl Error {
                 Unreached::Dns | Unreached::Refused | Unreached::Tls | Unreached::Certificate,
             )
             | Self::UpstreamInvalidAnswer
+            | Self::PollUnreadable
             | Self::UpstreamKeyRefused => StatusCode::BAD_GATEWAY,
             Self::OutcomeUnknown { doubt: Doubt::Silent, .. }
             | Self::UpstreamUnreachable(Unreached::Timeout)
-            | Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            | Self::PollTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
@@ -222,7 +227,7 @@ impl Error {
             Self::UserMismatch => "user_mismatch",
             Self::ModelNotAllowed => "model_not_allowed",
             Self::RouteNotAllowed { .. } => "route_not_allowed",
-            Self::NotFound | Self::NotOffered => "not_found",
+            Self::NotFound | Self::NotOffered | Self::NoTokens => "not_found",
             Self::UnknownJob => "unknown_job",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::RequestTimeout => "request_timeout",
@@ -237,9 +242,9 @@ impl Error {
             Self::RateLimited { .. } => "rate_limited",
             Self::BudgetExhausted { .. } => "budget_exhausted",
             Self::Internal => "internal_error",
-            Self::UpstreamUnreachable(Unreached::Timeout) | Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamUnreachable(Unreached::Timeout) | Self::PollTimeout => "upstream_timeout",
             Self::UpstreamUnreachable(_) => "upstream_unreachable",
-            Self::UpstreamInvalidAnswer => "upstream_invalid_answer",
+            Self::UpstreamInvalidAnswer | Self::PollUnreadable => "upstream_invalid_answer",
             Self::UpstreamKeyRefused => "upstream_key_refused",
             Self::Overloaded { .. } => "overloaded",
             Self::LedgerUnavailable => "ledger_unavailable",
@@ -292,7 +297,7 @@ impl Error {
             | Self::RateLimited { retry_after, .. }
             | Self::BudgetExhausted { retry_after, .. } => *retry_after,
             Self::Overloaded { .. } | Self::LedgerUnavailable | Self::Draining => Duration::from_secs(1),
-            Self::UpstreamUnreachable(_) | Self::UpstreamTimeout => Duration::from_secs(2),
+            Self::UpstreamUnreachable(_) | Self::PollTimeout => Duration::from_secs(2),
             _ => return None,
         };
         Some(wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1))
@@ -302,9 +307,9 @@ impl Error {
     pub const fn proxy_status(&self) -> Option<&'static str> {
         match self {
             Self::UpstreamUnreachable(unreached) => Some(unreached.proxy_status()),
-            Self::UpstreamTimeout | Self::OutcomeUnknown { doubt: Doubt::Silent, .. } => Some("http_response_timeout"),
+            Self::PollTimeout | Self::OutcomeUnknown { doubt: Doubt::Silent, .. } => Some("http_response_timeout"),
             Self::OutcomeUnknown { doubt: Doubt::Broken, .. } => Some("http_response_incomplete"),
-            Self::UpstreamInvalidAnswer => Some("http_protocol_error"),
+            Self::UpstreamInvalidAnswer | Self::PollUnreadable => Some("http_protocol_error"),
             Self::LoopDetected => Some("proxy_loop_detected"),
             _ => None,
         }

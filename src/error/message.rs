@@ -26,6 +26,7 @@ impl Error {
                                poll /grok/v1/videos/{request_id}"
                 .into(),
             Self::NotOffered => "video extensions are not offered by this API".into(),
+            Self::NoTokens => "this gateway is open to everyone: there are no tokens, send none".into(),
             Self::UnknownJob => "no job with this request_id".into(),
             // A submission to a path that is nearly right ends here.
             Self::MethodNotAllowed { allow: allow @ READ_ONLY } => {
@@ -59,7 +60,10 @@ impl Error {
             }
             Self::Internal => "an error of the gateway itself: try again, and tell its operator".into(),
             Self::UpstreamUnreachable(_) => "the upstream could not be reached: nothing was sent, try again".into(),
-            Self::UpstreamTimeout => "the upstream did not answer in time: nothing was bought, try again".into(),
+            Self::PollTimeout => "the upstream did not answer in time: the job goes on, poll again".into(),
+            Self::PollUnreadable => {
+                "the upstream answered with something that is no answer of its API: the job goes on, poll again".into()
+            }
             Self::UpstreamInvalidAnswer => {
                 "the upstream answered with something that is no answer of its API: nothing was made; \
                  tell the gateway's operator to check upstream.url"
@@ -104,15 +108,15 @@ const fn doubtful(doubt: &Doubt) -> &'static str {
     match doubt {
         Doubt::Held => {
             "the outcome of an earlier submission of this prompt is unknown, and it may have been paid: \
-             wait, or send Cache-Control: no-cache to buy a new job all the same"
+             wait, or send Cache-Control: no-cache, and a new Idempotency-Key if it had one, to buy a new job all the same"
         }
         Doubt::Broken => {
             "the upstream's answer was lost or unreadable: the outcome is unknown, and the job may have been paid: \
-             wait, or send Cache-Control: no-cache to buy a new job all the same"
+             wait, or send Cache-Control: no-cache, and a new Idempotency-Key if it had one, to buy a new job all the same"
         }
         Doubt::Silent => {
             "the upstream has not answered in time: the outcome is unknown, and the job may have been paid: \
-             wait, or send Cache-Control: no-cache to buy a new job all the same"
+             wait, or send Cache-Control: no-cache, and a new Idempotency-Key if it had one, to buy a new job all the same"
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::jobs::entry::Turn;
 use crate::jobs::observe::{Facts, Seen};
 use crate::jobs::records::{End, Job, Life};
 use crate::request::route::RequestId;
-use crate::telemetry::labels::{Degraded, UpstreamOperation, UpstreamOutcome};
+use crate::telemetry::labels::{Degraded, Unread, UpstreamOperation, UpstreamOutcome};
 use crate::upstream::headers::Passed;
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::polls::{PollFailure, PolledBody, Polls};
@@ -90,6 +90,10 @@ impl Observer {
 }
 
 impl Witness for Observer {
+    fn unread(&mut self, why: Unread) {
+        self.gateway.telemetry.metrics.polls_unread.inc(why);
+    }
+
     fn saw(&mut self, status: StatusCode, so_far: &[u8], _complete: bool) -> Option<Before> {
         let (turn, life, facts) = match self.gateway.reader.read(&self.job, status, so_far) {
             Seen::Nothing | Seen::KeyRefused => return None,

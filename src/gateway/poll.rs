@@ -59,8 +59,10 @@ impl Worker {
         });
         let relayed = Relay::begin(response, witness).await;
         let adopter = asking.filter(|_| may_adopt);
-        let may_be_unknown = is_veiled && relayed.status() == StatusCode::BAD_REQUEST;
-        let flat = rules.shape == Shape::Flat && relayed.status().is_success();
+        let succeeds = relayed.status().is_success();
+        // Relays say it in the body of a 200 too.
+        let may_be_unknown = is_veiled && (succeeds || relayed.status() == StatusCode::BAD_REQUEST);
+        let flat = rules.shape == Shape::Flat && succeeds;
         let mut answer = if header_only || may_be_unknown || flat || adopter.is_some() {
             Box::pin(whole(relayed, is_veiled, flat)).await?
         } else {
@@ -135,7 +137,7 @@ enum Known {
 /// An answer that has to be looked at whole: bounded, and read as a stream would have been.
 async fn whole(relayed: Response<Relay>, is_veiled: bool, flat: bool) -> Result<Response<Body>, Error> {
     let (mut parts, relay) = relayed.into_parts();
-    let body = Limited::new(relay, MAX_WHOLE).collect().await.map_err(|_| Error::UpstreamInvalidAnswer)?.to_bytes();
+    let body = Limited::new(relay, MAX_WHOLE).collect().await.map_err(|_| Error::PollUnreadable)?.to_bytes();
     if is_veiled && observe::read(parts.status, &body) == Seen::Missing {
         return Err(Error::UnknownJob);
     }

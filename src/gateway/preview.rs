@@ -40,9 +40,7 @@ impl Worker {
         if !understood.faults.is_empty() {
             told.insert("warnings".to_owned(), understood.faults.iter().map(Fault::to_json).collect());
         }
-        let mut answer = answer::told(Value::Object(told).to_string().into());
-        answer::warn(answer.headers_mut(), &understood.deprecated);
-        Ok(answer)
+        Ok(answer::told(Value::Object(told).to_string().into()))
     }
 }
 

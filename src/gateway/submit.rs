@@ -46,13 +46,14 @@ impl Worker {
         rules: &Arc<Rules>,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
-        let mut standing = Standing::default();
-        let result = self.serve(operation, head, upload, client, rules, record, &mut standing).await;
+        let (mut standing, mut deprecated) = (Standing::default(), Vec::new());
+        let result = self.serve(operation, head, upload, client, rules, record, &mut standing, &mut deprecated).await;
         let mut answer = result.unwrap_or_else(|error| {
             record.refused(&error);
             answer::refusal(&error)
         });
         self.gateway.limits.write_headers(client.who(), &standing, answer.headers_mut());
+        answer::warn(answer.headers_mut(), &deprecated);
         Ok(answer)
     }
 
@@ -66,6 +67,7 @@ impl Worker {
         rules: &Arc<Rules>,
         record: &mut Record,
         standing: &mut Standing,
+        deprecated: &mut Vec<String>,
     ) -> Result<Response<Body>, Error> {
         let gateway = &*self.gateway;
         *standing = gateway.limits.before_body(client.who()).map_err(|refusal| limited(&refusal, standing))?;
@@ -76,15 +78,16 @@ impl Worker {
         let (understood, name) = self.understand(operation, wishes, client, &body, rules).await?;
         client.name(understood.user.as_ref());
         self.note(&understood, record);
+        deprecated.clone_from(&understood.deprecated);
         if understood.wishes.dry_run {
             // Boxed, like the way of a miss: their state would make every hit's larger.
             return Box::pin(self.preview(&understood, client, rules, record, standing)).await;
         }
-        let mut answer = match self.hot(&understood, client, rules, standing)? {
+        match self.hot(&understood, client, rules, standing)? {
             Some((created, until)) => {
                 rules.known.remember(name, &understood);
                 self.own(&created.job, client, rules).await?;
-                self.hit(&created, until, &understood, gateway.clients.caller(client).0, record)
+                Ok(self.hit(&created, until, &understood, gateway.clients.caller(client).0, record))
             }
             None => {
                 let mut order = Order {
@@ -94,11 +97,9 @@ impl Worker {
                     request_id: record.request_id().into(),
                     count: record.count().cloned(),
                 };
-                Box::pin(self.place(&understood, client, &mut order, rules, record, standing)).await?
+                Box::pin(self.place(&understood, client, &mut order, rules, record, standing)).await
             }
-        };
-        answer::warn(answer.headers_mut(), &understood.deprecated);
-        Ok(answer)
+        }
     }
 
     fn note(&self, understood: &Understood, record: &mut Record) {

@@ -32,7 +32,7 @@ impl Worker {
         let gateway = &*self.gateway;
         if rules.teams.is_open() {
             // Nobody needs one here, and a frontend must not believe that it has fixed its users.
-            return Err(Error::NotFound);
+            return Err(Error::NoTokens);
         }
         gateway.limits.before_body(client.who()).map_err(|refusal| Error::from(&refusal))?;
         submission::check_media(&head.header)?;

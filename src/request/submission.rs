@@ -167,7 +167,9 @@ fn is_json(media_type: &str) -> bool {
         && parts.filter(|parameter| !parameter.is_empty()).all(|parameter| {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             let is_charset = name.eq_ignore_ascii_case("charset");
-            !is_charset || value.trim_matches('"').eq_ignore_ascii_case("utf-8")
+            let value = value.trim_matches('"');
+            // The second is what many write for the first.
+            !is_charset || value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("utf8")
         })
 }
 

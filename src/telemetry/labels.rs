@@ -126,6 +126,14 @@ labels! {
         Error = "error",
     }
 
+    /// `reason` why a poll's answer was not read.
+    Unread ("reason") {
+        /// It came encoded though it was asked for as it is.
+        Encoded = "encoded",
+        /// It is longer than any answer about a job.
+        Long = "long",
+    }
+
     /// `reason` why Redis gave no answer.
     LedgerFailure ("reason") {
         /// No connection, or it broke.
@@ -393,6 +401,7 @@ impl SubmissionOutcome {
             | Error::RouteNotAllowed { .. }
             | Error::NotFound
             | Error::NotOffered
+            | Error::NoTokens
             | Error::UnknownJob
             | Error::MethodNotAllowed { .. }
             | Error::MisdirectedRequest
@@ -403,9 +412,9 @@ impl SubmissionOutcome {
             Error::Internal | Error::Overloaded { .. } | Error::LedgerUnavailable | Error::Draining => {
                 Self::Unavailable
             }
-            Error::UpstreamUnreachable(_) | Error::UpstreamTimeout => Self::NotSent,
+            Error::UpstreamUnreachable(_) | Error::PollTimeout => Self::NotSent,
             // The upstream saw the submission and made nothing of it.
-            Error::UpstreamInvalidAnswer | Error::UpstreamKeyRefused => Self::RefusedUpstream,
+            Error::UpstreamInvalidAnswer | Error::PollUnreadable | Error::UpstreamKeyRefused => Self::RefusedUpstream,
             Error::Aborted => Self::Aborted,
         }
     }

@@ -13,7 +13,7 @@ use super::family::{Builder, Counters, Durations, Gauges, Level, Requests};
 use super::fields::Fields;
 use super::labels::{
     CloseReason, ConfigSection, Degraded, EntryState, JobOutcome, LedgerFailure, LedgerOperation, LedgerResult, Limit,
-    ReloadResult, RouteLabel, SubmissionOutcome, UpstreamOperation, UpstreamOutcome,
+    ReloadResult, RouteLabel, SubmissionOutcome, Unread, UpstreamOperation, UpstreamOutcome,
 };
 use super::money::Money;
 use super::process::Process;
@@ -42,6 +42,8 @@ pub struct Metrics {
     pub fields: Fields,
     /// What was spent, saved and lost.
     pub money: Money,
+    /// Answers about jobs that passed unread.
+    pub polls_unread: Counters<Unread>,
     /// Jobs that a poll showed at their end.
     pub jobs: Counters<JobOutcome>,
     /// Jobs not yet seen at their end.
@@ -112,6 +114,10 @@ impl Metrics {
             limited: make.counters("limited_total", "Refusals by a limit.")?,
             fields: Fields::new(&make)?,
             money: Money::new(&make)?,
+            polls_unread: make.counters(
+                "polls_unread_total",
+                "Answers about jobs that passed unread: what they said is not known.",
+            )?,
             jobs: make.counters("jobs_total", "Jobs that a poll showed at their end.")?,
             jobs_running: make.gauge("jobs_running", "Jobs made and not yet seen at their end.")?,
             entries: make.gauges("entries", "Entries of the ledger, by state.")?,

@@ -242,8 +242,8 @@ impl From<PollFailure> for Error {
     fn from(failure: PollFailure) -> Self {
         match failure {
             PollFailure::Unreached(why) => Self::UpstreamUnreachable(why),
-            PollFailure::Timeout => Self::UpstreamTimeout,
-            PollFailure::Broken => Self::UpstreamInvalidAnswer,
+            PollFailure::Timeout => Self::PollTimeout,
+            PollFailure::Broken => Self::PollUnreadable,
             PollFailure::KeyRefused => Self::UpstreamKeyRefused,
         }
     }

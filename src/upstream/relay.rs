@@ -13,6 +13,7 @@ use hyper::{Response, StatusCode};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::telemetry::labels::Unread;
 use crate::upstream::mask::KeyMask;
 use crate::upstream::polls::PolledBody;
 use crate::upstream::wire::WireError;
@@ -25,6 +26,9 @@ pub trait Witness: Send {
     /// Is shown all that has come so far, at most 64 KiB, before its last frame passes: when it may be a complete JSON
     /// object, and at its end (`complete`). If it returns a future, the frame waits for that, and it is asked no more.
     fn saw(&mut self, status: StatusCode, so_far: &[u8], complete: bool) -> Option<Before>;
+
+    /// The answer is not shown: whatever it says of its job stays unknown until the next one.
+    fn unread(&mut self, why: Unread);
 }
 
 /// The body of a polled answer as the client gets it.
@@ -60,11 +64,18 @@ impl Relay {
 
     fn over(response: Response<PolledBody>, witness: Option<Box<dyn Witness>>) -> Response<Self> {
         let status = response.status();
+        let witness = witness.and_then(|mut witness| {
+            if response.body().is_encoded() {
+                witness.unread(Unread::Encoded);
+                return None;
+            }
+            Some(witness)
+        });
         response.map(|body| {
             Self(Some(Box::new(Passage {
                 mask: KeyMask::new(body.key().pattern()),
                 status,
-                witness: witness.filter(|_| !body.is_encoded()),
+                witness,
                 so_far: Vec::new(),
                 waiting: None,
                 ended: body.is_end_stream(),
@@ -124,6 +135,7 @@ impl Passage {
         let witness = self.witness.as_mut()?;
         if self.so_far.len() + data.len() > MOST_SHOWN {
             // Too long for any answer about a job: it stays unread.
+            witness.unread(Unread::Long);
             self.witness = None;
             self.so_far = Vec::new();
             return None;

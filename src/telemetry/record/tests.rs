@@ -187,7 +187,7 @@ async fn inv10_a_refusal_states_outcome_limit_and_level() {
         (GENERATIONS, Error::RateLimited { limit: "user.generations", retry_after: wait }),
         (GENERATIONS, Error::Internal),
         (GENERATIONS, Error::Aborted),
-        ("/grok/v1/videos/job-1", Error::UpstreamTimeout),
+        ("/grok/v1/videos/job-1", Error::PollTimeout),
     ] {
         let mut record = fixture.begin("POST", path);
         record.refused(&error);

@@ -118,7 +118,7 @@ async fn a_silent_upstream_is_given_up_in_time_and_its_connection_closed() {
     let polls = Polls::new(upstream.upstream(|settings| settings.poll_timeout = Duration::from_millis(50)));
     assert_eq!(ask(&polls).await.err(), Some(PollFailure::Timeout));
     upstream.ended(1).await;
-    assert_eq!(Error::from(PollFailure::Timeout), Error::UpstreamTimeout);
+    assert_eq!(Error::from(PollFailure::Timeout), Error::PollTimeout);
 }
 
 #[tokio::test]

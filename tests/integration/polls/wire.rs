@@ -272,6 +272,7 @@ async fn m21_an_encoded_answer_passes_but_an_encoded_error_does_not() {
     let answer = poll_with(&scene, &id, Fault::All(vec![failure(), Fault::Encoded])).await;
     assert_eq!((answer.status, answer.header("content-encoding")), (200, "gzip"));
     assert!(answer.body.unwrap().starts_with(b"\x1f\x8b"));
+    assert_eq!(scene.metric("polls_unread_total{reason=\"encoded\"}").await, 1.0);
     for end in [End::Moderated, End::NotFound] {
         // It may hold the key, and nobody could see it (M32).
         let answer = poll_with(&scene, &id, Fault::All(vec![Fault::End(end), Fault::Encoded])).await;

@@ -43,6 +43,7 @@ reelgate_limited_total counter kind limit
 reelgate_limiter_buckets gauge
 reelgate_log_lines_dropped_total counter
 reelgate_panics_total counter
+reelgate_polls_unread_total counter reason
 reelgate_request_duration_seconds histogram route
 reelgate_requests_in_flight gauge
 reelgate_requests_total counter route status
@@ -147,6 +148,8 @@ const CLOSED: &[(&str, &[&str])] = &[
             "ledger",
             "upstream_key",
             "upstream_credit",
+            "encoded",
+            "long",
             "unreachable",
             "timeout",
             "open",
