@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::config::watch::Watch;
 use crate::config::{self, Config};
-use crate::run::{Running, Source, StartError};
+use crate::run::{self, Running, Source, StartError};
 use crate::simulator::arguments::{self, SimulateArguments};
 use crate::telemetry::Telemetry;
 use crate::upstream::key::UpstreamKey;
@@ -45,7 +45,7 @@ enum Action {
     Demo(demo::DemoArguments),
     /// The simulated upstream alone
     Simulate(SimulateArguments),
-    /// All faults of a configuration at once, of the key too where it is set; exit status 0 or 2
+    /// All faults of a configuration at once, of its secrets too where they are set; exit status 0 or 2
     Check {
         /// The configuration, a TOML file
         #[arg(long, value_name = "FILE")]
@@ -188,15 +188,8 @@ fn check(file: PathBuf) -> Result<(), Failure> {
     if let Err(fault) = UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()) {
         tell(&format!("warning: {fault}: without it, serve refuses to start"));
     }
-    let named = [
-        ("dedup.key_env", &config.dedup.key_env),
-        ("dedup.former_key_env", &config.dedup.former_key_env),
-        ("admin.key_env", &config.admin.key_env),
-    ];
-    for (key, variable) in named {
-        if !variable.is_empty() && std::env::var_os(variable).is_none() {
-            tell(&format!("warning: {key}: {variable} is not set: without it, serve refuses to start"));
-        }
+    for fault in run::missing(&config) {
+        tell(&format!("warning: {fault}: without it, serve refuses to start"));
     }
     print(&format!("{shown}: ok"));
     Ok(())

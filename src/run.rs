@@ -5,6 +5,7 @@ mod build;
 mod chores;
 mod ledger;
 mod reload;
+mod secrets;
 
 use std::future::Future;
 use std::io;
@@ -20,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use self::chores::Chores;
+pub use self::secrets::{SecretFault, missing};
 use crate::config::Config;
 use crate::config::watch::Watch;
 use crate::gateway::watch::Watcher;
@@ -46,8 +48,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads and checks the configuration, with what it names: schemas, the certificate and its key, authorities, and the
-    /// upstream key, unless no variable holds one.
+    /// Reads and checks the configuration, with what it names: schemas, the certificate and its key, authorities, and
+    /// all secrets whose variables are set.
     ///
     /// # Errors
     /// All its faults, a line each.
@@ -67,6 +69,9 @@ impl Source {
                 Err(fault) => Err(fault),
             }
         });
+        for (keys, trial) in secrets::TRIALS {
+            draft.try_out(keys, |config| trial(config).or_else(SecretFault::unless_missing));
+        }
         draft.finish().map_err(|faults| faults.to_string())
     }
 
@@ -93,6 +98,13 @@ pub enum StartError {
     /// A part that could not be made, and that may be made another time.
     #[error("{0}")]
     Part(String),
+}
+
+impl From<SecretFault> for StartError {
+    /// What is wrong here stays wrong until somebody changes it.
+    fn from(fault: SecretFault) -> Self {
+        Self::Faulty(fault.to_string())
+    }
 }
 
 /// A gateway that serves.
@@ -247,7 +259,7 @@ struct Early {
 
 impl Early {
     async fn start(config: &Config, telemetry: &Arc<Telemetry>) -> Result<Self, StartError> {
-        let key = build::admin_key(&config.admin.key_env).map_err(StartError::Faulty)?;
+        let key = secrets::admin_key(config)?;
         let unusable = |error| StartError::Admin(config.admin.listen, error);
         let chores = Chores::start().map_err(|error| StartError::Part(error.to_string()))?;
         let bound = chores.handle().spawn(TcpListener::bind(config.admin.listen)).await;
