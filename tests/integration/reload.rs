@@ -137,6 +137,29 @@ async fn a_key_that_needs_a_restart_is_named_and_the_rest_is_applied() {
 }
 
 #[tokio::test]
+async fn a_models_prices_that_come_and_go_are_all_that_a_reload_tells() {
+    let (folder, key) = (Folder::new(), random_key());
+    let served = served(&folder, &key, &generations("off")).await;
+    let row = "[prices.a-model]\n\"480p\" = 0.01\n";
+    let changes = async |section: &str| served.metric(&format!("config_changes_total{{section=\"{section}\"}}")).await;
+    for (count, text) in [(1.0, generations("off") + row), (2.0, generations("off"))] {
+        folder.write(FILE, &text);
+        reloads(&served, "ok", count).await;
+        assert_eq!(changes("prices").await, 2.0 * count);
+    }
+    assert_eq!((changes("budgets").await, changes("validation").await, changes("log").await), (0.0, 0.0, 0.0));
+    let output = served.end().await;
+    let told: Vec<_> = output.lines().filter(|line| line.contains("the configuration was reloaded")).collect();
+    for (line, changed) in told
+        .iter()
+        .zip(["\"prices.a-model.image, prices.a-model.480p\"", "\"prices.a-model.480p, prices.a-model.image\""])
+    {
+        assert!(line.contains(&format!("\"changed\":{changed}")), "{line}");
+    }
+    assert_eq!(told.len(), 2, "{output}");
+}
+
+#[tokio::test]
 async fn inv1_a_new_key_in_the_key_file_is_used_by_what_comes_after_it() {
     let (folder, old, new) = (Folder::new(), random_key(), random_key());
     let file = folder.write("key", &format!("{old}\n"));
