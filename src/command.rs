@@ -115,10 +115,14 @@ fn serve(file: Option<PathBuf>) -> Result<(), Failure> {
     let source = Source { file, environment: config::environment().collect() };
     let config = source.load().map_err(|faults| faulty(&faults))?;
     runtime.block_on(watch.follow(source.files(&config)));
-    let key = UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()).map_err(|fault| faulty(&fault))?;
+    let read = UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok());
+    let (key, doubt) = read.map_err(|fault| faulty(&fault))?;
     let telemetry = telemetry(&config)?;
     for warning in config.warnings() {
         warn!("{warning}");
+    }
+    if let Some(doubt) = doubt {
+        warn!("{doubt}");
     }
     let start = Running::start(config, key, telemetry.clone(), Some((source, watch)));
     match runtime.block_on(ends.or(start)) {
@@ -184,9 +188,11 @@ fn check(file: PathBuf) -> Result<(), Failure> {
     for warning in config.warnings() {
         tell(&format!("warning: {warning}"));
     }
-    // Any other fault of it was told with the rest.
-    if let Err(fault) = UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()) {
-        tell(&format!("warning: {fault}: without it, serve refuses to start"));
+    match UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()) {
+        Ok((_, None)) => {}
+        Ok((_, Some(doubt))) => tell(&format!("warning: {doubt}")),
+        // Any other fault of it was told with the rest.
+        Err(fault) => tell(&format!("warning: {fault}: without it, serve refuses to start")),
     }
     for fault in run::missing(&config) {
         tell(&format!("warning: {fault}: without it, serve refuses to start"));

@@ -56,12 +56,15 @@ impl Reloader {
         let upstream = config.upstream.clone();
         let read = move || UpstreamKey::read(&upstream, |name| std::env::var(name).ok());
         let key = spawn_blocking(read).await.map_err(|_| "reading the key failed".to_owned())?;
-        let key = key.map_err(|fault| fault.to_string())?;
+        let (key, doubt) = key.map_err(|fault| fault.to_string())?;
         let tls = config.server.tls.clone();
         let identity = spawn_blocking(move || Identity::read(&tls)).await;
         let identity = identity.map_err(|_| "reading the certificate failed".to_owned())?;
         let identity = identity.map_err(|fault| fault.to_string())?;
         let rules = Rules::new(&config)?;
+        if let Some(doubt) = doubt {
+            warn!("{doubt}");
+        }
         let gateway = &self.gateway;
         for schema in [&rules.validation.generations, &rules.validation.edits] {
             gateway.telemetry.metrics.fields.know(schema.params().iter().map(String::as_str));

@@ -1,7 +1,13 @@
 //! What `reelgate check` says is what `reelgate serve` does (`DESIGN.md` §2; F-46).
 
-use super::support::process::Program;
-use super::support::{Authority, Folder, key_is_absent};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use reelgate::simulator::Options;
+
+use super::support::process::{Program, Served};
+use super::support::{Authority, Folder, key_is_absent, random_key};
 
 /// A key for operators, and one for fingerprints, as they should be.
 const GOOD: [(&str, &str); 3] = [
@@ -92,4 +98,69 @@ async fn a_secret_that_is_not_set_is_a_warning_of_check_and_ends_serve() {
         [("COMETAPI_KEY", "k"), ("REELGATE_LEDGER__KIND", "disk"), ("REELGATE_REDIS_URL", "http://nonsense")];
     let (status, said) = Program::run(&["check", "--config", file.to_str().unwrap()], &environment).await;
     assert!(status == 0 && said.lines().count() == 1, "{said}");
+}
+
+/// A file on a disk in memory that everybody can read; gone with this value. `None` where there is no such disk.
+struct Open(PathBuf);
+
+impl Open {
+    fn new(text: &str) -> Option<Self> {
+        let name: String = random_key().chars().filter(char::is_ascii_alphanumeric).collect();
+        let folder = Path::new("/dev/shm").join(format!("reelgate-test-{name}"));
+        fs::create_dir(&folder).ok()?;
+        let open = Self(folder);
+        open.write(text);
+        let system = rustix::fs::statfs(open.file()).unwrap();
+        (u32::try_from(system.f_type) == Ok(TMPFS)).then_some(open)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("key")
+    }
+
+    /// What is there is never another's: a reload may look at any moment.
+    fn write(&self, text: &str) {
+        let new = self.0.join("new");
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o444)).unwrap();
+        fs::rename(&new, self.file()).unwrap();
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// `TMPFS_MAGIC` of statfs(2).
+const TMPFS: u32 = 0x0102_1994;
+
+#[tokio::test]
+async fn t09_a_key_file_that_others_can_read_is_warned_about_once_by_each_who_reads_it() {
+    let (key, folder) = (random_key(), Folder::new());
+    let Some(open) = Open::new(&key) else { return };
+    let (path, config) = (open.file().display().to_string(), folder.write("reelgate.toml", ""));
+    let doubt = format!("upstream.key_file: {path} can be read by others than its owner");
+    let check = ["check", "--config", config.to_str().unwrap()];
+    let named = ("REELGATE_UPSTREAM__KEY_FILE", path.as_str());
+    let (status, said) = Program::run(&check, &[named]).await;
+    assert!(status == 0 && said.matches(&format!("warning: {doubt}")).count() == 1, "{said}");
+
+    let served = Served::start("", Options::default(), &[], &[("COMETAPI_KEY", ""), named]).await;
+    assert_eq!(served.program.output().matches(&doubt).count(), 1, "{}", served.program.output());
+    let new = random_key();
+    open.write(&new);
+    served.program.says("the configuration was reloaded").await;
+    let output = served.end().await;
+    assert_eq!(output.matches(&doubt).count(), 2, "{output}");
+    key_is_absent(&new, "the output", output.as_bytes());
+
+    // A credential of systemd's has the mode of its access list.
+    let credentials = ("CREDENTIALS_DIRECTORY", open.0.to_str().unwrap());
+    let (status, said) = Program::run(&check, &[named, credentials]).await;
+    assert!(status == 0 && !said.contains("upstream.key_file"), "{said}");
+    let served = Served::start("", Options::default(), &[], &[("COMETAPI_KEY", ""), named, credentials]).await;
+    let output = served.end().await;
+    assert!(!output.contains(&doubt), "{output}");
 }
