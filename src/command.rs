@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::config::watch::Watch;
 use crate::config::{self, Config};
-use crate::run::{Running, Source, StartError};
+use crate::run::{self, Running, Source, StartError};
 use crate::simulator::arguments::{self, SimulateArguments};
 use crate::telemetry::Telemetry;
 use crate::upstream::key::UpstreamKey;
@@ -45,7 +45,7 @@ enum Action {
     Demo(demo::DemoArguments),
     /// The simulated upstream alone
     Simulate(SimulateArguments),
-    /// All faults of a configuration at once, of the key too where it is set; exit status 0 or 2
+    /// All faults of a configuration at once, of its secrets too where they are set; exit status 0 or 2
     Check {
         /// The configuration, a TOML file
         #[arg(long, value_name = "FILE")]
@@ -115,10 +115,14 @@ fn serve(file: Option<PathBuf>) -> Result<(), Failure> {
     let source = Source { file, environment: config::environment().collect() };
     let config = source.load().map_err(|faults| faulty(&faults))?;
     runtime.block_on(watch.follow(source.files(&config)));
-    let key = UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()).map_err(|fault| faulty(&fault))?;
+    let read = UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok());
+    let (key, doubt) = read.map_err(|fault| faulty(&fault))?;
     let telemetry = telemetry(&config)?;
     for warning in config.warnings() {
         warn!("{warning}");
+    }
+    if let Some(doubt) = doubt {
+        warn!("{doubt}");
     }
     let start = Running::start(config, key, telemetry.clone(), Some((source, watch)));
     match runtime.block_on(ends.or(start)) {
@@ -184,19 +188,14 @@ fn check(file: PathBuf) -> Result<(), Failure> {
     for warning in config.warnings() {
         tell(&format!("warning: {warning}"));
     }
-    // Any other fault of it was told with the rest.
-    if let Err(fault) = UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()) {
-        tell(&format!("warning: {fault}: without it, serve refuses to start"));
+    match UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()) {
+        Ok((_, None)) => {}
+        Ok((_, Some(doubt))) => tell(&format!("warning: {doubt}")),
+        // Any other fault of it was told with the rest.
+        Err(fault) => tell(&format!("warning: {fault}: without it, serve refuses to start")),
     }
-    let named = [
-        ("dedup.key_env", &config.dedup.key_env),
-        ("dedup.former_key_env", &config.dedup.former_key_env),
-        ("admin.key_env", &config.admin.key_env),
-    ];
-    for (key, variable) in named {
-        if !variable.is_empty() && std::env::var_os(variable).is_none() {
-            tell(&format!("warning: {key}: {variable} is not set: without it, serve refuses to start"));
-        }
+    for fault in run::missing(&config) {
+        tell(&format!("warning: {fault}: without it, serve refuses to start"));
     }
     print(&format!("{shown}: ok"));
     Ok(())

@@ -97,12 +97,19 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<SocketAddr, Faults> {
-        reading(file, environment, |mut reader| {
-            let admin = Admin::read(&mut reader.root().section("admin"), &Admin::default());
-            let mut faults = reader.finish().1;
-            faults.retain(|fault| fault.key == "admin.listen");
-            Faults::none(faults).map(|()| admin.listen)
-        })
+        let is_its = |fault: &Fault| fault.key == "admin.listen";
+        let read = |root: &mut Section<'_, '_>| Admin::read(&mut root.section("admin"), &Admin::default());
+        part(file, environment, read, is_its).map(|admin| admin.listen)
+    }
+
+    /// `[dedup]` alone, told in the same way.
+    pub fn dedup(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Dedup, Faults> {
+        let is_its = |fault: &Fault| fault.key.starts_with("dedup.");
+        let read = |root: &mut Section<'_, '_>| Dedup::read(&mut root.section("dedup"), &Dedup::default());
+        part(file, environment, read, is_its)
     }
 
     fn from_reader(mut reader: Reader<'_>, schema: SchemaCheck<'_>) -> Draft {
@@ -158,6 +165,21 @@ impl Config {
         Self::read(&mut reader.root(), self);
         reader.finish().0
     }
+}
+
+/// Reads a part of the configuration, of whose faults only its own count.
+fn part<T>(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    read: impl FnOnce(&mut Section<'_, '_>) -> T,
+    is_its: impl Fn(&Fault) -> bool,
+) -> Result<T, Faults> {
+    reading(file, environment, |mut reader| {
+        let part = read(&mut reader.root());
+        let mut faults = reader.finish().1;
+        faults.retain(is_its);
+        Faults::none(faults).map(|()| part)
+    })
 }
 
 /// Reads the file, if there is one, under what overrides it in the environment.

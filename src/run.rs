@@ -5,6 +5,7 @@ mod build;
 mod chores;
 mod ledger;
 mod reload;
+mod secrets;
 
 use std::future::Future;
 use std::io;
@@ -20,12 +21,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use self::chores::Chores;
-use crate::config::Config;
+pub use self::secrets::{SecretFault, missing};
 use crate::config::watch::Watch;
+use crate::config::{Config, Draft, Faults};
 use crate::gateway::watch::Watcher;
 use crate::gateway::{Gateway, Worker};
 use crate::jobs::attempt::Ending;
 use crate::request::schema::Schema;
+use crate::request::settings::SchemaSource;
 use crate::server::drain::Drain;
 use crate::server::tally::Tally;
 use crate::server::tls::Identity;
@@ -34,6 +37,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::admin::{self, Access, Admin, Phase};
 use crate::telemetry::labels::Degraded;
 use crate::upstream::key::{KeyFault, UpstreamKey};
+use crate::upstream::settings::Roots;
 use crate::upstream::tls::client_config;
 
 /// Where the configuration came from, so that it can be read again.
@@ -46,16 +50,13 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads and checks the configuration, with what it names: schemas, the certificate and its key, authorities, and the
-    /// upstream key, unless no variable holds one.
+    /// Reads and checks the configuration, with what it names: schemas, the certificate and its key, authorities, and
+    /// all secrets whose variables are set.
     ///
     /// # Errors
     /// All its faults, a line each.
     pub fn load(&self) -> Result<Config, String> {
-        let compile = |operation, text: &str| Schema::from_text(operation, text).map(|_| ());
-        let environment = self.environment.iter().cloned();
-        let draft = Config::draft(self.file.as_deref(), environment, &compile);
-        let mut draft = draft.map_err(|faults| faults.to_string())?;
+        let mut draft = self.draft().map_err(|faults| faults.to_string())?;
         draft.try_out(&["server.tls.certificate", "server.tls.key"], |config| {
             Identity::read(&config.server.tls).map(|_| ())
         });
@@ -67,7 +68,31 @@ impl Source {
                 Err(fault) => Err(fault),
             }
         });
+        for (keys, trial) in secrets::TRIALS {
+            draft.try_out(keys, |config| trial(config).or_else(SecretFault::unless_missing));
+        }
         draft.finish().map_err(|faults| faults.to_string())
+    }
+
+    fn draft(&self) -> Result<Draft, Faults> {
+        let compile = |operation, text: &str| Schema::from_text(operation, text).map(|_| ());
+        Config::draft(self.file.as_deref(), self.environment.iter().cloned(), &compile)
+    }
+
+    /// All files that the configuration of now names, as far as it can be read: it may be refused for any of them.
+    fn named_files(&self) -> Vec<PathBuf> {
+        let Ok(draft) = self.draft() else { return Vec::new() };
+        let Config { upstream, validation, ledger, .. } = draft.config();
+        let roots = match &upstream.roots {
+            Roots::File(path) => Some(path),
+            Roots::Bundled | Roots::System => None,
+        };
+        let schemas = [&validation.generations, &validation.edits].map(|source| match source {
+            SchemaSource::File(path) => Some(path),
+            SchemaSource::Builtin => None,
+        });
+        let others = schemas.into_iter().chain([roots, ledger.redis_roots.as_ref()]).flatten();
+        self.files(draft.config()).into_iter().chain(others.cloned()).collect()
     }
 
     /// The files that such a configuration comes from: its own, and those that it names and that are read again.
@@ -93,6 +118,13 @@ pub enum StartError {
     /// A part that could not be made, and that may be made another time.
     #[error("{0}")]
     Part(String),
+}
+
+impl From<SecretFault> for StartError {
+    /// What is wrong here stays wrong until somebody changes it.
+    fn from(fault: SecretFault) -> Self {
+        Self::Faulty(fault.to_string())
+    }
 }
 
 /// A gateway that serves.
@@ -247,7 +279,7 @@ struct Early {
 
 impl Early {
     async fn start(config: &Config, telemetry: &Arc<Telemetry>) -> Result<Self, StartError> {
-        let key = build::admin_key(&config.admin.key_env).map_err(StartError::Faulty)?;
+        let key = secrets::admin_key(config)?;
         let unusable = |error| StartError::Admin(config.admin.listen, error);
         let chores = Chores::start().map_err(|error| StartError::Part(error.to_string()))?;
         let bound = chores.handle().spawn(TcpListener::bind(config.admin.listen)).await;

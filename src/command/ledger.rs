@@ -81,6 +81,10 @@ pub(super) struct Place {
     /// The folder of a ledger on disk (ledger.path) that no gateway uses now, instead of asking one
     #[arg(long, value_name = "PATH")]
     offline: Option<PathBuf>,
+    /// The configuration of that gateway, of which only the section dedup is read: by its windows are UNTIL of what was
+    /// accepted and CREATED of what is unknown. Without it the defaults stand; REELGATE_DEDUP__… overrides both
+    #[arg(long, value_name = "FILE", requires = "offline")]
+    config: Option<PathBuf>,
 }
 
 pub(super) fn run(action: LedgerAction) -> Result<(), Failure> {
@@ -118,7 +122,7 @@ impl Ledger {
     pub(super) fn open(place: &Place) -> Result<Self, Failure> {
         Ok(match &place.offline {
             None => Self::Online(AdminClient::new(&place.admin)?),
-            Some(path) => Self::Offline(Box::new(Offline::open(path)?)),
+            Some(path) => Self::Offline(Box::new(Offline::open(path, place.config.as_deref())?)),
         })
     }
 

@@ -18,6 +18,11 @@ impl Draft {
         Self { config, known, faults }
     }
 
+    /// What was read so far; where a value could not be, its default stands.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Tries the values of `keys`. The fault, if there is one, says itself what it is about; it is told where the first of
     /// the keys stands. What is known to be wrong is not tried: it could only bring a second complaint.
     pub fn try_out<E: ToString>(&mut self, keys: &[&str], trial: impl FnOnce(&Config) -> Result<(), E>) {

@@ -60,10 +60,11 @@ pub(super) fn upstream(url: &str) -> Option<Uri> {
     (bare == url && port != Some(0)).then_some(uri)
 }
 
-/// The name of an environment variable.
+/// The name of an environment variable. A fingerprints' key would do for one, and is never meant for one.
 pub(super) fn is_variable(name: &str) -> bool {
     let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    (1..=128).contains(&name.len()) && letters && !name.starts_with(|first: char| first.is_ascii_digit())
+    let is_key = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (1..=128).contains(&name.len()) && letters && !name.starts_with(|first: char| first.is_ascii_digit()) && !is_key
 }
 
 #[cfg(test)]
@@ -116,7 +117,7 @@ mod tests {
         for name in ["COMETAPI_KEY", "_x", "a1"] {
             assert!(is_variable(name), "{name}");
         }
-        for name in ["", "1a", "sk-123", "A B", "A=B"] {
+        for name in ["", "1a", "sk-123", "A B", "A=B", &"a1".repeat(32)] {
             assert!(!is_variable(name), "{name}");
         }
     }

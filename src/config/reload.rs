@@ -1,5 +1,6 @@
 //! What a new configuration means for a running process: what changes, and what has to wait for a restart.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{Config, Fault, Faults, check};
@@ -30,12 +31,7 @@ impl Config {
             });
             Faults::none(clashes.collect())?;
         }
-        let of_teams = |(key, _): &(String, String)| key.starts_with("teams[");
-        let (mut before, mut after) = (self.values(), config.values());
-        before.retain(|value| !of_teams(value));
-        after.retain(|value| !of_teams(value));
-        let differ = after.into_iter().zip(before).filter(|(new, old)| new != old);
-        let changed = differ.map(|((key, _), _)| key).chain(changed_teams(&self.teams, &config.teams)).collect();
+        let changed = changed_values(self, &config).chain(changed_teams(&self.teams, &config.teams)).collect();
         Ok(Reload { config, changed, restart })
     }
 
@@ -48,6 +44,17 @@ impl Config {
         }
         blake3::hash(text.as_bytes()).to_hex().chars().take(16).collect()
     }
+}
+
+/// The keys that came, have other values or went: a model's prices are keys of their own. Teams are told by name.
+fn changed_values(before: &Config, after: &Config) -> impl Iterator<Item = String> {
+    let values = |config: &Config| {
+        let values = config.values().into_iter();
+        values.filter(|(key, _)| !key.starts_with("teams[")).collect::<Vec<_>>()
+    };
+    let (after, mut gone) = (values(after), values(before).into_iter().collect::<BTreeMap<_, _>>());
+    let differ: Vec<_> = after.into_iter().filter(|(key, value)| gone.remove(key).as_ref() != Some(value)).collect();
+    differ.into_iter().map(|(key, _)| key).chain(gone.into_keys())
 }
 
 /// The teams that came, went or are others than before, by name.
@@ -160,6 +167,18 @@ mod tests {
         let text = Config::default().reload(new).unwrap_err().to_string();
         assert!(text.starts_with("server.body_memory: less than server.max_body"), "{text}");
         assert!(text.ends_with("(a restart would apply server.body_memory)"), "{text}");
+    }
+
+    #[test]
+    fn a_models_prices_that_come_or_go_are_all_that_changed() {
+        let (running, mut new) = (Config::default(), Config::default());
+        let row = new.prices.rows["grok-imagine-video"].clone();
+        new.prices.rows.insert("a-model".to_owned(), row);
+        let keys = ["prices.a-model.image", "prices.a-model.480p", "prices.a-model.720p"];
+        assert_eq!(running.reload(new.clone()).unwrap().changed, keys);
+        let mut gone = new.reload(running).unwrap().changed;
+        gone.sort();
+        assert_eq!(gone, ["prices.a-model.480p", "prices.a-model.720p", "prices.a-model.image"]);
     }
 
     #[test]

@@ -281,14 +281,6 @@ fn schema_files_are_tried() {
 }
 
 #[test]
-fn m24_a_budget_holds_the_longest_job_or_is_refused() {
-    refused("[budgets.user]\nper_day = 0.5", "budgets.user.per_day: less than 0.75");
-    refused("[budgets.total]\nseconds_per_month = 14", "budgets.total.seconds_per_month: less than 15");
-    assert!(read("[budgets.user]\nper_day = 0.75\nseconds_per_day = 15").is_ok());
-    assert!(read("[prices.cheap]\n\"480p\" = 0.01\n[budgets.user]\nper_day = 0.15").is_ok());
-}
-
-#[test]
 fn a_new_model_is_a_new_row_and_a_wrong_price_is_told() {
     let config = read("[prices.\"my model\"]\n\"480p\" = 1\n[prices.grok-imagine-video]\n\"480p\" = 0.04").unwrap();
     let price = |model: &str, resolution: &str| config.prices.rows[model].second[resolution].to_string();

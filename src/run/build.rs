@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret;
-use secrecy::zeroize::Zeroizing;
 use tokio::runtime::Handle;
 
 use super::{StartError, ledger};
@@ -26,7 +25,6 @@ use crate::server::proxies::Proxies;
 use crate::server::tally::{Closed, Tally};
 use crate::server::tls::{Certificates, Identity};
 use crate::telemetry::Telemetry;
-use crate::telemetry::admin::AdminKey;
 use crate::telemetry::labels::{CloseReason, Degraded, EntryState};
 use crate::upstream::client::Upstream;
 use crate::upstream::key::UpstreamKey;
@@ -129,18 +127,4 @@ pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
         let buckets: usize = Scope::ALL.into_iter().map(|scope| gateway.limits.tracked(scope)).sum();
         metrics.limiter_buckets.set(count(buckets as u64));
     });
-}
-
-/// The operators' key, if one is configured.
-pub(crate) fn admin_key(variable: &str) -> Result<Option<AdminKey>, String> {
-    if variable.is_empty() {
-        return Ok(None);
-    }
-    let text = variable_of("admin.key_env", variable)?;
-    AdminKey::parse(&text).map(Some).map_err(|flaw| format!("admin.key_env: {flaw}"))
-}
-
-fn variable_of(key: &str, variable: &str) -> Result<Zeroizing<String>, String> {
-    let text = std::env::var(variable).map_err(|_| format!("{key}: the variable it names is not set, or not text"))?;
-    Ok(Zeroizing::new(text))
 }

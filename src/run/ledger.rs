@@ -1,25 +1,24 @@
 //! The ledger of a configuration, opened: in memory, on disk or in Redis.
 
-use std::fs;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::StartError;
+use super::{StartError, secrets};
 use crate::admission::rate::Limits;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::rules;
 use crate::jobs::book::{Book, Bounds};
+use crate::jobs::ledger::Ledger;
 use crate::jobs::ledger::disk;
 use crate::jobs::ledger::disk::journal::File;
 use crate::jobs::ledger::disk::store::{Store, StoreError};
 use crate::jobs::ledger::local::LocalLedger;
 use crate::jobs::ledger::observed::ObservedLedger;
-use crate::jobs::ledger::redis::open::{self, Place, Reached};
-use crate::jobs::ledger::{Lease, Ledger};
+use crate::jobs::ledger::redis::open::{self, Reached};
 use crate::jobs::settings::Kind;
 use crate::request::fingerprint::{FingerprintKey, FingerprintKeys};
 use crate::telemetry::labels::LedgerFailure;
@@ -39,8 +38,7 @@ pub(super) async fn open(
     bounds: &Bounds,
     metrics: &Arc<Metrics>,
 ) -> Result<(Opened, FingerprintKeys, Clock), StartError> {
-    let own = key_of("dedup.key_env", &config.dedup.key_env)?;
-    let former = key_of("dedup.former_key_env", &config.dedup.former_key_env)?;
+    let (own, former) = (secrets::fingerprint_key(config)?, secrets::former_key(config)?);
     match config.ledger.kind {
         Kind::Memory => {
             let current = own.map_or_else(random, Ok)?;
@@ -75,7 +73,7 @@ pub(super) async fn open(
                     metrics.ledger_failures.inc(label);
                 }
             };
-            let reached = open::reach(&place(config)?, own, former, clock.clone(), on_failure).await;
+            let reached = open::reach(&secrets::redis(config)?, own, former, clock.clone(), on_failure).await;
             let (reached, keys) = reached.map_err(StartError::Part)?;
             Ok((Opened::Redis(Box::new(reached)), keys, clock))
         }
@@ -126,30 +124,4 @@ fn unopened(error: &StoreError) -> StartError {
 
 fn random() -> Result<FingerprintKey, StartError> {
     FingerprintKey::random().map_err(|error| StartError::Part(error.to_owned()))
-}
-
-/// What is wrong here stays wrong until somebody changes it.
-fn place(config: &Config) -> Result<Place, StartError> {
-    let ledger = &config.ledger;
-    let url = std::env::var(&ledger.redis_url_env)
-        .map_err(|_| format!("ledger.redis_url_env: {} is not set, or not text", ledger.redis_url_env))
-        .map_err(StartError::Faulty)?;
-    let read = |path| fs::read(path).map_err(|error| StartError::Faulty(format!("ledger.redis_roots: {error}")));
-    Ok(Place {
-        url,
-        root: ledger.redis_roots.as_ref().map(read).transpose()?,
-        prefix: ledger.prefix.clone(),
-        timeout: ledger.timeout,
-        lease: Lease { length: ledger.lease_within(config.dedup.unknown_hold), send_by: ledger.send_by },
-    })
-}
-
-/// The key in the variable that a setting names, if it names one.
-fn key_of(setting: &str, variable: &str) -> Result<Option<FingerprintKey>, StartError> {
-    if variable.is_empty() {
-        return Ok(None);
-    }
-    let text = std::env::var(variable)
-        .map_err(|_| StartError::Faulty(format!("{setting}: the variable it names is not set, or not text")))?;
-    FingerprintKey::from_hex(&text).map(Some).map_err(|error| StartError::Faulty(format!("{setting}: {error}")))
 }

@@ -1,6 +1,7 @@
 //! A new configuration while it runs: read, checked whole, then swapped. A bad one changes nothing; what is kept (limits,
 //! entries, counts) survives a good one.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -30,21 +31,32 @@ impl Reloader {
         Self { gateway: gateway.clone(), admin: admin.clone(), config: config.clone(), source }
     }
 
-    /// Reloads at each SIGHUP, and whenever the file or one that it names changes; once, if either came before.
+    /// Reloads at each SIGHUP, and whenever the file or one that it names changes; once, if either came before. What was
+    /// refused is tried again when a file changes that it named, for it may have been refused because that was not there.
     pub(super) async fn follow(self, mut watch: Watch) {
         loop {
             let cause = watch.changed().await;
+            // Before they are read, or a change in between is missed.
+            let source = self.source.clone();
+            let named = spawn_blocking(move || source.named_files()).await.unwrap_or_default();
+            watch.follow([self.files().await, named].concat()).await;
             let result = match self.reload(&cause).await {
-                Ok(()) => ReloadResult::Ok,
+                Ok(()) => {
+                    watch.follow(self.files().await).await;
+                    ReloadResult::Ok
+                }
                 Err(faults) => {
                     error!(%faults, "the configuration was not reloaded: what runs is unchanged");
                     ReloadResult::Error
                 }
             };
             self.gateway.telemetry.metrics.config_reloads.inc(result);
-            let files = self.source.files(&*self.config.lock().await);
-            watch.follow(files).await;
         }
+    }
+
+    /// The files of what runs.
+    async fn files(&self) -> Vec<PathBuf> {
+        self.source.files(&*self.config.lock().await)
     }
 
     async fn reload(&self, cause: &Cause) -> Result<(), String> {
@@ -56,12 +68,15 @@ impl Reloader {
         let upstream = config.upstream.clone();
         let read = move || UpstreamKey::read(&upstream, |name| std::env::var(name).ok());
         let key = spawn_blocking(read).await.map_err(|_| "reading the key failed".to_owned())?;
-        let key = key.map_err(|fault| fault.to_string())?;
+        let (key, doubt) = key.map_err(|fault| fault.to_string())?;
         let tls = config.server.tls.clone();
         let identity = spawn_blocking(move || Identity::read(&tls)).await;
         let identity = identity.map_err(|_| "reading the certificate failed".to_owned())?;
         let identity = identity.map_err(|fault| fault.to_string())?;
         let rules = Rules::new(&config)?;
+        if let Some(doubt) = doubt {
+            warn!("{doubt}");
+        }
         let gateway = &self.gateway;
         for schema in [&rules.validation.generations, &rules.validation.edits] {
             gateway.telemetry.metrics.fields.know(schema.params().iter().map(String::as_str));

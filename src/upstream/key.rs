@@ -22,13 +22,17 @@ pub struct UpstreamKey {
 }
 
 impl UpstreamKey {
-    /// The key that the settings name: the file's content if there is a file, else what `environment` says.
+    /// The key that the settings name: the file's content if there is a file, else what `environment` says. With it what is
+    /// doubtful about it; that is told by whoever uses the key, once.
     ///
     /// # Errors
     /// Where the key was looked for and what is wrong with it; never a byte of it.
-    pub fn read(settings: &Settings, environment: impl Fn(&str) -> Option<String>) -> Result<Self, KeyFault> {
+    pub fn read(
+        settings: &Settings,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<(Self, Option<KeyDoubt>), KeyFault> {
         match &settings.key_file {
-            Some(path) => Self::from_file(path),
+            Some(path) => Self::from_file(path, environment(CREDENTIALS).as_deref().map(Path::new)),
             None => {
                 let variable = &settings.key_env;
                 let missing = || KeyFault::NoVariable(variable.clone());
@@ -36,16 +40,17 @@ impl UpstreamKey {
                 if text.is_empty() {
                     return Err(missing());
                 }
-                Self::parse(&text).map_err(|flaw| KeyFault::Variable(variable.clone(), flaw))
+                let key = Self::parse(&text).map_err(|flaw| KeyFault::Variable(variable.clone(), flaw))?;
+                Ok((key, None))
             }
         }
     }
 
-    /// The key in a file of its own.
-    fn from_file(path: &Path) -> Result<Self, KeyFault> {
+    /// The key in a file of its own, which may be one of the supervisor's credentials.
+    fn from_file(path: &Path, credentials: Option<&Path>) -> Result<(Self, Option<KeyDoubt>), KeyFault> {
         let unreadable = |error: std::io::Error| KeyFault::Unreadable(path.to_owned(), error.kind());
         let file = File::open(path).map_err(unreadable)?;
-        check_mode(&file, path)?;
+        let doubt = check_mode(&file, path)?.filter(|_| !credentials.is_some_and(|folder| is_below(path, folder)));
         let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES + 1));
         let limit = u64::try_from(MAX_FILE_BYTES + 1).unwrap_or(u64::MAX);
         file.take(limit).read_to_end(&mut text).map_err(unreadable)?;
@@ -55,7 +60,7 @@ impl UpstreamKey {
         }
         let text = std::str::from_utf8(&text).map_err(|_| flawed(Flaw::NotVisibleAscii))?;
         let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-        Self::parse(line).map_err(flawed)
+        Self::parse(line).map(|key| (key, doubt)).map_err(flawed)
     }
 
     /// A key from its text, as it stands after `Bearer`.
@@ -141,12 +146,22 @@ pub enum KeyFault {
     File(PathBuf, Flaw),
 }
 
+/// What an operator should know of a key that can be used all the same.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyDoubt {
+    /// Others can read the file, and it may be that its mode cannot be another.
+    #[error(
+        "upstream.key_file: {0} can be read by others than its owner: give it the mode 0600 where that can be done"
+    )]
+    OpenToOthers(PathBuf),
+}
+
 /// Refuses a key that lies open on a disk of ours (T-09). A secret mounted by a supervisor (read-only, in memory, or of
-/// another user) often cannot be given another mode: that, and what cannot be told, is only warned about.
-fn check_mode(file: &File, path: &Path) -> Result<(), KeyFault> {
-    let Ok(status) = rustix::fs::fstat(file) else { return Ok(()) };
+/// another user) often cannot be given another mode: that, and what cannot be told, is only a doubt.
+fn check_mode(file: &File, path: &Path) -> Result<Option<KeyDoubt>, KeyFault> {
+    let Ok(status) = rustix::fs::fstat(file) else { return Ok(None) };
     if status.st_mode & GROUP_AND_OTHERS == 0 {
-        return Ok(());
+        return Ok(None);
     }
     // Ours alone is a regular file of our own user's: of another's, such as root's, we could not change the mode.
     let is_ours = FileType::from_raw_mode(status.st_mode) == FileType::RegularFile
@@ -157,9 +172,20 @@ fn check_mode(file: &File, path: &Path) -> Result<(), KeyFault> {
     if let (true, Ok(false), Ok(false)) = (is_ours, read_only, in_memory) {
         return Err(KeyFault::OpenToOthers(path.to_owned()));
     }
-    tracing::warn!(path = %path.display(), "the upstream key file can be read by others than its owner");
-    Ok(())
+    Ok(Some(KeyDoubt::OpenToOthers(path.to_owned())))
 }
+
+/// Whether a file is in a folder, wherever links lead.
+fn is_below(path: &Path, folder: &Path) -> bool {
+    match (path.canonicalize(), folder.canonicalize()) {
+        (Ok(path), Ok(folder)) => path.starts_with(folder),
+        _ => false,
+    }
+}
+
+/// Where systemd puts a service's credentials. Its group's bit there may stand for the list of who may read it (acl(5)), and
+/// that is the service alone.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// The longest key, and the most that is read of a file.
 const MAX_FILE_BYTES: usize = 8192;
@@ -199,10 +225,15 @@ mod tests {
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let in_memory = File::open(&path).ok().and_then(|file| rustix::fs::fstatfs(file).ok());
-        let read = UpstreamKey::read(&settings(Some(path.clone())), |_| None);
+        let read = |folder: Option<&str>| {
+            let named = |name: &str| folder.filter(|_| name == CREDENTIALS).map(str::to_owned);
+            UpstreamKey::read(&settings(Some(path.clone())), named).map(|(_, doubt)| doubt)
+        };
+        let told = [None, Some("/dev/shm"), Some("/dev/shm/elsewhere"), Some("/tmp"), Some("")].map(read);
         fs::remove_file(&path).unwrap();
         if in_memory.is_some_and(|system| u32::try_from(system.f_type).is_ok_and(|kind| kind == TMPFS)) {
-            assert!(read.is_ok());
+            let doubt = || Ok(Some(KeyDoubt::OpenToOthers(path.clone())));
+            assert_eq!(told, [doubt(), Ok(None), doubt(), doubt(), doubt()]);
         }
     }
 
@@ -213,7 +244,9 @@ mod tests {
 
     #[test]
     fn the_key_comes_from_the_variable_and_shows_nothing_but_its_id() {
-        let key = UpstreamKey::read(&settings(None), |name| (name == "COMETAPI_KEY").then(|| TEXT.to_owned())).unwrap();
+        let read = UpstreamKey::read(&settings(None), |name| (name == "COMETAPI_KEY").then(|| TEXT.to_owned()));
+        let (key, doubt) = read.unwrap();
+        assert_eq!(doubt, None);
         assert_eq!(key.authorization(), &format!("Bearer {TEXT}"));
         assert!(key.authorization().is_sensitive());
         assert_eq!(key.id().len(), 8);
@@ -236,7 +269,9 @@ mod tests {
     fn t09_a_file_gives_its_one_line_and_others_must_not_read_it() {
         let directory = directory("key");
         let path = directory.join("key");
-        let read = || UpstreamKey::read(&settings(Some(path.clone())), |_| None);
+        // A folder of credentials excuses no key that is ours to close.
+        let credentials = |name: &str| (name == CREDENTIALS).then(|| directory.display().to_string());
+        let read = || UpstreamKey::read(&settings(Some(path.clone())), credentials).map(|(key, _)| key);
         for end in ["", "\n", "\r\n"] {
             write(&path, format!("{TEXT}{end}").as_bytes(), 0o600);
             assert_eq!(read().unwrap().authorization(), &format!("Bearer {TEXT}"));

@@ -38,6 +38,7 @@ mod pace;
 mod watch;
 mod operators;
 mod process;
+mod checking;
 mod starting;
 mod proxies;
 mod reload;

@@ -1,6 +1,7 @@
 //! What operators and support see of the ledger, and what they may do to it.
 
 mod commands;
+mod offline;
 mod pages;
 
 use hyper::Method;

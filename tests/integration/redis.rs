@@ -352,7 +352,7 @@ async fn redis_is_reached_by_tls_and_with_its_password() {
     for (url, roots, why) in [
         (url.as_str(), stranger.to_str().unwrap(), "redis cannot be used"),
         (plain.as_str(), "", "redis cannot be used (denied)"),
-        ("http://:a-password@localhost", "", "not a usable redis URL"),
+        ("http://:a-password@localhost", "", "cannot be used: expected a URL such as redis:"),
     ] {
         let environment = environment(url, roots);
         let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();

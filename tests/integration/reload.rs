@@ -137,6 +137,29 @@ async fn a_key_that_needs_a_restart_is_named_and_the_rest_is_applied() {
 }
 
 #[tokio::test]
+async fn a_models_prices_that_come_and_go_are_all_that_a_reload_tells() {
+    let (folder, key) = (Folder::new(), random_key());
+    let served = served(&folder, &key, &generations("off")).await;
+    let row = "[prices.a-model]\n\"480p\" = 0.01\n";
+    let changes = async |section: &str| served.metric(&format!("config_changes_total{{section=\"{section}\"}}")).await;
+    for (count, text) in [(1.0, generations("off") + row), (2.0, generations("off"))] {
+        folder.write(FILE, &text);
+        reloads(&served, "ok", count).await;
+        assert_eq!(changes("prices").await, 2.0 * count);
+    }
+    assert_eq!((changes("budgets").await, changes("validation").await, changes("log").await), (0.0, 0.0, 0.0));
+    let output = served.end().await;
+    let told: Vec<_> = output.lines().filter(|line| line.contains("the configuration was reloaded")).collect();
+    for (line, changed) in told
+        .iter()
+        .zip(["\"prices.a-model.image, prices.a-model.480p\"", "\"prices.a-model.480p, prices.a-model.image\""])
+    {
+        assert!(line.contains(&format!("\"changed\":{changed}")), "{line}");
+    }
+    assert_eq!(told.len(), 2, "{output}");
+}
+
+#[tokio::test]
 async fn inv1_a_new_key_in_the_key_file_is_used_by_what_comes_after_it() {
     let (folder, old, new) = (Folder::new(), random_key(), random_key());
     let file = folder.write("key", &format!("{old}\n"));
@@ -163,4 +186,42 @@ async fn inv1_a_new_key_in_the_key_file_is_used_by_what_comes_after_it() {
         key_is_absent(key, "the output", output.as_bytes());
     }
     assert!(!output.contains("two words"), "{output}");
+}
+
+#[tokio::test]
+async fn f70_what_was_refused_for_a_missing_file_is_taken_when_the_file_comes() {
+    let (folder, old, new) = (Folder::new(), random_key(), random_key());
+    let file = folder.write(FILE, &generations("off"));
+    let options = Options { job_duration: Duration::from_millis(50), ..Options::default() };
+    let served = Served::start(&old, options, &["--config", file.to_str().unwrap()], &[]).await;
+    served.submit("a").await.request_id();
+    let key = format!("[upstream]\nkey_file = {:?}\n", folder.path("key"));
+    folder.write(FILE, &(generations("off") + &key));
+    reloads(&served, "error", 1.0).await;
+    served.program.says("upstream.key_file: cannot be read").await;
+    served.submit("b").await.request_id();
+    // First as nobody should write it: what comes of that is seen too.
+    folder.write("key", "two words\n");
+    reloads(&served, "error", 2.0).await;
+    folder.write("key", &format!("{new}\n"));
+    reloads(&served, "ok", 1.0).await;
+    let id = served.submit("c").await.request_id();
+    served.poll(&id).await;
+    let received = served.upstream.received();
+    let heads: Vec<_> = received.iter().map(|received| String::from_utf8_lossy(&received.head)).collect();
+    let of = |method: &str| -> Vec<bool> {
+        let heads = heads.iter().filter(|head| head.starts_with(method));
+        heads.map(|head| head.contains(&format!("Bearer {new}\r\n"))).collect()
+    };
+    assert_eq!((of("POST"), of("GET")), (vec![false, false, true], vec![true]));
+
+    // A schema is read with the configuration alone, so its coming is noticed only where it was missed.
+    let schema = format!("{key}[validation]\ngenerations = {:?}\n", folder.path("schema.json"));
+    folder.write(FILE, &(generations("off") + &schema));
+    reloads(&served, "error", 3.0).await;
+    folder.write("schema.json", "{\"type\": \"object\", \"required\": [\"prompt\", \"mood\"]}");
+    reloads(&served, "ok", 2.0).await;
+    assert_eq!(served.submit("d").await.refusal(), (422, "invalid_request".to_owned()));
+    assert_eq!(served.metric("config_reloads_total{result=\"error\"}").await, 3.0, "each is told once");
+    served.end().await;
 }

@@ -15,6 +15,7 @@ mod wal;
 pub mod contents;
 pub mod recover;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use tracing::{error, info};
@@ -25,7 +26,7 @@ use self::seal::Checked;
 use self::store::{Store, StoreError};
 use crate::clock::{Clock, Time};
 use crate::jobs::book::{Book, Entries};
-use crate::jobs::entry::{Created, Entry, State, Windows};
+use crate::jobs::entry::{AttemptId, Created, Entry, State, Windows};
 use crate::jobs::records::Records;
 use crate::request::fingerprint::{Fingerprint, FingerprintKey};
 
@@ -49,6 +50,16 @@ pub fn open(folder: &Path, windows: &Windows, clock: Clock) -> Result<Opened, St
     read(Store::open(folder)?, windows, clock)
 }
 
+/// A file that is looked at while no gateway uses it.
+pub struct Left {
+    /// What was in it.
+    pub opened: Opened,
+    /// When its process wrote for the last time; the beginning of time if that is lost.
+    pub heartbeat: Time,
+    /// What is held for as long as ever from the next start on, whenever that is.
+    pub held: HashSet<(Fingerprint, AttemptId)>,
+}
+
 /// Reads all of an opened file, as it is after the process that wrote it has ended.
 ///
 /// # Errors
@@ -56,11 +67,43 @@ pub fn open(folder: &Path, windows: &Windows, clock: Clock) -> Result<Opened, St
 pub fn read(mut store: Store, windows: &Windows, clock: Clock) -> Result<Opened, StoreError> {
     let clock = clock.not_before(store.heartbeat()?);
     let now = clock.now();
-    let contents = store.read(|rows| Restarted::of(rows, now, windows), records)?;
-    let Restarted { entries, interrupted, damaged } = contents.entries;
+    let moment = Moment { now, held: now + windows.hold, windows };
+    take(store, clock, &moment).map(|(opened, _)| opened)
+}
+
+/// The same, with all that ends as it stands in the file: when a start will be, and what it will make of it, is not known.
+/// What was on its way counts as unknown since the process wrote for the last time.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn look(mut store: Store, windows: &Windows, clock: Clock) -> Result<Left, StoreError> {
+    let heartbeat = store.heartbeat()?;
+    let moment = Moment { now: LAST, held: heartbeat + windows.hold, windows };
+    let (opened, held) = take(store, clock.not_before(heartbeat), &moment)?;
+    Ok(Left { opened, heartbeat, held: held.into_iter().collect() })
+}
+
+/// When what was written down goes on.
+struct Moment<'a> {
+    /// Nothing lives longer than if it began now.
+    now: Time,
+    /// Until when that is held of which nobody knows how it went on.
+    held: Time,
+    windows: &'a Windows,
+}
+
+/// Every window from then on holds all that is written.
+const LAST: Time = Time::from_millis(u64::MAX);
+
+/// What of an entry nobody knows how it went on.
+type Doubtful = (Fingerprint, AttemptId);
+
+fn take(mut store: Store, clock: Clock, moment: &Moment<'_>) -> Result<(Opened, Vec<Doubtful>), StoreError> {
+    let contents = store.read(|rows| Restarted::of(rows, moment), records)?;
+    let Restarted { entries, mut interrupted, damaged } = contents.entries;
     let mut book = Book::restored(entries, contents.jobs);
     book.keep_dirty();
-    interrupted.iter().for_each(|fingerprint| book.mark(*fingerprint));
+    interrupted.iter().for_each(|(fingerprint, _)| book.mark(*fingerprint));
     for (digest, form) in contents.keys {
         book.restore_key(digest, form.into_record());
     }
@@ -69,25 +112,26 @@ pub fn read(mut store: Store, windows: &Windows, clock: Clock) -> Result<Opened,
         book.tab_mut().restore_account(key, sums, name);
     }
     for (attempt, form) in contents.tabs {
-        book.tab_mut().restore(attempt, form.into_open(), now + windows.hold);
+        book.tab_mut().restore(attempt, form.into_open(), moment.held);
     }
     let (counts, running) = book.counts();
-    let interrupted = interrupted.len();
-    info!(?counts, running, interrupted, damaged, "the ledger was read");
-    Ok(Opened { store, book, fingerprints: contents.fingerprints, clock })
+    info!(?counts, running, interrupted = interrupted.len(), damaged = damaged.len(), "the ledger was read");
+    interrupted.extend(damaged.into_iter().map(|fingerprint| (fingerprint, store::nobody())));
+    Ok((Opened { store, book, fingerprints: contents.fingerprints, clock }, interrupted))
 }
 
 /// The entries of a file, as they are after the process that wrote it has ended.
 struct Restarted {
     entries: Entries,
-    /// Those that something was on its way for.
-    interrupted: Vec<Fingerprint>,
-    damaged: usize,
+    /// What was on its way.
+    interrupted: Vec<Doubtful>,
+    /// Those that cannot be read.
+    damaged: Vec<Fingerprint>,
 }
 
 impl Restarted {
-    fn of(rows: Rows<'_, EntryRow>, now: Time, windows: &Windows) -> Self {
-        let (mut interrupted, mut damaged) = (Vec::new(), 0);
+    fn of(rows: Rows<'_, EntryRow>, moment: &Moment<'_>) -> Self {
+        let (mut interrupted, mut damaged) = (Vec::new(), Vec::new());
         let mut texts = form::Texts::default();
         let entry = |(fingerprint, form): EntryRow| {
             let entry = match form {
@@ -96,16 +140,15 @@ impl Restarted {
                     form.into_entry()
                 }
                 Checked::Damaged => {
-                    damaged += 1;
+                    damaged.push(fingerprint);
                     error!(%fingerprint, "an entry of the ledger is damaged: its prompt is held as unknown");
-                    Entry { state: State::Unknown(now + windows.hold), ..Entry::claimed(store::nobody(), "".into()) }
+                    Entry { state: State::Unknown(moment.held), ..Entry::claimed(store::nobody(), "".into()) }
                 }
             };
-            let (entry, changed) = after_restart(entry, now, windows);
-            interrupted.extend(changed.then_some(fingerprint));
+            let entry = after_restart(entry, moment, &mut |attempt| interrupted.push((fingerprint, attempt)));
             (fingerprint, Box::new(entry))
         };
-        let entries = Entries::of(rows.map(entry).collect(), windows);
+        let entries = Entries::of(rows.map(entry).collect(), moment.windows);
         Self { entries, interrupted, damaged }
     }
 }
@@ -120,12 +163,15 @@ fn records(rows: Rows<'_, JobForm>) -> Records {
     rows.filter_map(record).collect()
 }
 
-/// What was on its way when the process ended may have been paid: it is held from now on, once (M7). And nothing lives
-/// longer from now on than it would if it began now (M10). Whether anything was on its way.
-fn after_restart(mut entry: Entry, now: Time, windows: &Windows) -> (Entry, bool) {
-    let was_sending = entry.state == State::Sending;
+/// What was on its way when the process ended may have been paid: it is held from now on, once (M7), and told to
+/// `interrupted`. And nothing lives longer from now on than it would if it began now (M10).
+fn after_restart(mut entry: Entry, moment: &Moment<'_>, interrupted: &mut dyn FnMut(AttemptId)) -> Entry {
+    let Moment { now, held, windows } = *moment;
     entry.state = match entry.state {
-        State::Sending => State::Unknown(now + windows.hold),
+        State::Sending => {
+            interrupted(entry.attempt);
+            State::Unknown(held)
+        }
         State::Unknown(until) => State::Unknown(until.min(now + windows.hold)),
         State::Done(created, until) => State::Done(created, until.min(now + windows.delivery)),
         State::Rejected(created, until) => State::Rejected(created, until.min(now + windows.refusal)),
@@ -135,15 +181,8 @@ fn after_restart(mut entry: Entry, now: Time, windows: &Windows) -> (Entry, bool
     if !entry.rest.refused.is_empty() {
         entry.rest.change().refused.iter_mut().for_each(|(_, at)| *at = now.min(*at));
     }
-    let (beneath, beneath_changed) = match entry.beneath.take() {
-        Some(beneath) => {
-            let (beneath, changed) = after_restart(*beneath, now, windows);
-            (Some(Box::new(beneath)), changed)
-        }
-        None => (None, false),
-    };
-    entry.beneath = beneath;
-    (entry, was_sending || beneath_changed)
+    entry.beneath = entry.beneath.take().map(|beneath| Box::new(after_restart(*beneath, moment, interrupted)));
+    entry
 }
 
 #[cfg(test)]

@@ -322,7 +322,8 @@ fn shifted(clock: &Clock, offset: &AtomicI64) -> Time {
     Time::from_millis(u64::try_from(now).unwrap_or_default())
 }
 
-fn client(url: &str, root: Option<Vec<u8>>) -> Result<Client, String> {
+/// Whoever asks at an address, with a certificate authority of its own if there is one.
+pub(super) fn client(url: &str, root: Option<Vec<u8>>) -> Result<Client, String> {
     let info = url.into_connection_info().map_err(|error| told(&error))?;
     // Messages come on the connection itself (RESP3).
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);

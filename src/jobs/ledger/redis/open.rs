@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::RedisLedger;
 use super::late::Pending;
 pub use super::link::Failure;
-use super::link::Link;
+use super::link::{self, Link};
 use super::mirror::Mirror;
 use super::names::hex;
 use super::naming::{self, Agreed};
@@ -43,6 +43,14 @@ pub struct Place {
     pub timeout: Duration,
     /// Under which attempts may send.
     pub lease: Lease,
+}
+
+/// Whether a connection to this URL, with this authority, could be tried at all; nothing is asked.
+///
+/// # Errors
+/// What is wrong, without the URL.
+pub fn check(url: &str, root: Option<Vec<u8>>) -> Result<(), String> {
+    link::client(url, root).map(drop)
 }
 
 /// A Redis that has been reached.
