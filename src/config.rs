@@ -14,7 +14,7 @@ use toml::de::{DeTable, Error as SyntaxError};
 use crate::access::settings::{Access, Team};
 use crate::admission::settings::Limits;
 use crate::bill::settings::{Budgets, Prices, Running};
-use crate::jobs::settings::{Dedup, Ledger, Polls};
+use crate::jobs::settings::{Dedup, Kind, Ledger, Polls};
 use crate::server::settings::Admin;
 use crate::{request, server, telemetry, upstream};
 
@@ -130,7 +130,7 @@ impl Config {
 
     /// Reads every section; what is not written stays as in `base`.
     fn read(root: &mut Section<'_, '_>, base: &Self) -> Self {
-        Self {
+        let mut config = Self {
             server: server::settings::Settings::read(&mut root.section("server"), &base.server),
             admin: Admin::read(&mut root.section("admin"), &base.admin),
             upstream: upstream::settings::Settings::read(&mut root.section("upstream"), &base.upstream),
@@ -145,7 +145,12 @@ impl Config {
             ledger: Ledger::read(&mut root.section("ledger"), &base.ledger),
             polls: Polls::read(&mut root.section("polls"), &base.polls),
             log: telemetry::settings::Settings::read(&mut root.section("log"), &base.log),
+        };
+        if config.ledger.kind == Kind::Redis {
+            // Here, so that a reload compares the lease that counts.
+            config.ledger.lease = config.ledger.lease_within(config.dedup.unknown_hold);
         }
+        config
     }
 
     /// What may be meant so, and that an operator should know at each start. Never a reason to stop.

@@ -246,7 +246,7 @@ fn ledger(config: &Config, findings: &mut Findings) {
     if ledger.kind != Kind::Redis {
         return;
     }
-    let lease = ledger.lease_within(hold);
+    let lease = ledger.lease;
     findings.require(
         ledger.send_by < lease,
         &["ledger.send_by", "ledger.lease", "dedup.unknown_hold"],

@@ -160,6 +160,21 @@ mod tests {
     }
 
     #[test]
+    fn m4_a_hold_that_does_not_outlast_the_running_lease_waits_for_a_restart() {
+        let with = |hold: &str| {
+            let environment = [("REELGATE_LEDGER__KIND", "redis"), ("REELGATE_DEDUP__UNKNOWN_HOLD", hold)];
+            let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            Config::load(None, environment, &|_, _| Ok(())).unwrap_or_else(|faults| panic!("{faults}"))
+        };
+        let running = with("10m");
+        let text = running.reload(with("20s")).unwrap_err().to_string();
+        assert!(text.starts_with("dedup.unknown_hold: shorter than twice ledger.lease"), "{text}");
+        assert!(text.ends_with("(a restart would apply ledger.lease)"), "{text}");
+        assert_eq!(running.reload(with("2m")).unwrap().restart, [""; 0]);
+        assert_eq!(with("20s").reload(with("2m")).unwrap().restart, ["ledger.lease"]);
+    }
+
+    #[test]
     fn a_value_that_contradicts_a_running_one_waits_with_it() {
         let mut new = Config::default();
         new.server.body_memory = 1 << 30;

@@ -83,8 +83,9 @@ impl Reloader {
         }
         if key.id() != gateway.upstream.key().id() {
             info!(key = key.id(), "new requests carry another upstream key");
-            gateway.upstream.replace_key(key, config.upstream.retired_keys);
         }
+        // Always, because fewer retired ones may be kept than before.
+        gateway.upstream.replace_key(key, config.upstream.retired_keys);
         gateway.limits.reload(&config.limits, &rules::team_limits(&config, &gateway.clients));
         gateway.attempts.reload(config.access.failed_keys);
         gateway.pace.reload(config.upstream.pace, config.upstream.queue_wait);

@@ -24,11 +24,16 @@ impl Rotating {
     }
 
     async fn rotate(&self, key: &str) {
+        self.change("key", key).await;
+    }
+
+    /// Another text of a file, reloaded.
+    async fn change(&self, file: &str, text: &str) {
         let series = "config_reloads_total{result=\"ok\"}";
         let before = self.served.metric(series).await;
-        self.folder.write("key", key);
+        self.folder.write(file, text);
         self.served.program.signal(Signal::HUP);
-        eventually("the key is replaced", async || self.served.metric(series).await > before).await;
+        eventually("it is reloaded", async || self.served.metric(series).await > before).await;
     }
 
     async fn submit(&self, credential: &str, prompt: &str) -> Answer {
@@ -69,6 +74,10 @@ async fn f17_jobs_are_polled_with_the_key_that_made_them_and_a_retired_one_makes
     // Back again: it pays once more.
     gateway.rotate(all[0]).await;
     gateway.submit(STUDIO, "d").await.request_id();
+    assert_eq!(gateway.last_key(&all), 0);
+    // No retired key is kept any more, though the one that pays stays.
+    gateway.change("reelgate.toml", &(two_teams("", "") + "[upstream]\nretired_keys = 0\n")).await;
+    assert_eq!(gateway.poll(LAB, &second).await.status, 200);
     assert_eq!(gateway.last_key(&all), 0);
     let output = gateway.served.end().await;
     for key in all {
