@@ -4,6 +4,7 @@
 
 mod admit;
 mod epoch;
+mod failure;
 mod late;
 mod link;
 mod list;
@@ -50,7 +51,7 @@ use crate::jobs::records::{End, Job};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
-pub use link::Failure;
+pub use failure::Failure;
 
 /// See the module's page.
 pub struct RedisLedger {
