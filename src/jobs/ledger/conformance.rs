@@ -1,5 +1,6 @@
 //! What every ledger must do, whatever it keeps its entries in: the same suite over memory, a file and Redis.
 
+mod crowd;
 mod operating;
 mod replicas;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::disk::journal::File;
 use super::local::LocalLedger;
@@ -373,15 +375,22 @@ async fn replica(server: &Server, clock: Clock) -> Bench {
 }
 
 async fn replica_with(server: &Server, clock: Clock, lease: Duration) -> Bench {
-    let place = Place {
+    replica_at(&place(server, lease), clock).await
+}
+
+async fn replica_at(place: &Place, clock: Clock) -> Bench {
+    let (reached, _) = reach(place, None, None, clock, |_| {}).await.unwrap();
+    Bench::over(reached.ledger(Bench::limits(), BOUNDS, 100, tokio::runtime::Handle::current()).unwrap())
+}
+
+fn place(server: &Server, lease: Duration) -> Place {
+    Place {
         url: format!("redis://127.0.0.1:{}", server.port),
         root: None,
         prefix: "test:".to_owned(),
         timeout: Duration::from_secs(2),
         lease: Lease { length: lease, send_by: Duration::from_secs(1) },
-    };
-    let (reached, _) = reach(&place, None, None, clock, |_| {}).await.unwrap();
-    Bench::over(reached.ledger(Bench::limits(), BOUNDS, 100, tokio::runtime::Handle::current()).unwrap())
+    }
 }
 
 /// A folder that goes with this value.
@@ -417,7 +426,19 @@ impl Server {
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]).arg("--dir").arg(&folder.0);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        Self { child: child.expect("redis-server is there: tests/run installs it"), port, _folder: folder }
+        let child = child.expect("redis-server is there: tests/run installs it");
+        let server = Self { child, port, _folder: folder };
+        let answers = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            server.cli(&["PING"]) == "PONG"
+        });
+        assert!(answers, "redis does not answer");
+        server
+    }
+
+    /// Sends it a signal.
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Asks it one thing by its own client.

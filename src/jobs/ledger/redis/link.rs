@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{
-    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError, Script,
-    ServerErrorKind, TlsCertificates, Value, cmd,
+    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisError,
+    Script, ServerErrorKind, TlsCertificates, Value, cmd,
 };
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
@@ -160,6 +160,34 @@ impl Link {
     pub(super) async fn query<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Failure> {
         let mut connection = self.connection.clone();
         self.ask(async { command.query_async(&mut connection).await }).await
+    }
+
+    /// Some plain commands at once.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) async fn query_all<T: redis::FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Failure> {
+        let mut connection = self.connection.clone();
+        self.ask(async { commands.query_async(&mut connection).await }).await
+    }
+
+    /// Some plain commands at once, for an operator who looks at much. They may take long, and that they fail is no reason
+    /// to stop buying, so the breaker does not hear of it; it only spares a Redis that is away the question.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) async fn look_at<T: redis::FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Failure> {
+        let mut connection = self.connection.clone();
+        let question = async {
+            if !self.is_well() {
+                return Err(Failure::Open);
+            }
+            match timeout(self.timeout * LONG_PATIENCE, commands.query_async(&mut connection)).await {
+                Ok(answer) => answer.map_err(|error| Failure::of(&error)),
+                Err(_) => Err(Failure::Timeout),
+            }
+        };
+        question.await.inspect_err(|failure| (self.on_failure)(*failure))
     }
 
     /// One plain command, whether the breaker is open or not: a background look that holds nobody.

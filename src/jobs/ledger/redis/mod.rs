@@ -15,6 +15,7 @@ mod news;
 pub mod open;
 mod pace;
 mod places;
+mod preview;
 mod script;
 mod seal;
 mod shared;
