@@ -260,7 +260,7 @@ async fn m8_m12_an_id_whose_write_takes_too_long_is_written_when_redis_goes_on()
     let (bought, ()) = tokio::join!(fleet.replicas[0].submit("one"), freeze);
     let id = bought.request_id();
     fleet.redis.signal(Signal::CONT);
-    eventually("it is written", async || fleet.redis.cli(&["HGET", "reelgate:states", "accepted"]) == "1").await;
+    eventually("it is written", async || fleet.redis.cli(&["ZCARD", "reelgate:in:accepted:open"]) == "1").await;
     assert_eq!(fleet.redis.cli(&["EXISTS", &format!("reelgate:j:{id}")]), "1");
     fleet.end().await;
 }

@@ -1,6 +1,7 @@
 //! What every ledger must do, whatever it keeps its entries in: the same suite over memory, a file and Redis.
 
 mod crowd;
+mod full;
 mod operating;
 mod replicas;
 

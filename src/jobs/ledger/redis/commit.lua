@@ -138,11 +138,7 @@ if command.claim then
     answer.wait = 200
     return reply('wait')
   end
-  local entries = 0
-  for _, count in ipairs(redis.call('HVALS', prefix .. 'states')) do
-    entries = entries + tonumber(count)
-  end
-  if entries >= command.most_entries then
+  if redis.call('ZCARD', prefix .. 'names') >= command.most_entries then
     return reply('full')
   end
   for number, cap in ipairs(command.caps) do

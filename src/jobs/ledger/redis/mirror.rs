@@ -131,8 +131,7 @@ impl Mirror {
         self.lock().last = 0;
     }
 
-    /// A counter has come to a sum. What is reserved, and how many jobs run, follows from the tabs that are put back, and
-    /// how many entries stand in each state from the entries.
+    /// A counter has come to a sum. What is reserved, and how many jobs run, follows from the tabs that are put back.
     pub(super) fn note_count(&self, count: &Count, sum: &str) {
         let Ok(sum) = sum.parse() else { return };
         if count.key.starts_with("a:") && !count.field.starts_with("reserved") {

@@ -16,6 +16,7 @@ pub mod open;
 mod pace;
 mod places;
 mod preview;
+mod room;
 mod script;
 mod seal;
 mod shared;

@@ -34,6 +34,14 @@ pub(super) fn account_key(account: &AccountKey) -> String {
     format!("a:{}:{}", account.period, holder_name(&account.holder))
 }
 
+/// The entries of a team in a state, by when their values expire.
+pub(super) fn place_key(state: &str, team: &str) -> String {
+    format!("in:{state}:{team}")
+}
+
+/// All teams that have entries.
+pub(super) const TEAMS: &str = "teams";
+
 /// The set of all accounts of a period.
 pub(super) fn accounts_key(period: Period) -> String {
     format!("as:{period}")

@@ -1,5 +1,7 @@
 //! What is asked of Redis in one step, and what it answers: the two sides of `commit.lua`.
 
+use std::borrow::Cow;
+
 use redis::Script;
 use serde::{Deserialize, Serialize};
 
@@ -115,7 +117,7 @@ pub(super) struct Name {
 /// A place in an index by time; none: it leaves.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Mark {
-    pub(super) key: &'static str,
+    pub(super) key: Cow<'static, str>,
     pub(super) member: String,
     pub(super) score: Option<u64>,
 }
