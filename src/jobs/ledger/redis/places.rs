@@ -34,9 +34,11 @@ impl Command {
         let expires = (due.unwrap_or(now).max(now) + windows.hold + windows.hold + A_DAY).as_millis();
         let member = hex(fingerprint.as_bytes());
         self.place_in_state(&member, old, entry, expires);
-        let done = entry.filter(|entry| matches!(entry.state, State::Done(..))).and(due);
         self.mark("due", &member, due.map(Time::as_millis));
-        self.mark("done", &member, done.map(Time::as_millis));
+        if old.is_some_and(|old| matches!(old.state, State::Done(..))) {
+            // Where earlier versions have it.
+            self.mark("done", &member, None);
+        }
         // In order of their names, so that one is found by its first digits.
         self.mark("names", &member, entry.map(|_| 0));
         let unknown = unknowns(fingerprint, entry);
