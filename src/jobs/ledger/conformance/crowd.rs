@@ -1,4 +1,5 @@
-//! A Redis in which much stands already: what operators ask of it must not stand in the way of what is bought.
+//! Many users: what operators ask about them must not stand in the way of what is bought, and only so many have an account
+//! of their own.
 
 use super::*;
 use crate::bill::account::{AccountKey, Holder, Period};
@@ -7,8 +8,8 @@ use crate::bill::form;
 /// Writes as many users' accounts of a period, and everybody's, as an earlier replica did; the last user spent most.
 fn fill(server: &Server, period: Period, users: u32) {
     let all = hex::encode(form::account_key(&AccountKey { period, holder: Holder::Total }));
-    let script = "local set, account = 'test:as:' .. ARGV[1], 'test:a:' .. ARGV[1] \
-         redis.call('SADD', set, ARGV[2]) \
+    let script = "local set, account = 'test:us:' .. ARGV[1], 'test:a:' .. ARGV[1] \
+         redis.call('SADD', 'test:as:' .. ARGV[1], ARGV[2]) \
          redis.call('HSET', account .. ':total', 'spent', '70000000000', 'jobs', ARGV[3]) \
          for number = 1, tonumber(ARGV[3]) do \
          local user = string.format('%032x', number) \
@@ -63,4 +64,59 @@ async fn f55_redis_an_operators_question_that_fails_does_not_stop_buying() {
     server.signal(Signal::CONT);
     assert!(bench.ledger.is_well(), "nobody who buys was refused");
     bench.accept(&made, "bought").await;
+}
+
+/// Four users buy for five cents each, with a token of their own, at one replica or another.
+async fn only_tracked_users_have_an_account([one, other]: [&Bench; 2]) {
+    let budget = Budget { per_day: Amount::parse("1"), ..Budget::default() };
+    let budgets = Budgets { user: budget, tracked: 2, ..Budgets::default() };
+    let terms = Arc::new(Terms::new(&budgets, Running::default(), std::collections::HashMap::new()));
+    [one, other].iter().for_each(|bench| bench.ledger.reload(BOUNDS, terms.clone()));
+    let until = one.ledger.now() + Duration::from_secs(3600);
+    let of_user = |bench: &Bench, user: u8, number: u8| {
+        let mut request = bench.request(number, number);
+        (request.charge.user, request.charge.name) = ([user; 16], (user < 3).then(|| format!("user {user}").into()));
+        request.charge.purse = Some(Purse { id: [user; 16], usd: Amount::parse("0.12"), seconds: None, until });
+        request
+    };
+    for user in 1..=4 {
+        let bench = if user % 2 == 0 { other } else { one };
+        let request = of_user(bench, user, user);
+        assert!(matches!(bench.admit(&request).await, Verdict::Claimed(_)), "{user}");
+    }
+    // Who has an account keeps it, though there is no room for another.
+    assert!(matches!(other.admit(&of_user(other, 1, 7)).await, Verdict::Claimed(_)));
+    for page in one.ledger.statement(10).await.unwrap().periods {
+        let users = page.users.iter().map(|line| (line.user.clone().unwrap(), line.reserved_usd, line.running));
+        let others = hex::encode([0; 16]);
+        assert_eq!(
+            users.collect::<Vec<_>>(),
+            [(others, 0.1, 2), ("user 1".to_owned(), 0.1, 2), ("user 2".to_owned(), 0.05, 1)]
+        );
+    }
+    let left = async |user| {
+        let preview = one.ledger.preview(&of_user(one, user, 8)).await.unwrap();
+        preview.left.iter().map(|left| (left.limit, (left.left * 100.0).round())).collect::<Vec<_>>()
+    };
+    assert_eq!(left(1).await, [("user.per_day", 90.0), ("token.budget_usd", 2.0)]);
+    assert_eq!(left(3).await, [("user.per_day", 90.0), ("token.budget_usd", 2.0)]);
+    assert_eq!(left(9).await, left(3).await, "they share it");
+    // Theirs is one budget.
+    let verdict = other.admit(&of_user(other, 4, 9)).await;
+    assert!(matches!(verdict, Verdict::Exhausted(exhausted) if exhausted.limit == "token.budget_usd"), "{verdict:?}");
+}
+
+#[tokio::test]
+async fn inv7_m29_in_memory_only_as_many_users_as_are_tracked_have_an_account() {
+    let bench = Bench::over(LocalLedger::in_memory(Bench::limits(), BOUNDS, 100, Clock::system()));
+    only_tracked_users_have_an_account([&bench, &bench]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inv7_m29_redis_only_as_many_users_as_are_tracked_have_an_account() {
+    let server = Server::start();
+    let (one, other) = (replica(&server, Clock::system()).await, replica(&server, Clock::system()).await);
+    only_tracked_users_have_an_account([&one, &other]).await;
+    let day = Period::of(one.ledger.now())[0];
+    assert_eq!(server.cli(&["SCARD", &format!("test:us:{day}")]), "3", "two, and that of the others");
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::filing::{Crowded, Whose};
 use super::names::{account_key, hex, holder_key};
-use super::script::{Cap, Cell, Command, Level, Reply, Status};
+use super::script::{Cap, Cell, Command, Level, Reply, Room, Status};
 use super::shared::{SETTLE, Shared};
 use super::work::{Wanted, Work};
 use crate::admission::headers::Standing;
@@ -14,7 +15,8 @@ use crate::admission::quota::Kind;
 use crate::admission::rate::{Refusal, Taken};
 use crate::admission::remote::{self, RemoteBucket, RemoteToken};
 use crate::bill::account::{AccountKey, Period};
-use crate::bill::tab::{Charge, holders};
+use crate::bill::tab::Standing::Reserved;
+use crate::bill::tab::{Charge, Open, holders};
 use crate::bill::terms::Exhausted;
 use crate::clock::Time;
 use crate::jobs::book::{Bounds, Found};
@@ -22,10 +24,13 @@ use crate::jobs::entry::Look;
 use crate::jobs::ledger::{Admission, LedgerError, Request, Verdict};
 
 /// How far an admission has come.
+#[derive(Default)]
 struct SoFar {
     /// Whether its `requests` are taken.
     charged: bool,
     standing: Standing,
+    /// Who counts in the accounts of others.
+    crowded: Crowded,
 }
 
 /// What is asked beside the entries.
@@ -33,6 +38,7 @@ struct SoFar {
 struct Question {
     requests: Vec<RemoteBucket>,
     generations: Vec<RemoteBucket>,
+    rooms: Vec<(Room, Whose)>,
     caps: Vec<(Cap, Exhausted)>,
     /// What was taken here: addresses are counted by each replica.
     address: Taken,
@@ -46,6 +52,7 @@ impl Question {
         command.settle = u64::try_from(SETTLE.as_millis()).unwrap_or_default();
         command.most_entries = bounds.max_entries;
         command.generations = cells(&self.generations);
+        command.rooms = self.rooms.iter().map(|(room, _)| room.clone()).collect();
         command.caps = self.caps.iter().map(|(cap, _)| cap.clone()).collect();
         command
     }
@@ -68,7 +75,7 @@ impl Shared {
         wanted.tabs.insert(ask.attempt);
         // Who could not claim anyway has nothing to hope for: what stands there is looked at first.
         let mut work = if request.closed.is_none() { Work::hopeful(wanted) } else { Work::new(wanted) };
-        let mut so_far = SoFar { charged: request.charged, standing: Standing::default() };
+        let mut so_far = SoFar { charged: request.charged, ..SoFar::default() };
         for _ in 0..TRIES {
             self.look(&mut work).await?;
             if let Some(verdict) = self.round(&mut work, request, &mut so_far).await? {
@@ -131,6 +138,10 @@ impl Shared {
                 let (_, exhausted) = question.caps.get(reply.cap).ok_or(LedgerError::Unavailable)?;
                 return Ok(Some(Verdict::Exhausted(*exhausted)));
             }
+            Status::Crowded => {
+                let (_, whose) = question.rooms.get(reply.room).ok_or(LedgerError::Unavailable)?;
+                so_far.crowded.note(*whose);
+            }
             Status::Full if !self.make_room().await? => return Ok(Some(Verdict::Full)),
             Status::Changed | Status::Full => {}
             Status::Wait => sleep(Duration::from_millis(reply.wait.min(LONGEST_WAIT))).await,
@@ -172,10 +183,12 @@ impl Shared {
         question.address = taken;
         so_far.standing = so_far.standing.then(stands);
         question.generations = self.limits.shared(&request.who, Kind::Generations);
-        question.caps = self.caps(&request.charge);
+        let charge = so_far.crowded.filed(&request.charge);
+        question.rooms = so_far.crowded.rooms(&charge, self.terms.load().tracked);
+        question.caps = self.caps(&charge);
         let ask = &request.ask;
         work.book.tab_mut().set_terms(self.terms.load_full());
-        work.book.tab_mut().reserve(ask.attempt, request.charge.clone());
+        work.book.tab_mut().put_back(ask.attempt, Open { charge, standing: Reserved });
         work.book.claim(ask, now, bounds);
         work.book.lease(ask.fingerprint, ask.attempt, Some(now + self.lease.length), &bounds.windows);
         Ok(())

@@ -141,6 +141,13 @@ if command.claim then
   if redis.call('ZCARD', prefix .. 'names') >= command.most_entries then
     return reply('full')
   end
+  -- Where there is no room for an account of its own, the caller files the charge under that of the others.
+  for number, room in ipairs(command.rooms) do
+    if redis.call('EXISTS', prefix .. room.key) == 0 and redis.call('SCARD', prefix .. room.set) >= room.most then
+      answer.room = number - 1
+      return reply('crowded')
+    end
+  end
   for number, cap in ipairs(command.caps) do
     local sum = tonumber(cap.add)
     for _, value in ipairs(redis.call('HMGET', prefix .. cap.key, unpack(cap.fields))) do

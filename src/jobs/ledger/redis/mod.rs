@@ -5,6 +5,7 @@
 mod admit;
 mod epoch;
 mod failure;
+mod filing;
 mod late;
 mod link;
 mod list;

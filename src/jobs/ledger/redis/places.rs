@@ -4,11 +4,9 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::names::{
-    TEAMS, account_key, accounts_key, base_key, hex, holder_key, keys_of_key, place_key, unknown_member,
-};
+use super::names::{TEAMS, account_key, base_key, hex, holder_key, keys_of_key, place_key, set_key, unknown_member};
 use super::script::{Command, Count, Join, Mark, Name};
-use crate::bill::account::{Holder, Sums};
+use crate::bill::account::Sums;
 use crate::bill::form;
 use crate::bill::tab::{Open, Standing, Tab};
 use crate::clock::Time;
@@ -121,13 +119,8 @@ impl Command {
             for (field, by) in fields.into_iter().filter(|(_, by)| *by != 0) {
                 self.counts.push(Count { expires: Some(until), ..count(&account_key(account), field, by) });
             }
-            if matches!(account.holder, Holder::Token(_)) {
-                // No statement lists it.
-                continue;
-            }
-            let key = accounts_key(account.period);
             let (member, expires) = (hex(&form::account_key(account)), until);
-            self.joins.push(Join { key, member, leaves: false, expires });
+            self.joins.push(Join { key: set_key(account), member, leaves: false, expires });
             if let Some(name) = tab.name_of(&account.holder) {
                 self.names.push(Name { key: account_key(account), name: name.to_string() });
             }

@@ -1,5 +1,8 @@
 //! What would become of a submission; nothing is changed.
 
+use redis::pipe;
+
+use super::filing::Crowded;
 use super::shared::{Shared, unavailable};
 use super::statement::{Fields, standing};
 use super::work::{Wanted, Work};
@@ -15,9 +18,26 @@ impl Shared {
         self.look(&mut work).await?;
         let bounds = **self.bounds.load();
         let found = work.book.find(ask, self.time(), &bounds);
-        let charge = &request.charge;
-        let tab = self.tab_of(charge).await?;
-        Ok(Preview { found, exhausted: tab.fits(charge).err(), left: tab.left(charge) })
+        let charge = self.filed(&request.charge).await?;
+        let tab = self.tab_of(&charge).await?;
+        Ok(Preview { found, exhausted: tab.fits(&charge).err(), left: tab.left(&charge) })
+    }
+
+    /// A charge, as it would count.
+    async fn filed(&self, charge: &Charge) -> Result<Charge, LedgerError> {
+        let mut crowded = Crowded::default();
+        let rooms = crowded.rooms(charge, self.terms.load().tracked);
+        let mut ask = pipe();
+        for (room, _) in &rooms {
+            ask.cmd("EXISTS").arg(self.key(&room.key)).cmd("SCARD").arg(self.key(&room.set));
+        }
+        let told: Vec<usize> = self.link.query_all(&ask).await.map_err(unavailable)?;
+        for ((room, whose), told) in rooms.iter().zip(told.chunks(2)) {
+            if matches!(told, [0, held] if *held >= room.most) {
+                crowded.note(*whose);
+            }
+        }
+        Ok(crowded.filed(charge))
     }
 
     /// A tab with all accounts that a charge counts in.

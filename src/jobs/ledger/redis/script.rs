@@ -41,6 +41,7 @@ pub(super) struct Command {
     /// How long after an epoch's birth nothing is claimed, in milliseconds.
     pub(super) settle: u64,
     pub(super) most_entries: usize,
+    pub(super) rooms: Vec<Room>,
     pub(super) generations: Vec<Cell>,
     pub(super) caps: Vec<Cap>,
     pub(super) back: Vec<RemoteToken>,
@@ -76,6 +77,14 @@ pub(super) struct Cell {
 pub(super) struct Seen {
     pub(super) key: String,
     pub(super) value: Option<String>,
+}
+
+/// An account that is there, or one of at most so many in its set.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Room {
+    pub(super) key: String,
+    pub(super) set: String,
+    pub(super) most: usize,
 }
 
 /// The sum of some fields may not pass this.
@@ -141,6 +150,8 @@ pub(super) enum Status {
     Changed,
     /// A limit refuses it.
     Limited,
+    /// There is no room for an account.
+    Crowded,
     /// A cap would be passed.
     Exhausted,
     /// It is too late for it.
@@ -182,6 +193,9 @@ pub(super) struct Reply {
     /// What the counters came to.
     #[serde(default, deserialize_with = "texts")]
     pub(super) sums: Vec<String>,
+    /// Which account.
+    #[serde(default)]
+    pub(super) room: usize,
     /// Which cap.
     #[serde(default)]
     pub(super) cap: usize,

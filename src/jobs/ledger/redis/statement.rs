@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use redis::{Pipeline, pipe};
 
-use super::names::{account_key, accounts_key, holder_key};
+use super::names::{account_key, accounts_key, holder_key, users_key};
 use super::shared::{Shared, unavailable};
 use crate::bill::account::{AccountKey, Holder, Period, Sums};
 use crate::bill::form;
@@ -42,12 +42,19 @@ impl Shared {
 
     /// The accounts of a period: of everybody, of all teams, and of the `top` users that used most, or some more.
     async fn dearest(&self, period: Period, top: usize) -> Result<HashMap<Holder, Standing>, LedgerError> {
-        let key = self.key(&accounts_key(period));
         let mut held = HashMap::new();
+        for set in [accounts_key(period), users_key(period)] {
+            self.read_set(&self.key(&set), top, &mut held).await?;
+        }
+        Ok(held)
+    }
+
+    /// The same of one set of accounts.
+    async fn read_set(&self, key: &str, top: usize, held: &mut HashMap<Holder, Standing>) -> Result<(), LedgerError> {
         let mut cursor = 0_u64;
         loop {
             let mut scan = pipe();
-            scan.cmd("SSCAN").arg(&key).arg(cursor).arg("COUNT").arg(AT_ONCE);
+            scan.cmd("SSCAN").arg(key).arg(cursor).arg("COUNT").arg(AT_ONCE);
             let ((next, members),): ((u64, Vec<String>),) = self.link.look_at(&scan).await.map_err(unavailable)?;
             let accounts: Vec<AccountKey> = members.iter().filter_map(|member| account(member)).collect();
             for accounts in accounts.chunks(AT_ONCE) {
@@ -56,11 +63,11 @@ impl Shared {
                 held.extend(accounts.iter().map(|account| account.holder.clone()).zip(sums.iter().map(standing)));
             }
             if held.len() > 2 * (top + AT_ONCE) {
-                drop_cheapest(&mut held, top);
+                drop_cheapest(held, top);
             }
             cursor = next;
             if cursor == 0 {
-                return Ok(held);
+                return Ok(());
             }
         }
     }
