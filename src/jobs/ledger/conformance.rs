@@ -124,6 +124,7 @@ async fn conforms(bench: &Bench) {
     a_claim_is_joined_then_hit_and_ends_with_its_job(bench).await;
     m1_only_its_own_attempt_moves_an_entry(bench).await;
     what_made_nothing_is_free_and_gives_everything_back(bench).await;
+    r62_what_is_left_of_a_limit_is_told_exactly(bench).await;
     an_unknown_outcome_holds_until_a_late_answer(bench).await;
     m12_the_answer_of_a_replaced_attempt_is_an_orphan(bench).await;
     m16_a_key_goes_with_its_attempt(bench).await;
@@ -176,6 +177,19 @@ async fn what_made_nothing_is_free_and_gives_everything_back(bench: &Bench) {
         bench.ledger.free(request.ask.fingerprint, request.ask.attempt, Some(taken)).await.unwrap();
     }
     assert!((bench.spent().await - before).abs() < 1e-9);
+}
+
+async fn r62_what_is_left_of_a_limit_is_told_exactly(bench: &Bench) {
+    let mut request = bench.request(90, 190);
+    for (number, wanted) in [(0, (1, 43_200)), (1, (0, 43_200))] {
+        request.ask.fingerprint = Fingerprint::from_bytes([90 + number; 32]);
+        request.ask.attempt = AttemptId::from_bytes([190 + number; 16]);
+        let admission = bench.ledger.admit(&request).await.unwrap();
+        assert!(matches!(admission.verdict, Verdict::Claimed(_)));
+        // Two a day.
+        let levels: Vec<_> = admission.standing.levels().map(|(_, level)| (level.remaining, level.seconds)).collect();
+        assert_eq!(levels, [wanted]);
+    }
 }
 
 async fn an_unknown_outcome_holds_until_a_late_answer(bench: &Bench) {

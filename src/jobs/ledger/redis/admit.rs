@@ -61,7 +61,7 @@ impl Question {
     fn refusal(&self, reply: &Reply) -> Option<Refusal> {
         let of = |buckets: &[RemoteBucket], levels: &[Level]| {
             let flags: Vec<bool> = levels.iter().map(|level| level.refused).collect();
-            remote::refusal(buckets, &times(levels), &flags, micros(reply))
+            remote::refusal(buckets, &times(levels), &flags, reply.micros())
         };
         of(&self.generations, &reply.generations).or_else(|| of(&self.requests, &reply.requests))
     }
@@ -111,7 +111,7 @@ impl Shared {
         let reply = self.run(command.clone()).await.inspect_err(|_| self.give_back(&mut question.address))?;
         so_far.charged = true;
         so_far.standing =
-            so_far.standing.then(remote::standing(&question.requests, &times(&reply.requests), micros(&reply)));
+            so_far.standing.then(remote::standing(&question.requests, &times(&reply.requests), reply.micros()));
         if reply.status != Status::Ok {
             self.give_back(&mut question.address);
         }
@@ -120,7 +120,7 @@ impl Shared {
                 self.wrote(&command, &reply, &work.book);
                 let levels = times(&reply.generations);
                 so_far.standing =
-                    so_far.standing.then(remote::standing(&question.generations, &levels, micros(&reply)));
+                    so_far.standing.then(remote::standing(&question.generations, &levels, reply.micros()));
                 if found.is_some() {
                     return Ok(found);
                 }
@@ -250,11 +250,6 @@ fn bucket_key(bucket: &RemoteBucket) -> String {
 /// Until when each bucket owes, in microseconds.
 fn times(levels: &[Level]) -> Vec<u64> {
     levels.iter().map(|level| level.tat.parse().unwrap_or_default()).collect()
-}
-
-/// The moment of an answer, in microseconds.
-const fn micros(reply: &Reply) -> u64 {
-    reply.now.saturating_mul(1000)
 }
 
 /// How often an admission is tried against others under the same fingerprint.

@@ -8,7 +8,7 @@ local prefix = command.prefix
 local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(now_us / 1000)
-local answer = { now = now }
+local answer = { now = now, micros = string.format('%.0f', now_us) }
 
 local function reply(status)
   answer.status = status

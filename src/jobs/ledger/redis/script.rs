@@ -170,6 +170,9 @@ pub(super) struct Reply {
     pub(super) status: Status,
     /// Redis' clock, in milliseconds.
     pub(super) now: u64,
+    /// The same in microseconds, by which limits count.
+    #[serde(default)]
+    micros: Option<String>,
     #[serde(default)]
     pub(super) epoch: Option<String>,
     /// The present values of the expected keys.
@@ -205,6 +208,12 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    /// Redis' clock, in microseconds.
+    pub(super) fn micros(&self) -> u64 {
+        let exact = self.micros.as_ref().and_then(|micros| micros.parse().ok());
+        exact.unwrap_or_else(|| self.now.saturating_mul(1000))
+    }
+
     /// The stamp of what was written, if anything was.
     pub(super) fn stamped_as(&self) -> Option<u64> {
         self.stamp.as_ref()?.parse().ok()
