@@ -2,6 +2,7 @@
 
 mod crowd;
 mod full;
+mod limits;
 mod operating;
 mod replicas;
 
@@ -394,8 +395,12 @@ async fn replica_with(server: &Server, clock: Clock, lease: Duration) -> Bench {
 }
 
 async fn replica_at(place: &Place, clock: Clock) -> Bench {
+    limited(place, clock, Bench::limits()).await
+}
+
+async fn limited(place: &Place, clock: Clock, limits: Arc<Limits>) -> Bench {
     let (reached, _) = reach(place, None, None, clock, |_| {}).await.unwrap();
-    Bench::over(reached.ledger(Bench::limits(), BOUNDS, 100, tokio::runtime::Handle::current()).unwrap())
+    Bench::over(reached.ledger(limits, BOUNDS, 100, tokio::runtime::Handle::current()).unwrap())
 }
 
 fn place(server: &Server, lease: Duration) -> Place {

@@ -1,0 +1,101 @@
+//! Limits that a ledger keeps: what a reload, a clock and the headers make of them is the same on every ledger.
+
+use super::*;
+use crate::admission::rate::Refusal;
+
+/// So many generations of each user.
+fn settings(count: u32, per: Duration) -> settings::Limits {
+    let off = Rates::default();
+    let user = Rates { requests: None, generations: Some(Rate { count, per }) };
+    settings::Limits { user, team: off, address: off, total: off, tracked: 100 }
+}
+
+/// Asks for one more of the one user, over and over another prompt.
+async fn ask(bench: &Bench, number: u8) -> Result<(), Refusal> {
+    let mut request = bench.request(1, number);
+    request.ask.fingerprint = Fingerprint::from_bytes([number; 32]);
+    request.charge.user = [number; 16];
+    match bench.admit(&request).await {
+        Verdict::Claimed(_) => Ok(()),
+        Verdict::Limited(refusal) => Err(refusal),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A refusal that would pass within so long, and whose headers say the same.
+fn is_true(refusal: &Refusal, most: Duration) {
+    assert!(refusal.retry_after <= most, "{refusal:?}");
+    let (_, level) = refusal.standing.levels().next().unwrap();
+    let seconds = refusal.retry_after.as_millis().div_ceil(1000);
+    assert_eq!((level.remaining, u128::from(level.seconds)), (0, seconds), "{refusal:?}");
+}
+
+/// Waits until one more fits.
+async fn passes(bench: &Bench, number: u8) {
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if ask(bench, number).await.is_ok() {
+            return;
+        }
+    }
+    panic!("it never passes: {:?}", ask(bench, number).await);
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Soon enough to be waited for, and long enough for a busy machine.
+const SHORT: Duration = Duration::from_secs(8);
+
+async fn after_a_reload_as_many_are_owed_by_the_new_measure(bench: &Bench, limits: &Limits) {
+    for number in 1..=2 {
+        ask(bench, number).await.unwrap();
+    }
+    is_true(&ask(bench, 3).await.unwrap_err(), DAY / 2);
+    // Twice as many a day: two are taken of four.
+    limits.reload(&settings(4, DAY), &[]);
+    for number in 3..=4 {
+        ask(bench, number).await.unwrap();
+    }
+    is_true(&ask(bench, 5).await.unwrap_err(), DAY / 4);
+    // Nobody is locked out for the window of before.
+    limits.reload(&settings(4, SHORT), &[]);
+    is_true(&ask(bench, 5).await.unwrap_err(), SHORT / 4);
+    passes(bench, 5).await;
+    // And nobody is let through by a longer one.
+    limits.reload(&settings(1, DAY), &[]);
+    is_true(&ask(bench, 6).await.unwrap_err(), DAY);
+}
+
+#[tokio::test]
+async fn r62_in_memory_after_a_reload_as_many_are_owed_by_the_new_measure() {
+    let limits = Bench::limits();
+    let bench = Bench::over(LocalLedger::in_memory(limits.clone(), BOUNDS, 100, Clock::system()));
+    after_a_reload_as_many_are_owed_by_the_new_measure(&bench, &limits).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r62_redis_after_a_reload_as_many_are_owed_by_the_new_measure() {
+    let (server, limits) = (Server::start(), Bench::limits());
+    let bench = limited(&place(&server, Duration::from_secs(30)), Clock::system(), limits.clone()).await;
+    after_a_reload_as_many_are_owed_by_the_new_measure(&bench, &limits).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r62_redis_a_clock_that_is_set_back_locks_nobody_out() {
+    let (server, limits) = (Server::start(), Bench::limits());
+    let bench = limited(&place(&server, Duration::from_secs(30)), Clock::system(), limits.clone()).await;
+    limits.reload(&settings(4, SHORT), &[]);
+    ask(&bench, 1).await.unwrap();
+    // As if a day had been taken back since; with and without the interval, which earlier versions did not write.
+    for (number, forget) in [(2, false), (3, true)] {
+        let bucket = server.cli(&["KEYS", "test:l:user.generations:*"]);
+        let ahead = ((bench.ledger.now() + DAY).as_millis() * 1000).to_string();
+        server.cli(&["HSET", &bucket, "t", &ahead]);
+        server.cli(&["PEXPIREAT", &bucket, &(bench.ledger.now() + 2 * DAY).as_millis().to_string()]);
+        if forget {
+            server.cli(&["HDEL", &bucket, "i"]);
+        }
+        is_true(&ask(&bench, number).await.unwrap_err(), SHORT / 4);
+        passes(&bench, number).await;
+        assert!(server.cli(&["PTTL", &bucket]).parse::<u64>().unwrap() <= 9100, "what is full again goes");
+    }
+}
