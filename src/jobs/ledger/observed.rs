@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Admission, Lease, Ledger, LedgerError, Preview, Request, Step};
+use crate::admission::pace::Slot;
 use crate::admission::rate::Taken;
 use crate::bill::statement::Statement;
 use crate::bill::tab::Totals;
@@ -148,7 +149,7 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
         self.ledger.follow(fingerprint, attempt, flight)
     }
 
-    fn next_slot(&self, interval: Duration) -> Step<'_, Duration> {
+    fn next_slot(&self, interval: Duration) -> Step<'_, Slot> {
         self.observe(LedgerOperation::Slot, self.ledger.next_slot(interval))
     }
 

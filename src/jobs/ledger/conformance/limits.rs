@@ -99,3 +99,24 @@ async fn r62_redis_a_clock_that_is_set_back_locks_nobody_out() {
         assert!(server.cli(&["PTTL", &bucket]).parse::<u64>().unwrap() <= 9100, "what is full again goes");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m27_redis_slots_that_are_taken_at_a_slow_pace_do_not_hold_a_quicker_one() {
+    let server = Server::start();
+    let bench = replica(&server, Clock::system()).await;
+    for slot in 0..3 {
+        let wait = bench.ledger.next_slot(DAY / 1440).await.unwrap().wait;
+        assert!(wait.as_secs() >= 59 * slot);
+    }
+    for second in [3, 4] {
+        let wait = bench.ledger.next_slot(Duration::from_secs(1)).await.unwrap().wait;
+        assert!(wait <= Duration::from_secs(second), "{wait:?}");
+    }
+    // Slots of an earlier version say nothing of a pace, and a clock that was set back leaves none of them.
+    let far = ((bench.ledger.now() + DAY).as_millis() * 1000).to_string();
+    for key in ["test:pace", "test:pause"] {
+        server.cli(&["SET", key, &far]);
+        let slot = bench.ledger.next_slot(Duration::from_secs(1)).await.unwrap();
+        assert!(slot.wait <= Duration::from_secs(1) && slot.paused.is_zero(), "{key}: {slot:?}");
+    }
+}

@@ -40,6 +40,7 @@ use self::late::Late;
 use self::shared::{PLAIN, Shared};
 use self::work::Wanted;
 use super::{Admission, Lease, Ledger, LedgerError, Preview, Request, Step, Verdict};
+use crate::admission::pace::Slot;
 use crate::admission::rate::Taken;
 use crate::bill::statement::Statement;
 use crate::bill::tab::Totals;
@@ -252,7 +253,7 @@ impl Ledger for RedisLedger {
         })
     }
 
-    fn next_slot(&self, interval: Duration) -> Step<'_, Duration> {
+    fn next_slot(&self, interval: Duration) -> Step<'_, Slot> {
         Box::pin(self.shared.next_slot(interval))
     }
 
