@@ -142,6 +142,9 @@ pub trait Ledger: Send + Sync {
     /// Look-up, limits and claim in one step (M24).
     fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission>;
 
+    /// Takes one of its `requests` for a submission that only asks what would become of it; a refusal takes nothing.
+    fn take_request<'a>(&'a self, who: &'a Who) -> Step<'a, Result<Standing, Refusal>>;
+
     /// What would become of a submission; nothing is changed.
     fn preview<'a>(&'a self, request: &'a Request) -> Step<'a, Preview>;
 

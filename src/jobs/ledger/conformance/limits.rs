@@ -1,6 +1,7 @@
 //! Limits that a ledger keeps: what a reload, a clock and the headers make of them is the same on every ledger.
 
 use super::*;
+use crate::admission::headers::Standing;
 use crate::admission::rate::Refusal;
 
 /// So many generations of each user.
@@ -119,4 +120,38 @@ async fn m27_redis_slots_that_are_taken_at_a_slow_pace_do_not_hold_a_quicker_one
         let slot = bench.ledger.next_slot(Duration::from_secs(1)).await.unwrap();
         assert!(slot.wait <= Duration::from_secs(1) && slot.paused.is_zero(), "{key}: {slot:?}");
     }
+}
+
+async fn who_only_asks_counts_among_all_requests([one, other]: [&Bench; 2]) {
+    let request = one.request(1, 1);
+    let left = |standing: Standing| standing.levels().map(|(_, level)| level.remaining).collect::<Vec<_>>();
+    assert_eq!(left(one.ledger.take_request(&request.who).await.unwrap().unwrap()), [2]);
+    assert_eq!(left(other.ledger.take_request(&request.who).await.unwrap().unwrap()), [1]);
+    assert_eq!(left(other.ledger.admit(&request).await.unwrap().standing), [0]);
+    for bench in [one, other] {
+        let refusal = bench.ledger.take_request(&request.who).await.unwrap().unwrap_err();
+        assert_eq!(refusal.limit.name(), "user.requests");
+        is_true(&refusal, DAY / 3);
+    }
+}
+
+fn three_requests() -> Arc<Limits> {
+    let limits = settings(1, DAY);
+    let user = Rates { requests: Some(Rate { count: 3, per: DAY }), generations: None };
+    Arc::new(Limits::new(&settings::Limits { user, ..limits }, Clock::system()))
+}
+
+#[tokio::test]
+async fn r62_in_memory_who_only_asks_counts_among_all_requests() {
+    let bench = Bench::over(LocalLedger::in_memory(three_requests(), BOUNDS, 100, Clock::system()));
+    who_only_asks_counts_among_all_requests([&bench, &bench]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r62_redis_who_only_asks_counts_among_all_requests() {
+    let server = Server::start();
+    let place = place(&server, Duration::from_secs(30));
+    let one = limited(&place, Clock::system(), three_requests()).await;
+    let other = limited(&place, Clock::system(), three_requests()).await;
+    who_only_asks_counts_among_all_requests([&one, &other]).await;
 }

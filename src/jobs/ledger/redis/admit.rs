@@ -22,6 +22,7 @@ use crate::clock::Time;
 use crate::jobs::book::{Bounds, Found};
 use crate::jobs::entry::Look;
 use crate::jobs::ledger::{Admission, LedgerError, Request, Verdict};
+use crate::request::client::Who;
 
 /// How far an admission has come.
 #[derive(Default)]
@@ -83,6 +84,19 @@ impl Shared {
             }
         }
         Err(LedgerError::Unavailable)
+    }
+
+    /// Takes one of its `requests` for a submission that only asks.
+    pub(super) async fn take_request(&self, who: &Who) -> Result<Result<Standing, Refusal>, LedgerError> {
+        let question = Question { requests: self.limits.shared(who, Kind::Requests), ..Question::default() };
+        if question.requests.is_empty() {
+            return Ok(Ok(Standing::default()));
+        }
+        let reply = self.run(Command { requests: cells(&question.requests), ..Command::look() }).await?;
+        if reply.status == Status::Limited {
+            return question.refusal(&reply).map(Err).ok_or(LedgerError::Unavailable);
+        }
+        Ok(Ok(remote::standing(&question.requests, &times(&reply.requests), reply.micros())))
     }
 
     /// One try, on what was seen so far. `None`: something else stands there by now.
