@@ -2,6 +2,7 @@
 //! the same whether a step has changed them or what Redis forgot is put back.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::names::{TEAMS, account_key, base_key, hex, holder_key, keys_of_key, place_key, set_key, unknown_member};
@@ -116,11 +117,13 @@ impl Command {
                 ("lost", lost),
             ];
             let until = account.period.next().next().begins().as_millis();
+            let (key, member) = (set_key(account), hex(&form::account_key(account)));
+            let listed = Arc::new((key.clone(), member.clone()));
             for (field, by) in fields.into_iter().filter(|(_, by)| *by != 0) {
-                self.counts.push(Count { expires: Some(until), ..count(&account_key(account), field, by) });
+                let (expires, listed) = (Some(until), Some(listed.clone()));
+                self.counts.push(Count { expires, listed, ..count(&account_key(account), field, by) });
             }
-            let (member, expires) = (hex(&form::account_key(account)), until);
-            self.joins.push(Join { key: set_key(account), member, leaves: false, expires });
+            self.joins.push(Join { key, member, leaves: false, expires: until });
             if let Some(name) = tab.name_of(&account.holder) {
                 self.names.push(Name { key: account_key(account), name: name.to_string() });
             }
@@ -134,7 +137,7 @@ impl Command {
 }
 
 fn count(key: &str, field: &str, by: i64) -> Count {
-    Count { key: key.to_owned(), field: field.to_owned(), by: by.to_string(), expires: None }
+    Count { key: key.to_owned(), field: field.to_owned(), by: by.to_string(), expires: None, listed: None }
 }
 
 /// The ticks that a tab has at risk.

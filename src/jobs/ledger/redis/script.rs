@@ -1,6 +1,7 @@
 //! What is asked of Redis in one step, and what it answers: the two sides of `commit.lua`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use redis::Script;
 use serde::{Deserialize, Serialize};
@@ -114,6 +115,9 @@ pub(super) struct Count {
     pub(super) field: String,
     pub(super) by: String,
     pub(super) expires: Option<u64>,
+    /// The set that an account is in, and as what: to be put back with it.
+    #[serde(skip)]
+    pub(super) listed: Option<Arc<(String, String)>>,
 }
 
 /// What an account's user is called.
