@@ -20,11 +20,20 @@ use super::settings::Rate;
 /// A user within its team.
 pub type User = [u8; 16];
 
+/// A slot that is kept elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slot {
+    /// How far away it is.
+    pub wait: Duration,
+    /// Of that, what is left of a pause, before which there is none for anybody.
+    pub paused: Duration,
+}
+
 /// Slots that replicas share.
 pub trait Slots: Send + Sync {
-    /// Reserves the next slot, `interval` of which nobody else is given; how far away it is, or nothing if that cannot
-    /// be known. Without an interval it is the end of a pause.
-    fn reserve(&self, interval: Duration) -> Pin<Box<dyn Future<Output = Option<Duration>> + Send + '_>>;
+    /// Reserves the next slot, `interval` of which nobody else is given; nothing if that cannot be known. Without an
+    /// interval it is the end of a pause.
+    fn reserve(&self, interval: Duration) -> Pin<Box<dyn Future<Output = Option<Slot>> + Send + '_>>;
 
     /// No slot for anybody for so long.
     fn pause(&self, wait: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
@@ -150,8 +159,9 @@ impl Pace {
         match timeout_at(deadline, granted).await {
             Ok(Ok(told)) => told,
             Ok(Err(_)) | Err(_) => {
-                let now = Instant::now();
-                let retry_after = lock(&self.state).wait(&place.team, user, now);
+                // Its own place is not before it when it comes again.
+                drop(place);
+                let retry_after = lock(&self.state).wait(team, user, Instant::now());
                 Err(NoSlot::TooLong { retry_after })
             }
         }
@@ -203,9 +213,9 @@ impl State {
         }
     }
 
-    /// A slot is reserved, so far away; or nobody knows.
-    fn reserve(&mut self, wait: Option<Duration>) {
-        let Some(wait) = wait else {
+    /// A slot is reserved; or nobody knows.
+    fn reserve(&mut self, slot: Option<Slot>) {
+        let Some(Slot { wait, paused }) = slot else {
             // The next in turn is told; whoever comes behind it asks anew.
             _ = self.queue.pop().map(|grant| grant.send(Err(NoSlot::Unavailable)));
             return;
@@ -214,7 +224,8 @@ impl State {
         self.reserved = Some(slot + GOOD_FOR);
         // Never before the end of a pause that came meanwhile.
         self.next = self.next.max(slot);
-        self.stride = self.interval.max(wait.min(LONGEST_PAUSE));
+        // Behind a pause the next slots come as closely as ever.
+        self.stride = self.interval.max(wait.saturating_sub(paused).min(LONGEST_PAUSE));
     }
 }
 
@@ -225,8 +236,8 @@ async fn deal(state: Arc<Mutex<State>>, slots: Option<Arc<dyn Slots>>) {
         match (next, &slots) {
             (Next::Sleep(until), _) => sleep_until(until).await,
             (Next::Reserve(interval), Some(slots)) => {
-                let wait = slots.reserve(interval).await;
-                lock(&state).reserve(wait);
+                let slot = slots.reserve(interval).await;
+                lock(&state).reserve(slot);
             }
             (Next::Rest, _) | (Next::Reserve(_), None) => return,
         }

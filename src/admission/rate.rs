@@ -114,7 +114,7 @@ impl Limits {
         let quotas = quotas.of_team(who.team);
         let bucket = |scope| {
             let limit = Limit { scope, kind };
-            quotas.of(who, limit).map(|quota| RemoteBucket { limit, key: key(who, scope), quota })
+            quotas.of(who, limit).map(|quota| RemoteBucket::new(limit, key(who, scope), quota))
         };
         SHARED.into_iter().filter_map(bucket).collect()
     }

@@ -11,7 +11,7 @@ use super::quota::{Limit, Quota, whole_millis};
 use super::rate::Refusal;
 use crate::request::client::BucketKey;
 
-/// A bucket that is kept elsewhere.
+/// A bucket that is kept elsewhere, where times are whole microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct RemoteBucket {
     /// The limit it is of.
@@ -33,14 +33,20 @@ pub struct RemoteToken {
 }
 
 impl RemoteBucket {
+    pub(super) fn new(limit: Limit, key: BucketKey, quota: Quota) -> Self {
+        let interval = nanos((quota.interval.as_u64() / NANOS_A_MICROSECOND).max(1));
+        let window = interval * u64::from(quota.count.get());
+        Self { limit, key, quota: Quota { interval, window, ..quota } }
+    }
+
     /// What one submission owes, in microseconds.
     pub fn interval_micros(&self) -> u64 {
-        (self.quota.interval.as_u64() / NANOS_A_MICROSECOND).max(1)
+        self.quota.interval.as_u64() / NANOS_A_MICROSECOND
     }
 
     /// What may be owed, in microseconds.
     pub fn window_micros(&self) -> u64 {
-        self.interval_micros().saturating_mul(u64::from(self.quota.count.get()))
+        self.quota.window.as_u64() / NANOS_A_MICROSECOND
     }
 }
 

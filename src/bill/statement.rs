@@ -1,5 +1,7 @@
 //! What was spent, for people and scripts: `/admin/spend` as JSON, which `reelgate spend` prints.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 use super::account::{Holder, Period, Sums};
@@ -76,13 +78,7 @@ impl Page {
                 Holder::Token(_) => {}
             }
         }
-        let dearest = |one: &(&Holder, &Sums), other: &(&Holder, &Sums)| {
-            other.1.used().cmp(&one.1.used()).then_with(|| one.0.cmp(other.0))
-        };
-        if users.len() > top {
-            users.select_nth_unstable_by(top, dearest);
-            users.truncate(top);
-        }
+        keep_dearest(&mut users, top);
         users.sort_unstable_by(dearest);
         teams.sort_unstable_by(dearest);
         let lines = |accounts: Vec<(&Holder, &Sums)>| {
@@ -95,6 +91,18 @@ impl Page {
             users: lines(users),
         }
     }
+}
+
+/// Keeps the `top` accounts that used most, in no order.
+pub fn keep_dearest(accounts: &mut Vec<(&Holder, &Sums)>, top: usize) {
+    if accounts.len() > top {
+        accounts.select_nth_unstable_by(top, dearest);
+        accounts.truncate(top);
+    }
+}
+
+fn dearest(one: &(&Holder, &Sums), other: &(&Holder, &Sums)) -> Ordering {
+    other.1.used().cmp(&one.1.used()).then_with(|| one.0.cmp(other.0))
 }
 
 impl Line {

@@ -318,7 +318,7 @@ impl Tab {
 }
 
 /// The account of all users, and that of all tokens, that have none of their own.
-const OTHERS: UserId = [0; 16];
+pub const OTHERS: UserId = [0; 16];
 /// A job whose end nobody saw is settled then: its record goes at the same time.
 const LONGEST_JOB: Duration = Duration::from_secs(7 * 24 * 3600);
 const FAILED: usize = 0;

@@ -31,8 +31,8 @@ impl Worker {
         standing: &mut Standing,
     ) -> Result<Response<Body>, Error> {
         let gateway = &*self.gateway;
-        let stands = gateway.limits.requests(client.who()).map_err(|refusal| limited(&refusal, standing))?;
-        *standing = standing.then(stands);
+        let taken = gateway.dedup.ledger().take_request(client.who()).await.map_err(|_| Error::LedgerUnavailable)?;
+        *standing = standing.then(taken.map_err(|refusal| limited(&refusal, standing))?);
         let request = self.request(understood, client, rules)?;
         let preview = gateway.dedup.ledger().preview(&request).await.map_err(|_| Error::LedgerUnavailable)?;
         record.outcome(SubmissionOutcome::DryRun);

@@ -203,6 +203,22 @@ async fn limits_of_a_user_hold_over_all_replicas() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r62_a_dry_run_counts_in_the_limit_of_all_replicas() {
+    let fleet = Fleet::start(2, quick(), &[("REELGATE_LIMITS__USER__REQUESTS", "3/day")]).await;
+    let body = json!({"prompt": "one", "user": "ada"});
+    for (number, left) in [2, 1, 0].iter().enumerate() {
+        let answer = fleet.replicas[number % 2].submit_with(&body, &[("reelgate-dry-run", "1")]).await;
+        assert!(answer.header("ratelimit").starts_with(&format!("\"user.requests\";r={left};t=")), "{left}");
+    }
+    for replica in &fleet.replicas {
+        let refused = replica.submit_with(&body, &[("reelgate-dry-run", "1")]).await;
+        assert_eq!(refused.refusal(), (429, "rate_limited".to_owned()));
+        assert_eq!(refused.header("ratelimit"), format!("\"user.requests\";r=0;t={}", refused.header("retry-after")));
+    }
+    fleet.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn m29_budgets_hold_over_all_replicas() {
     let more = [("REELGATE_BUDGETS__TEAM__PER_DAY", "1.00")];
     let fleet = Fleet::start(3, quick(), &more).await;
@@ -260,7 +276,7 @@ async fn m8_m12_an_id_whose_write_takes_too_long_is_written_when_redis_goes_on()
     let (bought, ()) = tokio::join!(fleet.replicas[0].submit("one"), freeze);
     let id = bought.request_id();
     fleet.redis.signal(Signal::CONT);
-    eventually("it is written", async || fleet.redis.cli(&["HGET", "reelgate:states", "accepted"]) == "1").await;
+    eventually("it is written", async || fleet.redis.cli(&["ZCARD", "reelgate:in:accepted:open"]) == "1").await;
     assert_eq!(fleet.redis.cli(&["EXISTS", &format!("reelgate:j:{id}")]), "1");
     fleet.end().await;
 }

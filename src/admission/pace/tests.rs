@@ -107,12 +107,13 @@ async fn m27_a_pause_of_the_upstream_holds_everyone_for_a_minute_at_most() {
 #[derive(Default)]
 struct Together {
     free: Mutex<Option<Instant>>,
+    over: Mutex<Option<Instant>>,
     asked: AtomicUsize,
     away: AtomicBool,
 }
 
 impl Slots for Together {
-    fn reserve(&self, interval: Duration) -> Pin<Box<dyn Future<Output = Option<Duration>> + Send + '_>> {
+    fn reserve(&self, interval: Duration) -> Pin<Box<dyn Future<Output = Option<Slot>> + Send + '_>> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
             self.asked.fetch_add(1, Relaxed);
@@ -121,15 +122,16 @@ impl Slots for Together {
             }
             let now = Instant::now();
             let mut free = self.free.lock().unwrap();
-            let slot = free.unwrap_or(now).max(now);
+            let over = self.over.lock().unwrap().unwrap_or(now).max(now);
+            let slot = free.unwrap_or(now).max(over);
             *free = Some(slot + interval);
-            Some(slot - now)
+            Some(Slot { wait: slot - now, paused: over - now })
         })
     }
 
     fn pause(&self, wait: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        let mut free = self.free.lock().unwrap();
-        *free = (*free).max(Some(Instant::now() + wait));
+        let mut over = self.over.lock().unwrap();
+        *over = (*over).max(Some(Instant::now() + wait));
         Box::pin(std::future::ready(()))
     }
 }
@@ -222,6 +224,37 @@ async fn m27_a_pause_that_one_replica_was_told_holds_the_others_with_a_pace_or_w
             assert!((20..=21).contains(&asked.await.unwrap().unwrap().as_secs()));
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn m27_behind_a_pause_of_another_replica_slots_come_as_closely_as_ever() {
+    let slots = Arc::new(Together::default());
+    let (one, other) = (replica(&slots, A_SECOND, 20), replica(&slots, A_SECOND, 20));
+    one.slow_down(Duration::from_secs(15));
+    tokio::task::yield_now().await;
+    let mut asked = Vec::new();
+    for _ in 0..6 {
+        asked.push(ask(&other, "a", 1).await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let refused = other.slot(&"a".into(), [1; 16]).await.unwrap_err();
+    assert!((20..=21).contains(&retry_after(refused).as_secs()), "{refused:?}");
+    for (number, asked) in asked.into_iter().enumerate() {
+        assert!((14..=15).contains(&(asked.await.unwrap().unwrap().as_secs() - number as u64)), "{number}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn m27_who_has_waited_in_vain_is_told_of_no_place_of_its_own() {
+    let slots = Arc::new(Together::default());
+    let pace = replica(&slots, A_SECOND, 5);
+    assert_eq!(pace.slot(&"a".into(), [1; 16]).await, Ok(()));
+    // The slot that it waits for moves away: the upstream wants a pause.
+    let waits = ask(&pace, "a", 1).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    pace.slow_down(Duration::from_secs(10));
+    let refused = waits.await.unwrap().unwrap_err();
+    assert_eq!(retry_after(refused).as_millis().div_ceil(1000), 6, "{refused:?}");
 }
 
 #[tokio::test(start_paused = true)]

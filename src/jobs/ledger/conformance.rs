@@ -1,6 +1,9 @@
 //! What every ledger must do, whatever it keeps its entries in: the same suite over memory, a file and Redis.
 
 mod adopted;
+mod crowd;
+mod full;
+mod limits;
 mod operating;
 mod replicas;
 
@@ -11,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::disk::journal::File;
 use super::local::LocalLedger;
@@ -122,6 +126,7 @@ async fn conforms(bench: &Bench) {
     a_claim_is_joined_then_hit_and_ends_with_its_job(bench).await;
     m1_only_its_own_attempt_moves_an_entry(bench).await;
     what_made_nothing_is_free_and_gives_everything_back(bench).await;
+    r62_what_is_left_of_a_limit_is_told_exactly(bench).await;
     an_unknown_outcome_holds_until_a_late_answer(bench).await;
     m12_the_answer_of_a_replaced_attempt_is_an_orphan(bench).await;
     m16_a_key_goes_with_its_attempt(bench).await;
@@ -175,6 +180,19 @@ async fn what_made_nothing_is_free_and_gives_everything_back(bench: &Bench) {
         bench.ledger.free(request.ask.fingerprint, request.ask.attempt, Some(taken)).await.unwrap();
     }
     assert!((bench.spent().await - before).abs() < 1e-9);
+}
+
+async fn r62_what_is_left_of_a_limit_is_told_exactly(bench: &Bench) {
+    let mut request = bench.request(90, 190);
+    for (number, wanted) in [(0, (1, 43_200)), (1, (0, 43_200))] {
+        request.ask.fingerprint = Fingerprint::from_bytes([90 + number; 32]);
+        request.ask.attempt = AttemptId::from_bytes([190 + number; 16]);
+        let admission = bench.ledger.admit(&request).await.unwrap();
+        assert!(matches!(admission.verdict, Verdict::Claimed(_)));
+        // Two a day.
+        let levels: Vec<_> = admission.standing.levels().map(|(_, level)| (level.remaining, level.seconds)).collect();
+        assert_eq!(levels, [wanted]);
+    }
 }
 
 async fn an_unknown_outcome_holds_until_a_late_answer(bench: &Bench) {
@@ -375,15 +393,26 @@ async fn replica(server: &Server, clock: Clock) -> Bench {
 }
 
 async fn replica_with(server: &Server, clock: Clock, lease: Duration) -> Bench {
-    let place = Place {
+    replica_at(&place(server, lease), clock).await
+}
+
+async fn replica_at(place: &Place, clock: Clock) -> Bench {
+    limited(place, clock, Bench::limits()).await
+}
+
+async fn limited(place: &Place, clock: Clock, limits: Arc<Limits>) -> Bench {
+    let (reached, _) = reach(place, None, None, clock, |_| {}).await.unwrap();
+    Bench::over(reached.ledger(limits, BOUNDS, 100, tokio::runtime::Handle::current()).unwrap())
+}
+
+fn place(server: &Server, lease: Duration) -> Place {
+    Place {
         url: format!("redis://127.0.0.1:{}", server.port),
         root: None,
         prefix: "test:".to_owned(),
         timeout: Duration::from_secs(2),
         lease: Lease { length: lease, send_by: Duration::from_secs(1) },
-    };
-    let (reached, _) = reach(&place, None, None, clock, |_| {}).await.unwrap();
-    Bench::over(reached.ledger(Bench::limits(), BOUNDS, 100, tokio::runtime::Handle::current()).unwrap())
+    }
 }
 
 /// A folder that goes with this value.
@@ -419,7 +448,19 @@ impl Server {
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]).arg("--dir").arg(&folder.0);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        Self { child: child.expect("redis-server is there: tests/run installs it"), port, _folder: folder }
+        let child = child.expect("redis-server is there: tests/run installs it");
+        let server = Self { child, port, _folder: folder };
+        let answers = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            server.cli(&["PING"]) == "PONG"
+        });
+        assert!(answers, "redis does not answer");
+        server
+    }
+
+    /// Sends it a signal.
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Asks it one thing by its own client.

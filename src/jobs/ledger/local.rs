@@ -12,7 +12,7 @@ use super::disk::journal::{Journal, Keeper};
 use super::hot::Hot;
 use super::{Admission, Closed, Ledger, LedgerError, Preview, Request, Step, Verdict, WRITE_PATIENCE};
 use crate::admission::headers::Standing;
-use crate::admission::rate::{Limits, Taken};
+use crate::admission::rate::{Limits, Refusal, Taken};
 use crate::bill::statement::Statement;
 use crate::bill::tab::Totals;
 use crate::bill::terms::Terms;
@@ -22,6 +22,7 @@ use crate::jobs::entry::{AttemptId, Caller, Created, Fate, Look, Turn, Windows};
 use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
 use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
+use crate::request::client::Who;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
@@ -200,6 +201,10 @@ impl Ledger for LocalLedger {
             _ = tokio::time::timeout(WRITE_PATIENCE, journal.written(Some(change))).await;
             Ok(admission)
         })
+    }
+
+    fn take_request<'a>(&'a self, who: &'a Who) -> Step<'a, Result<Standing, Refusal>> {
+        Box::pin(ready(Ok(self.limits.requests(who))))
     }
 
     fn preview<'a>(&'a self, request: &'a Request) -> Step<'a, Preview> {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::headers::Standing;
+use crate::admission::pace::Slot;
 use crate::admission::rate::{Refusal, Taken};
 use crate::bill::statement::Statement;
 use crate::bill::tab::{Charge, Totals};
@@ -141,6 +142,9 @@ pub trait Ledger: Send + Sync {
     /// Look-up, limits and claim in one step (M24).
     fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission>;
 
+    /// Takes one of its `requests` for a submission that only asks what would become of it; a refusal takes nothing.
+    fn take_request<'a>(&'a self, who: &'a Who) -> Step<'a, Result<Standing, Refusal>>;
+
     /// What would become of a submission; nothing is changed.
     fn preview<'a>(&'a self, request: &'a Request) -> Step<'a, Preview>;
 
@@ -234,10 +238,10 @@ pub trait Ledger: Send + Sync {
         Box::pin(ready(Ok(())))
     }
 
-    /// Reserves the next slot of the upstream's pace that all replicas keep together, and `interval` behind it; how far
-    /// away it is (M27). A slot that is not used is lost. Where no other process shares the ledger, each is now.
-    fn next_slot(&self, _interval: Duration) -> Step<'_, Duration> {
-        Box::pin(ready(Ok(Duration::ZERO)))
+    /// Reserves the next slot of the upstream's pace that all replicas keep together, and `interval` behind it (M27). A slot
+    /// that is not used is lost. Where no other process shares the ledger, each is now.
+    fn next_slot(&self, _interval: Duration) -> Step<'_, Slot> {
+        Box::pin(ready(Ok(Slot::default())))
     }
 
     /// No replica is given a slot for so long: the upstream said so (M27).

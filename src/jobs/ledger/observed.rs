@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Admission, Lease, Ledger, LedgerError, Preview, Request, Step};
-use crate::admission::rate::Taken;
+use crate::admission::headers::Standing;
+use crate::admission::pace::Slot;
+use crate::admission::rate::{Refusal, Taken};
 use crate::bill::statement::Statement;
 use crate::bill::tab::Totals;
 use crate::bill::terms::Terms;
@@ -17,6 +19,7 @@ use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
 use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
+use crate::request::client::Who;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 use crate::telemetry::labels::{LedgerOperation, LedgerResult};
@@ -56,6 +59,10 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
 
     fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission> {
         self.observe(LedgerOperation::Admit, self.ledger.admit(request))
+    }
+
+    fn take_request<'a>(&'a self, who: &'a Who) -> Step<'a, Result<Standing, Refusal>> {
+        self.ledger.take_request(who)
     }
 
     fn preview<'a>(&'a self, request: &'a Request) -> Step<'a, Preview> {
@@ -148,7 +155,7 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
         self.ledger.follow(fingerprint, attempt, flight)
     }
 
-    fn next_slot(&self, interval: Duration) -> Step<'_, Duration> {
+    fn next_slot(&self, interval: Duration) -> Step<'_, Slot> {
         self.observe(LedgerOperation::Slot, self.ledger.next_slot(interval))
     }
 

@@ -8,13 +8,13 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::Ledger;
-use crate::admission::pace::Slots;
+use crate::admission::pace::{Slot, Slots};
 
 /// The pace of all replicas that share a ledger.
 pub struct SharedPace(pub Arc<dyn Ledger>);
 
 impl Slots for SharedPace {
-    fn reserve(&self, interval: Duration) -> Pin<Box<dyn Future<Output = Option<Duration>> + Send + '_>> {
+    fn reserve(&self, interval: Duration) -> Pin<Box<dyn Future<Output = Option<Slot>> + Send + '_>> {
         Box::pin(async move { self.0.next_slot(interval).await.ok() })
     }
 

@@ -152,7 +152,7 @@ async fn m27_a_429_of_the_upstream_slows_all_replicas() {
     assert_eq!(fleet.submit(0, "ada", "one").await.status, 429);
     let refused = Instant::now();
     // The other is told in the moment in which it next wants to send; that is after the refused one has said so.
-    let paused = eventually("redis knows", async || !fleet.redis.cli(&["KEYS", "*pace"]).is_empty());
+    let paused = eventually("redis knows", async || !fleet.redis.cli(&["KEYS", "*pause"]).is_empty());
     paused.await;
     assert_eq!(fleet.submit(1, "bob", "two").await.status, 200);
     let arrivals = fleet.arrivals(refused);

@@ -9,7 +9,7 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 
 use crate::admission::headers::Standing;
-use crate::admission::rate::Taken;
+use crate::admission::rate::{Refusal, Taken};
 use crate::bill::statement::Statement;
 use crate::bill::tab::Totals;
 use crate::bill::terms::Terms;
@@ -21,6 +21,7 @@ use crate::jobs::ledger::{Admission, Closed, Lease, Ledger, LedgerError, Preview
 use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
 use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
+use crate::request::client::Who;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 use crate::upstream::outcome::{Answer, NotSent, Outcome};
@@ -248,6 +249,10 @@ impl Ledger for View {
             }
             Ok(Admission { verdict, standing: Standing::default() })
         })
+    }
+
+    fn take_request<'a>(&'a self, _: &'a Who) -> Step<'a, Result<Standing, Refusal>> {
+        Box::pin(std::future::ready(Ok(Ok(Standing::default()))))
     }
 
     fn preview<'a>(&'a self, _: &'a Request) -> Step<'a, Preview> {

@@ -108,3 +108,16 @@ async fn m29_redis_a_job_that_another_replica_settled_is_settled_once_though_red
     makes.ledger.turned(jobs[0].clone(), Turn::Done(None), Life::Done.into()).await.unwrap();
     assert_eq!(running(), "0");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m26_m29_redis_what_was_settled_is_told_though_redis_forgets() {
+    let server = Server::start();
+    let bench = replica(&server, Clock::system()).await;
+    let made = bench.send(1, 1).await;
+    let (_, job) = bench.accept(&made, "job").await;
+    bench.ledger.turned(job, Turn::Done(None), Life::Done.into()).await.unwrap();
+    let before = bench.ledger.statement(10).await.unwrap();
+    assert_eq!((before.periods[0].total.jobs, before.periods[0].users.len()), (1, 1));
+    server.cli(&["FLUSHALL"]);
+    until(&bench, "it is told again", async || bench.ledger.statement(10).await.unwrap() == before).await;
+}

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::filing::{Crowded, Whose};
 use super::names::{account_key, hex, holder_key};
-use super::script::{Cap, Cell, Command, Level, Reply, Status};
+use super::script::{Cap, Cell, Command, Level, Reply, Room, Status};
 use super::shared::{SETTLE, Shared};
 use super::work::{Wanted, Work};
 use crate::admission::headers::Standing;
@@ -14,18 +15,23 @@ use crate::admission::quota::Kind;
 use crate::admission::rate::{Refusal, Taken};
 use crate::admission::remote::{self, RemoteBucket, RemoteToken};
 use crate::bill::account::{AccountKey, Period};
-use crate::bill::tab::{Charge, holders};
+use crate::bill::tab::Standing::Reserved;
+use crate::bill::tab::{Charge, Open, holders};
 use crate::bill::terms::Exhausted;
 use crate::clock::Time;
 use crate::jobs::book::{Bounds, Found};
 use crate::jobs::entry::Look;
 use crate::jobs::ledger::{Admission, LedgerError, Request, Verdict};
+use crate::request::client::Who;
 
 /// How far an admission has come.
+#[derive(Default)]
 struct SoFar {
     /// Whether its `requests` are taken.
     charged: bool,
     standing: Standing,
+    /// Who counts in the accounts of others.
+    crowded: Crowded,
 }
 
 /// What is asked beside the entries.
@@ -33,6 +39,7 @@ struct SoFar {
 struct Question {
     requests: Vec<RemoteBucket>,
     generations: Vec<RemoteBucket>,
+    rooms: Vec<(Room, Whose)>,
     caps: Vec<(Cap, Exhausted)>,
     /// What was taken here: addresses are counted by each replica.
     address: Taken,
@@ -46,6 +53,7 @@ impl Question {
         command.settle = u64::try_from(SETTLE.as_millis()).unwrap_or_default();
         command.most_entries = bounds.max_entries;
         command.generations = cells(&self.generations);
+        command.rooms = self.rooms.iter().map(|(room, _)| room.clone()).collect();
         command.caps = self.caps.iter().map(|(cap, _)| cap.clone()).collect();
         command
     }
@@ -54,7 +62,7 @@ impl Question {
     fn refusal(&self, reply: &Reply) -> Option<Refusal> {
         let of = |buckets: &[RemoteBucket], levels: &[Level]| {
             let flags: Vec<bool> = levels.iter().map(|level| level.refused).collect();
-            remote::refusal(buckets, &times(levels), &flags, micros(reply))
+            remote::refusal(buckets, &times(levels), &flags, reply.micros())
         };
         of(&self.generations, &reply.generations).or_else(|| of(&self.requests, &reply.requests))
     }
@@ -68,7 +76,7 @@ impl Shared {
         wanted.tabs.insert(ask.attempt);
         // Who could not claim anyway has nothing to hope for: what stands there is looked at first.
         let mut work = if request.closed.is_none() { Work::hopeful(wanted) } else { Work::new(wanted) };
-        let mut so_far = SoFar { charged: request.charged, standing: Standing::default() };
+        let mut so_far = SoFar { charged: request.charged, ..SoFar::default() };
         for _ in 0..TRIES {
             self.look(&mut work).await?;
             if let Some(verdict) = self.round(&mut work, request, &mut so_far).await? {
@@ -76,6 +84,19 @@ impl Shared {
             }
         }
         Err(LedgerError::Unavailable)
+    }
+
+    /// Takes one of its `requests` for a submission that only asks.
+    pub(super) async fn take_request(&self, who: &Who) -> Result<Result<Standing, Refusal>, LedgerError> {
+        let question = Question { requests: self.limits.shared(who, Kind::Requests), ..Question::default() };
+        if question.requests.is_empty() {
+            return Ok(Ok(Standing::default()));
+        }
+        let reply = self.run(Command { requests: cells(&question.requests), ..Command::look() }).await?;
+        if reply.status == Status::Limited {
+            return question.refusal(&reply).map(Err).ok_or(LedgerError::Unavailable);
+        }
+        Ok(Ok(remote::standing(&question.requests, &times(&reply.requests), reply.micros())))
     }
 
     /// One try, on what was seen so far. `None`: something else stands there by now.
@@ -104,7 +125,7 @@ impl Shared {
         let reply = self.run(command.clone()).await.inspect_err(|_| self.give_back(&mut question.address))?;
         so_far.charged = true;
         so_far.standing =
-            so_far.standing.then(remote::standing(&question.requests, &times(&reply.requests), micros(&reply)));
+            so_far.standing.then(remote::standing(&question.requests, &times(&reply.requests), reply.micros()));
         if reply.status != Status::Ok {
             self.give_back(&mut question.address);
         }
@@ -113,7 +134,7 @@ impl Shared {
                 self.wrote(&command, &reply, &work.book);
                 let levels = times(&reply.generations);
                 so_far.standing =
-                    so_far.standing.then(remote::standing(&question.generations, &levels, micros(&reply)));
+                    so_far.standing.then(remote::standing(&question.generations, &levels, reply.micros()));
                 if found.is_some() {
                     return Ok(found);
                 }
@@ -130,6 +151,10 @@ impl Shared {
             Status::Exhausted => {
                 let (_, exhausted) = question.caps.get(reply.cap).ok_or(LedgerError::Unavailable)?;
                 return Ok(Some(Verdict::Exhausted(*exhausted)));
+            }
+            Status::Crowded => {
+                let (_, whose) = question.rooms.get(reply.room).ok_or(LedgerError::Unavailable)?;
+                so_far.crowded.note(*whose);
             }
             Status::Full if !self.make_room().await? => return Ok(Some(Verdict::Full)),
             Status::Changed | Status::Full => {}
@@ -172,10 +197,12 @@ impl Shared {
         question.address = taken;
         so_far.standing = so_far.standing.then(stands);
         question.generations = self.limits.shared(&request.who, Kind::Generations);
-        question.caps = self.caps(&request.charge);
+        let charge = so_far.crowded.filed(&request.charge);
+        question.rooms = so_far.crowded.rooms(&charge, self.terms.load().tracked);
+        question.caps = self.caps(&charge);
         let ask = &request.ask;
         work.book.tab_mut().set_terms(self.terms.load_full());
-        work.book.tab_mut().reserve(ask.attempt, request.charge.clone());
+        work.book.tab_mut().put_back(ask.attempt, Open { charge, standing: Reserved });
         work.book.claim(ask, now, bounds);
         work.book.lease(ask.fingerprint, ask.attempt, Some(now + self.lease.length), &bounds.windows);
         Ok(())
@@ -237,11 +264,6 @@ fn bucket_key(bucket: &RemoteBucket) -> String {
 /// Until when each bucket owes, in microseconds.
 fn times(levels: &[Level]) -> Vec<u64> {
     levels.iter().map(|level| level.tat.parse().unwrap_or_default()).collect()
-}
-
-/// The moment of an answer, in microseconds.
-const fn micros(reply: &Reply) -> u64 {
-    reply.now.saturating_mul(1000)
 }
 
 /// How often an admission is tried against others under the same fingerprint.

@@ -8,7 +8,7 @@ local prefix = command.prefix
 local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(now_us / 1000)
-local answer = { now = now }
+local answer = { now = now, micros = string.format('%.0f', now_us) }
 
 local function reply(status)
   answer.status = status
@@ -31,18 +31,35 @@ if not epoch or epoch ~= command.epoch then
 end
 answer.epoch = epoch
 
--- GCRA (as src/admission/quota.rs has it): `tat` is until when a bucket owes, in microseconds.
+-- Until when a bucket owes, in microseconds, and since when. It stands there by the interval that it was counted by: after a
+-- reload it owes as many as before by the new one, and never more than the new window, also where the clock was set back
+-- (as src/admission/buckets.rs has it). That is written at once, or the debt would not melt while all are refused.
+local function owed(cell)
+  local key = prefix .. cell.key
+  local found = redis.call('HMGET', key, 't', 's', 'i')
+  local tat, interval = tonumber(found[1]) or 0, tonumber(found[3]) or cell.interval
+  if tat <= now_us then
+    return now_us
+  end
+  local debt = tat - now_us
+  if interval ~= cell.interval and interval > 0 then
+    debt = math.ceil(debt * cell.interval / interval)
+  end
+  local base = now_us + math.min(debt, cell.window)
+  if base ~= tat or interval ~= cell.interval then
+    redis.call('HSET', key, 't', string.format('%.0f', base), 'i', string.format('%.0f', cell.interval))
+    redis.call('PEXPIREAT', key, string.format('%.0f', base / 1000 + 1000))
+  end
+  return base, found[2]
+end
+
+-- GCRA (as src/admission/quota.rs has it).
 local function take(cells)
   local refused = false
   local levels, taken = {}, {}
   for number, cell in ipairs(cells) do
-    local found = redis.call('HMGET', prefix .. cell.key, 't', 's')
-    local tat = tonumber(found[1]) or 0
-    local since = found[2] or '0'
-    if tat <= now_us then
-      since = time[1] .. time[2] .. number
-    end
-    local base = math.max(tat, now_us)
+    local base, since = owed(cell)
+    since = since or time[1] .. time[2] .. number
     if base + cell.interval - now_us > cell.window then
       refused = true
       levels[number] = string.format('%.0f', base)
@@ -54,7 +71,8 @@ local function take(cells)
   if not refused then
     for number, cell in ipairs(cells) do
       local key = prefix .. cell.key
-      redis.call('HSET', key, 't', levels[number], 's', taken[number].since)
+      local interval = string.format('%.0f', cell.interval)
+      redis.call('HSET', key, 't', levels[number], 's', taken[number].since, 'i', interval)
       redis.call('PEXPIREAT', key, string.format('%.0f', tonumber(levels[number]) / 1000 + 1000))
     end
   else
@@ -138,12 +156,15 @@ if command.claim then
     answer.wait = 200
     return reply('wait')
   end
-  local entries = 0
-  for _, count in ipairs(redis.call('HVALS', prefix .. 'states')) do
-    entries = entries + tonumber(count)
-  end
-  if entries >= command.most_entries then
+  if redis.call('ZCARD', prefix .. 'names') >= command.most_entries then
     return reply('full')
+  end
+  -- Where there is no room for an account of its own, the caller files the charge under that of the others.
+  for number, room in ipairs(command.rooms) do
+    if redis.call('EXISTS', prefix .. room.key) == 0 and redis.call('SCARD', prefix .. room.set) >= room.most then
+      answer.room = number - 1
+      return reply('crowded')
+    end
   end
   for number, cap in ipairs(command.caps) do
     local sum = tonumber(cap.add)
@@ -164,13 +185,15 @@ if command.claim then
   end
 end
 
--- What was certainly not sent comes back, unless the bucket has been full since.
+-- What was certainly not sent comes back, unless the bucket has been full since; after a reload never more than one, by the
+-- old measure or the new.
 for _, token in ipairs(command.back) do
   local key = prefix .. token.key
-  local found = redis.call('HMGET', key, 't', 's')
+  local found = redis.call('HMGET', key, 't', 's', 'i')
   local tat = tonumber(found[1]) or 0
   if tat > now_us and found[2] == token.since then
-    redis.call('HSET', key, 't', string.format('%.0f', tat - token.interval))
+    local interval = math.min(token.interval, tonumber(found[3]) or token.interval)
+    redis.call('HSET', key, 't', string.format('%.0f', tat - interval))
   end
 end
 

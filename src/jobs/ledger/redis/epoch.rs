@@ -11,7 +11,7 @@ use std::time::Duration;
 use redis::cmd;
 use tracing::{error, info, warn};
 
-use super::mirror::{Kept, Life};
+use super::mirror::{Kept, Life, Sum};
 use super::names::{bytes, hex, stamp_key};
 use super::naming;
 use super::script::{Command, Reply, Seen, Status, Write};
@@ -229,14 +229,15 @@ impl Shared {
         }
     }
 
-    /// Of what was spent the larger sum is the true one.
+    /// Of what was spent the larger sum is the true one. Its account is listed again, whichever stands.
     async fn restore_sums(&self) -> Result<(), LedgerError> {
         for chunk in self.mirror.sums().chunks(AT_ONCE) {
             let mut put = cmd("EVAL");
             put.arg(include_str!("sums.lua")).arg(0).arg(&self.link.prefix);
-            for (place, (sum, expires)) in chunk {
+            for (place, Sum { sum, expires, listed }) in chunk {
                 let expires = expires.map_or_else(|| "-1".to_owned(), |expires| expires.to_string());
-                put.arg(&place.0).arg(&place.1).arg(sum).arg(expires);
+                let (set, member) = listed.as_deref().map_or(("", ""), |(set, member)| (set, member));
+                put.arg(&place.0).arg(&place.1).arg(sum).arg(expires).arg(set).arg(member);
             }
             let _: () = self.link.query(&put).await.map_err(unavailable)?;
         }

@@ -7,63 +7,15 @@ use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{
-    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError, Script,
-    ServerErrorKind, TlsCertificates, Value, cmd,
+    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisError,
+    Script, ServerErrorKind, TlsCertificates, Value, cmd,
 };
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
+use super::failure::Failure;
 use super::script::{self, Command, Reply};
 use crate::clock::{Clock, Time};
-
-/// Why Redis gave no answer; the label of `ledger_failures_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// No connection, or it broke.
-    Unreachable,
-    /// Not in time.
-    Timeout,
-    /// The breaker has not even asked.
-    Open,
-    /// It refuses our password, or a command.
-    Denied,
-    /// It reads its data still.
-    Loading,
-    /// It is a replica.
-    ReadOnly,
-    /// Its memory is full.
-    Full,
-    /// It answered something else.
-    Other,
-}
-
-impl Failure {
-    fn of(error: &RedisError) -> Self {
-        match (error.kind(), error.code()) {
-            (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => Self::Denied,
-            (ErrorKind::Server(ServerErrorKind::BusyLoading), _) => Self::Loading,
-            (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => Self::ReadOnly,
-            (_, Some("OOM")) => Self::Full,
-            _ if error.is_timeout() => Self::Timeout,
-            (ErrorKind::Io, _) => Self::Unreachable,
-            _ => Self::Other,
-        }
-    }
-
-    /// The word for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unreachable => "unreachable",
-            Self::Timeout => "timeout",
-            Self::Open => "open",
-            Self::Denied => "denied",
-            Self::Loading => "loading",
-            Self::ReadOnly => "read_only",
-            Self::Full => "full",
-            Self::Other => "other",
-        }
-    }
-}
 
 /// What tells of each failure.
 pub(super) type OnFailure = Box<dyn Fn(Failure) + Send + Sync>;
@@ -208,6 +160,34 @@ impl Link {
     pub(super) async fn query<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Failure> {
         let mut connection = self.connection.clone();
         self.ask(async { command.query_async(&mut connection).await }).await
+    }
+
+    /// Some plain commands at once.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) async fn query_all<T: redis::FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Failure> {
+        let mut connection = self.connection.clone();
+        self.ask(async { commands.query_async(&mut connection).await }).await
+    }
+
+    /// Some plain commands at once, for an operator who looks at much. They may take long, and that they fail is no reason
+    /// to stop buying, so the breaker does not hear of it; it only spares a Redis that is away the question.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) async fn look_at<T: redis::FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Failure> {
+        let mut connection = self.connection.clone();
+        let question = async {
+            if !self.is_well() {
+                return Err(Failure::Open);
+            }
+            match timeout(self.timeout * LONG_PATIENCE, commands.query_async(&mut connection)).await {
+                Ok(answer) => answer.map_err(|error| Failure::of(&error)),
+                Err(_) => Err(Failure::Timeout),
+            }
+        };
+        question.await.inspect_err(|failure| (self.on_failure)(*failure))
     }
 
     /// One plain command, whether the breaker is open or not: a background look that holds nobody.

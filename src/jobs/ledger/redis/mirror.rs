@@ -14,8 +14,8 @@ use super::script::{Count, Write};
 /// See the module's page.
 pub(super) struct Mirror {
     values: Cache<String, Arc<Kept>>,
-    /// What accounts came to when this replica changed them last, by key and field, and when that expires.
-    sums: Cache<(String, String), (i64, Option<u64>)>,
+    /// What accounts came to when this replica changed them last, by key and field.
+    sums: Cache<(String, String), Sum>,
     life: Mutex<Life>,
     /// The fingerprints' key as hex digits, which goes back first; none where it comes from the environment.
     pub(super) key: Option<String>,
@@ -47,8 +47,15 @@ pub(super) struct Kept {
     pub(super) stamp: u64,
 }
 
-/// A sum, and when it expires, by its key and field.
-pub(super) type Sum = (Arc<(String, String)>, (i64, Option<u64>));
+/// What a field of an account came to.
+#[derive(Clone)]
+pub(super) struct Sum {
+    pub(super) sum: i64,
+    /// In milliseconds.
+    pub(super) expires: Option<u64>,
+    /// The set that the account is in, and as what.
+    pub(super) listed: Option<Arc<(String, String)>>,
+}
 
 /// Values leave here when they leave Redis.
 struct Until(Box<dyn Fn() -> u64 + Send + Sync>);
@@ -131,12 +138,12 @@ impl Mirror {
         self.lock().last = 0;
     }
 
-    /// A counter has come to a sum. What is reserved, and how many jobs run, follows from the tabs that are put back, and
-    /// how many entries stand in each state from the entries.
+    /// A counter has come to a sum. What is reserved, and how many jobs run, follows from the tabs that are put back.
     pub(super) fn note_count(&self, count: &Count, sum: &str) {
         let Ok(sum) = sum.parse() else { return };
         if count.key.starts_with("a:") && !count.field.starts_with("reserved") {
-            self.sums.insert((count.key.clone(), count.field.clone()), (sum, count.expires));
+            let sum = Sum { sum, expires: count.expires, listed: count.listed.clone() };
+            self.sums.insert((count.key.clone(), count.field.clone()), sum);
         }
     }
 
@@ -160,10 +167,10 @@ impl Mirror {
         self.values.iter().map(|(_, kept)| kept.expires).filter(|expires| *expires > now).max()
     }
 
-    /// What accounts came to, as far as they are not over.
-    pub(super) fn sums(&self) -> Vec<Sum> {
+    /// What accounts came to, by key and field, as far as they are not over.
+    pub(super) fn sums(&self) -> Vec<(Arc<(String, String)>, Sum)> {
         let now = (self.now)();
-        self.sums.iter().filter(|(_, (_, expires))| expires.is_none_or(|expires| expires > now)).collect()
+        self.sums.iter().filter(|(_, sum)| sum.expires.is_none_or(|expires| expires > now)).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Life> {

@@ -4,6 +4,8 @@
 
 mod admit;
 mod epoch;
+mod failure;
+mod filing;
 mod late;
 mod link;
 mod list;
@@ -14,6 +16,8 @@ mod news;
 pub mod open;
 mod pace;
 mod places;
+mod preview;
+mod room;
 mod script;
 mod seal;
 mod shared;
@@ -36,7 +40,9 @@ use self::late::Late;
 use self::shared::{PLAIN, Shared};
 use self::work::Wanted;
 use super::{Admission, Lease, Ledger, LedgerError, Preview, Request, Step, Verdict};
-use crate::admission::rate::Taken;
+use crate::admission::headers::Standing;
+use crate::admission::pace::Slot;
+use crate::admission::rate::{Refusal, Taken};
 use crate::bill::statement::Statement;
 use crate::bill::tab::Totals;
 use crate::bill::terms::Terms;
@@ -47,10 +53,11 @@ use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
 use crate::jobs::owners::{Owned, Owner};
 use crate::jobs::records::{End, Job};
+use crate::request::client::Who;
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 
-pub use link::Failure;
+pub use failure::Failure;
 
 /// See the module's page.
 pub struct RedisLedger {
@@ -79,7 +86,7 @@ impl Ledger for RedisLedger {
                 let known = self.shared.hot.get(&ask.fingerprint, self.shared.time());
                 if let Some((created, until)) = known {
                     let verdict = Verdict::Hit(created, until);
-                    return Ok(Admission { verdict, standing: crate::admission::headers::Standing::default() });
+                    return Ok(Admission { verdict, standing: Standing::default() });
                 }
             }
             if self.shared.estranged.load(Ordering::Relaxed) {
@@ -87,6 +94,10 @@ impl Ledger for RedisLedger {
             }
             admission
         })
+    }
+
+    fn take_request<'a>(&'a self, who: &'a Who) -> Step<'a, Result<Standing, Refusal>> {
+        Box::pin(self.shared.take_request(who))
     }
 
     fn preview<'a>(&'a self, request: &'a Request) -> Step<'a, Preview> {
@@ -248,7 +259,7 @@ impl Ledger for RedisLedger {
         })
     }
 
-    fn next_slot(&self, interval: Duration) -> Step<'_, Duration> {
+    fn next_slot(&self, interval: Duration) -> Step<'_, Slot> {
         Box::pin(self.shared.next_slot(interval))
     }
 

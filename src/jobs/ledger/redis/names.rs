@@ -34,9 +34,31 @@ pub(super) fn account_key(account: &AccountKey) -> String {
     format!("a:{}:{}", account.period, holder_name(&account.holder))
 }
 
-/// The set of all accounts of a period.
+/// The entries of a team in a state, by when their values expire.
+pub(super) fn place_key(state: &str, team: &str) -> String {
+    format!("in:{state}:{team}")
+}
+
+/// All teams that have entries.
+pub(super) const TEAMS: &str = "teams";
+
+/// The set of the accounts of a period: of everybody and of all teams. Earlier versions had users in it too.
 pub(super) fn accounts_key(period: Period) -> String {
     format!("as:{period}")
+}
+
+/// The set of the accounts of users.
+pub(super) fn users_key(period: Period) -> String {
+    format!("us:{period}")
+}
+
+/// The set that an account is in: users and client tokens, which are bounded, have one of their own.
+pub(super) fn set_key(account: &AccountKey) -> String {
+    match account.holder {
+        Holder::Total | Holder::Team(_) => accounts_key(account.period),
+        Holder::User(..) => users_key(account.period),
+        Holder::Token(_) => format!("ks:{}", account.period),
+    }
 }
 
 pub(super) fn holder_key(holder: &Holder) -> String {

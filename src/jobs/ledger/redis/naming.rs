@@ -6,7 +6,8 @@ use redis::cmd;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use super::link::{Failure, Link};
+use super::failure::Failure;
+use super::link::Link;
 use super::names::hex;
 use super::open::{BETWEEN_TRIES, FIRST_PATIENCE};
 use crate::clock::Time;

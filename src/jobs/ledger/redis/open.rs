@@ -12,8 +12,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::RedisLedger;
+pub use super::failure::Failure;
 use super::late::Pending;
-pub use super::link::Failure;
 use super::link::{self, Link};
 use super::mirror::Mirror;
 use super::names::hex;

@@ -1,24 +1,40 @@
 -- The next slot of the upstream's pace (MONEY.md M27): GCRA without a burst, by this clock. Each replica has reserved one
--- slot at most, and uses it or loses it.
+-- slot at most, and uses it or loses it. Answers how far away it is, and what is left of a pause, before which there is none.
 --
--- ARGV: prefix, what a slot takes, a pause from now on, the longest that may stand before us; all in microseconds. With a
--- pause nothing is reserved.
-local key = ARGV[1] .. 'pace'
-local interval, pause, longest = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+-- ARGV: prefix, what a slot takes, a pause from now on, the most that may be reserved before us, the longest pause; all in
+-- microseconds. With a pause nothing is reserved.
+local slots, pauses = ARGV[1] .. 'pace', ARGV[1] .. 'pause'
+local interval, pause, longest, longest_pause = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local free = tonumber(redis.call('GET', key)) or 0
--- Further away than all replicas together can have reserved: this clock was set back.
-if free < now or (pause == 0 and free > now + longest) then
-  free = now
+
+local function keep(key, text, till)
+  if till > now then
+    redis.call('SET', key, text, 'PX', math.ceil((till - now) / 1000))
+  end
 end
-local slot = free
+
+-- Further away than one may be: this clock was set back.
+local over = tonumber(redis.call('GET', pauses)) or 0
+if over < now or over > now + longest_pause then
+  over = now
+end
 if pause > 0 then
-  free = math.max(free, now + pause)
-else
-  free = free + interval
+  over = math.max(over, now + math.min(pause, longest_pause))
+  keep(pauses, string.format('%.0f', over), over)
+  return { over - now, over - now }
 end
-if free > now then
-  redis.call('SET', key, string.format('%.0f', free), 'PX', math.ceil((free - now) / 1000))
+
+-- Until when slots are given away, and how long each took.
+local free, each = string.match(redis.call('GET', slots) or '', '^(%d+) ?(%d*)$')
+free, each = tonumber(free) or 0, tonumber(each) or interval
+local first = math.max(over, now)
+if each > interval and free > first then
+  -- After a reload to a quicker pace those before us take no longer than we do.
+  free = first + (free - first) * interval / each
 end
-return slot - now
+if free < first or free > first + longest then
+  free = first
+end
+keep(slots, string.format('%.0f %.0f', free + interval, interval), free + interval)
+return { math.floor(free - now), over - now }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use redis::cmd;
 
 use super::shared::{Shared, unavailable};
-use crate::admission::pace::LONGEST_PAUSE;
+use crate::admission::pace::{LONGEST_PAUSE, Slot};
 use crate::jobs::ledger::LedgerError;
 
 impl Shared {
-    /// Reserves the next slot; how far away it is.
-    pub(super) async fn next_slot(&self, interval: Duration) -> Result<Duration, LedgerError> {
+    /// Reserves the next slot.
+    pub(super) async fn next_slot(&self, interval: Duration) -> Result<Slot, LedgerError> {
         self.pace(interval, Duration::ZERO).await
     }
 
@@ -19,13 +19,13 @@ impl Shared {
         self.pace(Duration::ZERO, wait).await.map(drop)
     }
 
-    async fn pace(&self, interval: Duration, pause: Duration) -> Result<Duration, LedgerError> {
-        let longest = LONGEST_PAUSE + interval.max(Duration::from_secs(1)).saturating_mul(MOST_REPLICAS);
+    async fn pace(&self, interval: Duration, pause: Duration) -> Result<Slot, LedgerError> {
+        let longest = interval.max(Duration::from_secs(1)).saturating_mul(MOST_REPLICAS);
         let mut ask = cmd("EVAL");
         ask.arg(include_str!("pace.lua")).arg(0).arg(&self.link.prefix);
-        [interval, pause, longest].map(micros).iter().for_each(|span| _ = ask.arg(span));
-        let wait: u64 = self.link.query(&ask).await.map_err(unavailable)?;
-        Ok(Duration::from_micros(wait))
+        [interval, pause, longest, LONGEST_PAUSE].map(micros).iter().for_each(|span| _ = ask.arg(span));
+        let (wait, paused) = self.link.query(&ask).await.map_err(unavailable)?;
+        Ok(Slot { wait: Duration::from_micros(wait), paused: Duration::from_micros(paused) })
     }
 }
 

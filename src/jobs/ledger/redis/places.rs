@@ -1,11 +1,13 @@
 //! Where values stand beside their keys: the indexes and the sums that follow from an entry, a job, a key or a tab. It is
 //! the same whether a step has changed them or what Redis forgot is put back.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::names::{account_key, accounts_key, base_key, hex, holder_key, keys_of_key, unknown_member};
+use super::names::{TEAMS, account_key, base_key, hex, holder_key, keys_of_key, place_key, set_key, unknown_member};
 use super::script::{Command, Count, Join, Mark, Name};
-use crate::bill::account::{Holder, Sums};
+use crate::bill::account::Sums;
 use crate::bill::form;
 use crate::bill::tab::{Open, Standing, Tab};
 use crate::clock::Time;
@@ -24,28 +26,24 @@ impl Command {
         now: Time,
         windows: &Windows,
     ) -> u64 {
-        let was = old.map(|old| old.state.name());
-        let is = entry.map(|entry| entry.state.name());
-        if was != is {
-            self.counts.extend(was.map(|state| count("states", state, -1)));
-            self.counts.extend(is.map(|state| count("states", state, 1)));
-        }
         let due = entry.map(|entry| {
             let leased = entry.rest.lease.filter(|_| matches!(entry.state, State::Claimed | State::Sending));
             leased.or_else(|| entry.due(windows)).unwrap_or(now)
         });
+        let expires = (due.unwrap_or(now).max(now) + windows.hold + windows.hold + A_DAY).as_millis();
         let member = hex(fingerprint.as_bytes());
-        let done = entry.filter(|entry| matches!(entry.state, State::Done(..))).and(due);
-        self.marks.push(Mark { key: "due", member: member.clone(), score: due.map(Time::as_millis) });
-        self.marks.push(Mark { key: "done", member: member.clone(), score: done.map(Time::as_millis) });
+        self.place_in_state(&member, old, entry, expires);
+        self.mark("due", &member, due.map(Time::as_millis));
+        if old.is_some_and(|old| matches!(old.state, State::Done(..))) {
+            // Where earlier versions have it.
+            self.mark("done", &member, None);
+        }
         // In order of their names, so that one is found by its first digits.
-        self.marks.push(Mark { key: "names", member: member.clone(), score: entry.map(|_| 0) });
+        self.mark("names", &member, entry.map(|_| 0));
         let unknown = unknowns(fingerprint, entry);
         let over = unknowns(fingerprint, old).into_iter().filter(|old| !unknown.contains(old));
-        let marks = over.map(|(member, _)| (member, None));
-        let marks = marks.chain(unknown.iter().map(|(member, until)| (member.clone(), Some(*until))));
-        self.marks.extend(marks.map(|(member, score)| Mark { key: "unknown", member, score }));
-        let expires = (due.unwrap_or(now).max(now) + windows.hold + windows.hold + A_DAY).as_millis();
+        over.for_each(|(member, _)| self.mark("unknown", &member, None));
+        unknown.iter().for_each(|(member, until)| self.mark("unknown", member, Some(*until)));
         // Where only keys share, an equal keyless body finds it while it is held or undelivered.
         if let Some(base) = entry.and_then(|entry| entry.rest.base) {
             let leaves = entry.is_none_or(|entry| entry.found_by_body().is_none());
@@ -54,12 +52,30 @@ impl Command {
         expires
     }
 
+    /// Where an entry stands among those of its team: what is counted there cannot drift from what is there, and what the
+    /// sweep never hears of leaves by its expiry.
+    fn place_in_state(&mut self, member: &str, old: Option<&Entry>, entry: Option<&Entry>, expires: u64) {
+        let place = |entry: &Entry| place_key(entry.state.name(), &entry.team);
+        let (was, is) = (old.map(place), entry.map(place));
+        if let Some(was) = was.filter(|was| Some(was) != is.as_ref()) {
+            self.mark(was, member, None);
+        }
+        if let (Some(entry), Some(is)) = (entry, is) {
+            self.mark(is, member, Some(expires));
+            self.mark(TEAMS, &entry.team, Some(0));
+        }
+    }
+
+    fn mark(&mut self, key: impl Into<Cow<'static, str>>, member: &str, score: Option<u64>) {
+        self.marks.push(Mark { key: key.into(), member: member.to_owned(), score });
+    }
+
     /// A job came or changed. Until when it is kept, in milliseconds.
     pub(super) fn place_job(&mut self, record: &Record, now: Time) -> u64 {
         let (id, created) = (&record.job.id, record.job.created);
         let running = record.ended.is_none().then(|| now.as_millis());
-        self.marks.push(Mark { key: "jobs", member: id.to_string(), score: Some(created.as_millis()) });
-        self.marks.push(Mark { key: "running", member: id.to_string(), score: running });
+        self.mark("jobs", id.as_str(), Some(created.as_millis()));
+        self.mark("running", id.as_str(), running);
         (created + JOB_KEPT).as_millis()
     }
 
@@ -80,7 +96,7 @@ impl Command {
         now: Time,
     ) -> u64 {
         let due = after.and_then(Open::due).map(Time::as_millis);
-        self.marks.push(Mark { key: "tabs", member: hex(&attempt.into_bytes()), score: due });
+        self.mark("tabs", &hex(&attempt.into_bytes()), due);
         let change = risk(after) - risk(before);
         if let Some(team) = after.or(before).map(|open| &open.charge.team).filter(|_| change != 0) {
             self.counts.push(count("risk", team, change));
@@ -101,16 +117,13 @@ impl Command {
                 ("lost", lost),
             ];
             let until = account.period.next().next().begins().as_millis();
+            let (key, member) = (set_key(account), hex(&form::account_key(account)));
+            let listed = Arc::new((key.clone(), member.clone()));
             for (field, by) in fields.into_iter().filter(|(_, by)| *by != 0) {
-                self.counts.push(Count { expires: Some(until), ..count(&account_key(account), field, by) });
+                let (expires, listed) = (Some(until), Some(listed.clone()));
+                self.counts.push(Count { expires, listed, ..count(&account_key(account), field, by) });
             }
-            if matches!(account.holder, Holder::Token(_)) {
-                // No statement lists it.
-                continue;
-            }
-            let key = accounts_key(account.period);
-            let (member, expires) = (hex(&form::account_key(account)), until);
-            self.joins.push(Join { key, member, leaves: false, expires });
+            self.joins.push(Join { key, member, leaves: false, expires: until });
             if let Some(name) = tab.name_of(&account.holder) {
                 self.names.push(Name { key: account_key(account), name: name.to_string() });
             }
@@ -124,7 +137,7 @@ impl Command {
 }
 
 fn count(key: &str, field: &str, by: i64) -> Count {
-    Count { key: key.to_owned(), field: field.to_owned(), by: by.to_string(), expires: None }
+    Count { key: key.to_owned(), field: field.to_owned(), by: by.to_string(), expires: None, listed: None }
 }
 
 /// The ticks that a tab has at risk.

@@ -64,6 +64,7 @@ fn odd_reply() -> impl Strategy<Value = Value> {
     let names = [
         "status",
         "now",
+        "micros",
         "epoch",
         "values",
         "members",

@@ -1,5 +1,8 @@
 //! What is asked of Redis in one step, and what it answers: the two sides of `commit.lua`.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use redis::Script;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +42,7 @@ pub(super) struct Command {
     /// How long after an epoch's birth nothing is claimed, in milliseconds.
     pub(super) settle: u64,
     pub(super) most_entries: usize,
+    pub(super) rooms: Vec<Room>,
     pub(super) generations: Vec<Cell>,
     pub(super) caps: Vec<Cap>,
     pub(super) back: Vec<RemoteToken>,
@@ -76,6 +80,14 @@ pub(super) struct Seen {
     pub(super) value: Option<String>,
 }
 
+/// An account that is there, or one of at most so many in its set.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Room {
+    pub(super) key: String,
+    pub(super) set: String,
+    pub(super) most: usize,
+}
+
 /// The sum of some fields may not pass this.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Cap {
@@ -103,6 +115,9 @@ pub(super) struct Count {
     pub(super) field: String,
     pub(super) by: String,
     pub(super) expires: Option<u64>,
+    /// The set that an account is in, and as what: to be put back with it.
+    #[serde(skip)]
+    pub(super) listed: Option<Arc<(String, String)>>,
 }
 
 /// What an account's user is called.
@@ -115,7 +130,7 @@ pub(super) struct Name {
 /// A place in an index by time; none: it leaves.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Mark {
-    pub(super) key: &'static str,
+    pub(super) key: Cow<'static, str>,
     pub(super) member: String,
     pub(super) score: Option<u64>,
 }
@@ -139,6 +154,8 @@ pub(super) enum Status {
     Changed,
     /// A limit refuses it.
     Limited,
+    /// There is no room for an account.
+    Crowded,
     /// A cap would be passed.
     Exhausted,
     /// It is too late for it.
@@ -157,6 +174,9 @@ pub(super) struct Reply {
     pub(super) status: Status,
     /// Redis' clock, in milliseconds.
     pub(super) now: u64,
+    /// The same in microseconds, by which limits count.
+    #[serde(default)]
+    micros: Option<String>,
     #[serde(default)]
     pub(super) epoch: Option<String>,
     /// The present values of the expected keys.
@@ -180,6 +200,9 @@ pub(super) struct Reply {
     /// What the counters came to.
     #[serde(default, deserialize_with = "texts")]
     pub(super) sums: Vec<String>,
+    /// Which account.
+    #[serde(default)]
+    pub(super) room: usize,
     /// Which cap.
     #[serde(default)]
     pub(super) cap: usize,
@@ -189,6 +212,12 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    /// Redis' clock, in microseconds.
+    pub(super) fn micros(&self) -> u64 {
+        let exact = self.micros.as_ref().and_then(|micros| micros.parse().ok());
+        exact.unwrap_or_else(|| self.now.saturating_mul(1000))
+    }
+
     /// The stamp of what was written, if anything was.
     pub(super) fn stamped_as(&self) -> Option<u64> {
         self.stamp.as_ref()?.parse().ok()

@@ -10,8 +10,9 @@ use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use tokio::runtime::Handle;
 
+use super::failure::Failure;
 use super::late::Pending;
-use super::link::{Failure, Link};
+use super::link::Link;
 use super::mirror::Mirror;
 use super::news::Listeners;
 use super::script::{Command, Reply, Status};

@@ -1,9 +1,9 @@
-//! What goes on beside the requests: leases that have lapsed and entries that are due are ended, and the numbers for the
-//! metrics are fetched. Here are also the steps that are taken again later if they fail.
+//! What goes on beside the requests: leases that have lapsed and entries that are due are ended. Here are also the steps
+//! that are taken again later if they fail.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use redis::cmd;
 use tracing::{error, warn};
@@ -14,7 +14,6 @@ use super::script::Command;
 use super::shared::{PLAIN, Shared, TRIES, unavailable};
 use super::work::Wanted;
 use crate::admission::rate::Taken;
-use crate::bill::money::Amount;
 use crate::bill::tab::Open;
 use crate::clock::Time;
 use crate::jobs::book::{Book, Bounds, Ended, Rank};
@@ -136,12 +135,16 @@ impl Shared {
 
     async fn sweep_once(&self) -> Result<(), LedgerError> {
         let now = self.link.now().as_millis();
-        for member in self.due("due", now).await? {
-            let Some(fingerprint) = bytes(&member).map(Fingerprint::from_bytes) else {
-                self.leave("due", &member).await?;
-                continue;
-            };
-            self.end_what_is_due(fingerprint, &member).await?;
+        for _ in 0..MOST_ROUNDS {
+            let due = self.due("due", now).await?;
+            let standing = self.drop_vanished(&due).await?;
+            for member in &standing {
+                self.end_what_is_due(member).await?;
+            }
+            // After a long while without a replica nearly all have left by themselves.
+            if due.len() < AT_ONCE || !standing.is_empty() {
+                break;
+            }
         }
         for member in self.due("tabs", now).await? {
             let Some(attempt) = bytes(&member).map(AttemptId::from_bytes) else {
@@ -166,11 +169,12 @@ impl Shared {
             leave.arg(self.key(index)).arg("-inf").arg(gone);
             self.link.query::<i64>(&leave).await.map_err(unavailable)?;
         }
+        self.drop_vanished_by_chance().await?;
         self.count().await
     }
 
     /// Members of an index whose time has come.
-    async fn due(&self, index: &str, now: u64) -> Result<Vec<String>, LedgerError> {
+    pub(super) async fn due(&self, index: &str, now: u64) -> Result<Vec<String>, LedgerError> {
         let mut range = cmd("ZRANGEBYSCORE");
         range.arg(self.key(index)).arg("-inf").arg(now).arg("LIMIT").arg(0).arg(AT_ONCE);
         self.link.query(&range).await.map_err(unavailable)
@@ -187,7 +191,10 @@ impl Shared {
         self.link.query::<i64>(&put).await.map(drop).map_err(unavailable)
     }
 
-    async fn end_what_is_due(&self, fingerprint: Fingerprint, member: &str) -> Result<(), LedgerError> {
+    async fn end_what_is_due(&self, member: &str) -> Result<(), LedgerError> {
+        let Some(fingerprint) = bytes(member).map(Fingerprint::from_bytes) else {
+            return self.leave("due", member).await;
+        };
         let next = self.unit(Wanted::entry(fingerprint), PLAIN, |book, now, bounds| {
             book.sweep(now, bounds, AT_ONCE);
             let entry = book.entry(&fingerprint);
@@ -196,53 +203,12 @@ impl Shared {
         match next.await? {
             None => {
                 self.hot.remove(&fingerprint);
-                // A value may have left by itself, and its places not.
-                for index in ["names", "done", "due"] {
-                    self.leave(index, member).await?;
-                }
                 Ok(())
             }
             // It was put back by somebody who did not know when it is due.
             Some(next) if next > self.link.now() => self.put_off("due", next, member).await,
             Some(_) => Ok(()),
         }
-    }
-
-    /// The numbers for the metrics.
-    async fn count(&self) -> Result<(), LedgerError> {
-        let states: HashMap<String, i64> =
-            self.link.query(cmd("HGETALL").arg(self.key("states"))).await.map_err(unavailable)?;
-        let running: usize = self.link.query(cmd("ZCARD").arg(self.key("running"))).await.map_err(unavailable)?;
-        let risks: HashMap<String, i64> =
-            self.link.query(cmd("HGETALL").arg(self.key("risk"))).await.map_err(unavailable)?;
-        let mut counts = self.counts.load().0;
-        for (name, count) in &mut counts {
-            *count = states.get(*name).and_then(|count| usize::try_from(*count).ok()).unwrap_or_default();
-        }
-        self.counts.store(Arc::new((counts, running)));
-        let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
-        for (team, ticks) in risks {
-            let at_risk = Amount::from_ticks(u64::try_from(ticks).unwrap_or_default());
-            totals.entry(team.into()).or_default().at_risk = at_risk;
-        }
-        Ok(())
-    }
-
-    /// The oldest `done` makes room for one more entry. Whether one did.
-    pub(super) async fn make_room(&self) -> Result<bool, LedgerError> {
-        let mut oldest = cmd("ZRANGE");
-        oldest.arg(self.key("done")).arg(0).arg(0);
-        let oldest: Vec<String> = self.link.query(&oldest).await.map_err(unavailable)?;
-        let Some(fingerprint) = oldest.first().and_then(|member| bytes(member)).map(Fingerprint::from_bytes) else {
-            return Ok(false);
-        };
-        self.hot.remove(&fingerprint);
-        self.unit(Wanted::entry(fingerprint), PLAIN, |book, _, bounds| {
-            book.evict_done(&fingerprint, &bounds.windows);
-            Ok(())
-        })
-        .await?;
-        Ok(true)
     }
 
     /// What an operator should know of this Redis (M26).
@@ -279,4 +245,6 @@ impl Shared {
 /// How long a job's record is kept, and a day, in milliseconds.
 const RECORDS_KEPT: u64 = 8 * 24 * 3600 * 1000;
 /// How much is swept at once.
-const AT_ONCE: usize = 100;
+pub(super) const AT_ONCE: usize = 100;
+/// How often at most in one round of upkeep.
+const MOST_ROUNDS: usize = 50;
