@@ -102,6 +102,20 @@ impl Limits {
         self.generation(who, [Scope::Address])
     }
 
+    /// What a generation would be refused by just now; nothing is taken, as long as nobody else asks meanwhile.
+    pub fn refused(&self, who: &Who) -> Option<Refusal> {
+        self.given_back(self.generations(who))
+    }
+
+    /// The same of the address alone.
+    pub fn address_refused(&self, who: &Who) -> Option<Refusal> {
+        self.given_back(self.address_generation(who))
+    }
+
+    fn given_back(&self, asked: Result<(Taken, Standing), Refusal>) -> Option<Refusal> {
+        asked.map(|(taken, _)| self.give_back(taken)).err()
+    }
+
     fn generation<const N: usize>(&self, who: &Who, scopes: [Scope; N]) -> Result<(Taken, Standing), Refusal> {
         let mut taken = Taken { team: who.team, ..Taken::default() };
         let standing = self.take(who, Kind::Generations, scopes, |(scope, token)| taken.add(scope, token))?;

@@ -63,13 +63,15 @@ fn tell(preview: &Preview, understood: &Understood, now: u64) -> Map<String, Val
             tell("ttl", (until.as_millis().saturating_sub(now) / 1000).into());
             "hit"
         }
-        Found::Look(_, Look::Free) => match &preview.exhausted {
-            Some(exhausted) => {
-                tell("param", exhausted.limit.into());
-                Error::from(*exhausted).code()
+        Found::Look(_, Look::Free) => {
+            let exhausted = preview.exhausted.map(Error::from);
+            let refusal = exhausted.or_else(|| preview.limited.as_ref().map(Error::from));
+            if let Some(refusal) = &refusal {
+                tell("param", refusal.param().into());
+                tell("retry_after", refusal.retry_after().into());
             }
-            None => "created",
-        },
+            refusal.map_or("created", |refusal| refusal.code())
+        }
     };
     tell("outcome", would.into());
     tell("price_usd", price.dollars().into());

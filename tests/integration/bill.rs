@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reelgate::admission::settings::Rate;
 use reelgate::bill::money::Amount;
 use reelgate::bill::settings::Ending;
 use reelgate::simulator::{CutAt, End, Fault, How, Options};
@@ -189,6 +190,19 @@ async fn a_dry_run_says_what_would_happen_and_buys_nothing() {
     let wrong = scene.submit_with("one", &[("reelgate-dry-run", "yes")]).await;
     assert_eq!(wrong.refusal(), (400, "bad_request".to_owned()));
     assert_eq!((scene.upstream.posts(), scene.metric("submissions_total{outcome=\"dry_run\"}").await), (1, 3.0));
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_the_limit_that_a_new_job_would_meet() {
+    let day = Duration::from_secs(86_400);
+    let scene = Scene::with(|config, _| config.limits.user.generations = Some(Rate { count: 1, per: day })).await;
+    assert_eq!(dry(&scene, "one").await["outcome"], "created");
+    assert_eq!(second(&scene, "ada", "one").await.status, 200);
+    let told = dry(&scene, "two").await;
+    assert_eq!((&told["outcome"], &told["param"]), (&json!("rate_limited"), &json!("user.generations")), "{told}");
+    assert!(told["retry_after"].as_u64().unwrap() > 80_000, "{told}");
+    assert_eq!(second(&scene, "ada", "two").await.refusal(), (429, "rate_limited".to_owned()));
     scene.end().await;
 }
 

@@ -5,6 +5,7 @@ mod crowd;
 mod full;
 mod limits;
 mod operating;
+mod previews;
 mod replicas;
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
@@ -133,7 +134,7 @@ async fn conforms(bench: &Bench) {
     m15_an_undelivered_attempt_is_adopted_once(bench).await;
     m24_limits_budgets_and_places_are_one_decision(bench).await;
     m24_a_tokens_own_limits_are_in_the_same_decision(bench).await;
-    a_preview_changes_nothing(bench).await;
+    previews::conforms(bench).await;
     operating::conforms(bench).await;
     adopted::conforms(bench).await;
     bench.ledger.flush().await.unwrap();
@@ -325,20 +326,6 @@ async fn m24_a_tokens_own_limits_are_in_the_same_decision(bench: &Bench) {
     let first = of_rate(0).ask;
     bench.ledger.free(first.fingerprint, first.attempt, Some(taken)).await.unwrap();
     assert!(matches!(bench.admit(&of_rate(1)).await, Verdict::Claimed(_)));
-}
-
-async fn a_preview_changes_nothing(bench: &Bench) {
-    let request = bench.request(40, 140);
-    for _ in 0..3 {
-        let preview = bench.ledger.preview(&request).await.unwrap();
-        assert!(matches!(preview.found, Found::Look(_, Look::Free)) && preview.exhausted.is_none());
-        assert_eq!(
-            preview.left.iter().map(|left| (left.limit, left.left)).collect::<Vec<_>>(),
-            [("user.per_day", 1.0)]
-        );
-    }
-    let known = bench.request(1, 141);
-    assert!(matches!(bench.ledger.preview(&known).await.unwrap().found, Found::Look(_, Look::Free | Look::Hit(..))));
 }
 
 #[tokio::test]

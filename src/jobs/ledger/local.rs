@@ -213,7 +213,9 @@ impl Ledger for LocalLedger {
         let tab = book.tab();
         let found = book.excerpt(&request.ask, &bounds.windows).find(&request.ask, now, &bounds);
         let (exhausted, left) = (tab.fits(&request.charge).err(), tab.left(&request.charge));
-        Box::pin(ready(Ok(Preview { found, exhausted, left })))
+        // Nobody is admitted while the book is held.
+        let limited = self.limits.refused(&request.who);
+        Box::pin(ready(Ok(Preview { found, exhausted, limited, left })))
     }
 
     fn sending(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {

@@ -119,8 +119,10 @@ pub enum Verdict {
 pub struct Preview {
     /// What it would find.
     pub found: Found,
-    /// Why a new job would be refused, if it would be.
+    /// The budget that would refuse a new job, if one would.
     pub exhausted: Option<Exhausted>,
+    /// The limit on new jobs that would, if one would.
+    pub limited: Option<Refusal>,
     /// What is left of the budgets it would count in.
     pub left: Vec<Left>,
 }

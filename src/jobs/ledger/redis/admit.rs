@@ -86,13 +86,18 @@ impl Shared {
         Err(LedgerError::Unavailable)
     }
 
-    /// Takes one of its `requests` for a submission that only asks.
-    pub(super) async fn take_request(&self, who: &Who) -> Result<Result<Standing, Refusal>, LedgerError> {
-        let question = Question { requests: self.limits.shared(who, Kind::Requests), ..Question::default() };
+    /// Takes one of a kind from all shared limits, or only looks whether it could be, for a submission that only asks.
+    pub(super) async fn take_one(
+        &self,
+        who: &Who,
+        kind: Kind,
+        only_looks: bool,
+    ) -> Result<Result<Standing, Refusal>, LedgerError> {
+        let question = Question { requests: self.limits.shared(who, kind), ..Question::default() };
         if question.requests.is_empty() {
             return Ok(Ok(Standing::default()));
         }
-        let reply = self.run(Command { requests: cells(&question.requests), ..Command::look() }).await?;
+        let reply = self.run(Command { requests: cells(&question.requests), only_looks, ..Command::look() }).await?;
         if reply.status == Status::Limited {
             return question.refusal(&reply).map(Err).ok_or(LedgerError::Unavailable);
         }

@@ -54,7 +54,7 @@ local function owed(cell)
 end
 
 -- GCRA (as src/admission/quota.rs has it).
-local function take(cells)
+local function take(cells, only_looks)
   local refused = false
   local levels, taken = {}, {}
   for number, cell in ipairs(cells) do
@@ -67,6 +67,9 @@ local function take(cells)
       levels[number] = string.format('%.0f', base + cell.interval)
     end
     taken[number] = { since = since, before = string.format('%.0f', base) }
+  end
+  if not refused and only_looks then
+    return true, levels, taken
   end
   if not refused then
     for number, cell in ipairs(cells) do
@@ -113,7 +116,7 @@ local function stamps()
 end
 
 if #command.requests > 0 then
-  local ok, levels, taken = take(command.requests)
+  local ok, levels, taken = take(command.requests, command.only_looks)
   note('requests', levels, taken)
   if not ok then
     return reply('limited')

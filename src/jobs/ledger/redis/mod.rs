@@ -42,6 +42,7 @@ use self::work::Wanted;
 use super::{Admission, Lease, Ledger, LedgerError, Preview, Request, Step, Verdict};
 use crate::admission::headers::Standing;
 use crate::admission::pace::Slot;
+use crate::admission::quota::Kind;
 use crate::admission::rate::{Refusal, Taken};
 use crate::bill::statement::Statement;
 use crate::bill::tab::Totals;
@@ -97,7 +98,7 @@ impl Ledger for RedisLedger {
     }
 
     fn take_request<'a>(&'a self, who: &'a Who) -> Step<'a, Result<Standing, Refusal>> {
-        Box::pin(self.shared.take_request(who))
+        Box::pin(self.shared.take_one(who, Kind::Requests, false))
     }
 
     fn preview<'a>(&'a self, request: &'a Request) -> Step<'a, Preview> {

@@ -6,6 +6,7 @@ use super::filing::Crowded;
 use super::shared::{Shared, unavailable};
 use super::statement::{Fields, standing};
 use super::work::{Wanted, Work};
+use crate::admission::quota::Kind;
 use crate::bill::account::AccountKey;
 use crate::bill::tab::{Charge, Tab, accounts, holders};
 use crate::jobs::ledger::{LedgerError, Preview, Request};
@@ -20,7 +21,11 @@ impl Shared {
         let found = work.book.find(ask, self.time(), &bounds);
         let charge = self.filed(&request.charge).await?;
         let tab = self.tab_of(&charge).await?;
-        Ok(Preview { found, exhausted: tab.fits(&charge).err(), left: tab.left(&charge) })
+        let limited = match self.limits.address_refused(&request.who) {
+            Some(refusal) => Some(refusal),
+            None => self.take_one(&request.who, Kind::Generations, true).await?.err(),
+        };
+        Ok(Preview { found, exhausted: tab.fits(&charge).err(), limited, left: tab.left(&charge) })
     }
 
     /// A charge, as it would count.

@@ -32,6 +32,8 @@ pub(super) struct Command {
     pub(super) members: Vec<String>,
     /// One of each is taken first, and stays taken.
     pub(super) requests: Vec<Cell>,
+    /// Or it is only looked whether it could be.
+    pub(super) only_looks: bool,
     /// What the caller has seen.
     pub(super) expect: Vec<Seen>,
     /// A moment after which nothing is done (M2), in milliseconds.
