@@ -24,6 +24,23 @@ pub struct Charge {
     pub at: Time,
 }
 
+impl Charge {
+    /// Counts in the account that all users without one of their own share, under nobody's name.
+    pub fn share_user(&mut self) {
+        (self.user, self.name) = (OTHERS, None);
+    }
+
+    /// The same of the token's.
+    pub fn share_token(&mut self) {
+        if let Some(purse) = &mut self.purse {
+            purse.id = OTHERS;
+        }
+    }
+}
+
+/// The account of all users, and that of all tokens, that have none of their own.
+pub const OTHERS: UserId = [0; 16];
+
 /// The budget that a client token brings along, for all its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purse {

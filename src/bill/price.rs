@@ -11,7 +11,6 @@ use tracing::warn;
 
 use super::money::{Amount, TICKS_A_DOLLAR};
 use super::settings::{self, Row};
-use crate::jobs::observe::LONGEST_VIDEO;
 use crate::request::route::Operation;
 use crate::request::spelling::{others, text};
 
@@ -67,8 +66,11 @@ impl Prices {
         let lists = ["images", "reference_images", "keyframes"].into_iter().flat_map(|name| spelt(body, name));
         let images = lists.filter_map(Value::as_array).map(Vec::len).fold(single, usize::saturating_add);
         let rows: Vec<&Row> = row.map_or_else(|| self.table.rows.values().collect(), |row| vec![row]);
-        let default = if operation == Operation::Edits { EDIT_RESOLUTION } else { DEFAULT_RESOLUTION };
-        let resolution = text(body, "resolution", default).unwrap_or_default();
+        let resolution = match operation {
+            Operation::Generations => text(body, "resolution", DEFAULT_RESOLUTION).unwrap_or_default(),
+            // Whatever it says of one.
+            Operation::Edits => EDIT_RESOLUTION,
+        };
         // Of a known model an unknown resolution is its dearest; of an unknown model even a known one is the dearest.
         let exact = row.and_then(|row| row.second.get(resolution)).copied();
         let dearest = || rows.iter().flat_map(|row| row.second.values()).max().copied().unwrap_or_default();
@@ -118,10 +120,12 @@ fn length(seconds: &Value) -> Option<u64> {
         Value::String(text) => text.trim().parse().ok(),
         other => other.as_f64(),
     };
-    let seconds = number.filter(|seconds| *seconds >= 1.0)?.min(LONGEST_VIDEO.as_secs_f64());
+    let seconds = number.filter(|seconds| *seconds >= 1.0)?.min(LONGEST_BELIEVED.as_secs_f64());
     u64::try_from(Duration::try_from_secs_f64(seconds).ok()?.as_millis()).ok()
 }
 
+/// No video is believed to be longer: the bill is settled by its length.
+pub const LONGEST_BELIEVED: Duration = Duration::from_secs(3600);
 /// What says a job's length.
 const NAMES_OF_LENGTH: [&str; 2] = ["duration", "seconds"];
 /// What the upstream makes of a body that names none.
@@ -134,6 +138,7 @@ const EDIT_RESOLUTION: &str = "720p";
 const DEFAULT_MILLIS: u64 = 8_000;
 /// An edit: as long as the video it is given may be (M29).
 const EDIT_MILLIS: u64 = 9_000;
+/// What a job costs at most.
 const MOST: Amount = Amount::from_ticks(1_000_000 * TICKS_A_DOLLAR);
 /// How many unknown models are told of: their names come from clients.
 const MOST_UNKNOWN: usize = 100;
@@ -184,7 +189,11 @@ mod tests {
         ] {
             assert_eq!(price(Operation::Generations, &body), wanted, "{body}");
         }
-        assert_eq!(price(Operation::Edits, &json!({"prompt": "p", "video": {"url": "https://a"}})), "0.63");
+        for body in
+            [json!({"prompt": "p", "video": {"url": "https://a"}}), json!({"prompt": "p", "resolution": "480p"})]
+        {
+            assert_eq!(price(Operation::Edits, &body), "0.63");
+        }
     }
 
     #[test]

@@ -266,11 +266,10 @@ impl Tab {
         let user = Holder::User(charge.team.clone(), charge.user);
         let of_user = Period::of(charge.at).map(|period| AccountKey { period, holder: user.clone() });
         if !of_user.iter().all(|key| has_room(&self.users, key)) {
-            charge.user = OTHERS;
-            charge.name = None;
+            charge.share_user();
         }
-        if let Some(purse) = charge.purse.as_mut().filter(|purse| !has_room(&self.tokens, &purse.account())) {
-            purse.id = OTHERS;
+        if charge.purse.is_some_and(|purse| !has_room(&self.tokens, &purse.account())) {
+            charge.share_token();
         }
         charge
     }
@@ -317,8 +316,6 @@ impl Tab {
     }
 }
 
-/// The account of all users, and that of all tokens, that have none of their own.
-pub const OTHERS: UserId = [0; 16];
 /// A job whose end nobody saw is settled then: its record goes at the same time.
 const LONGEST_JOB: Duration = Duration::from_secs(7 * 24 * 3600);
 const FAILED: usize = 0;

@@ -29,7 +29,6 @@ use crate::request::submission::Validation;
 use crate::server::body::Limits;
 use crate::server::cors::Cors;
 use crate::server::hosts::Hosts;
-use crate::upstream::origin::Origin;
 use crate::upstream::outcome;
 
 /// What a request goes by.
@@ -116,8 +115,7 @@ impl Rules {
             by: dedup.by,
             scope: dedup.scope,
             url_ignore: dedup.url_ignore.clone(),
-            // In its one form: another way of writing it must not rename all prompts.
-            origin: Origin::parse(&config.upstream.url).map_err(|fault| format!("upstream.url: {fault}"))?.to_string(),
+            origin: config.upstream.url.clone(),
             terms: Terms {
                 late_answer: config.upstream.late_answer,
                 hold: dedup.unknown_hold,

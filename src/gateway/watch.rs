@@ -97,7 +97,8 @@ impl Watcher {
     }
 }
 
-/// Our looks' own share of the upstream's pace: as many as it takes submissions, beside those.
+/// Our looks' own share of the upstream's pace: for each submission that it takes, as many looks as a job that nobody polls
+/// needs in a few minutes. Each replica has its own.
 struct Share {
     /// When the next look is.
     next: Instant,
@@ -106,7 +107,7 @@ struct Share {
 impl Share {
     /// How many of `free` looks there may be now, where there is a pace.
     fn of(&mut self, free: usize, interval: Option<Duration>) -> usize {
-        let Some(interval) = interval else { return free };
+        let Some(interval) = interval.map(|interval| interval / LOOKS_A_SLOT) else { return free };
         let now = Instant::now();
         // What was not used is not saved up beyond the time in which nobody asked.
         self.next = self.next.max(now.checked_sub(LONGEST_TICK).unwrap_or(now));
@@ -116,7 +117,7 @@ impl Share {
 
     /// A look begins.
     fn take(&mut self, interval: Option<Duration>) {
-        self.next += interval.unwrap_or_default();
+        self.next += interval.unwrap_or_default() / LOOKS_A_SLOT;
     }
 }
 
@@ -133,6 +134,8 @@ fn rest(answer: Result<&Response<PolledBody>, &PollFailure>) -> Option<Duration>
     }
 }
 
+/// See [`Share`].
+const LOOKS_A_SLOT: u32 = 4;
 /// How often it is asked what is due; a short `polls.watch` asks more often.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 const SHORTEST_TICK: Duration = Duration::from_millis(10);

@@ -326,6 +326,12 @@ impl Book {
         self.entries.get(fingerprint)
     }
 
+    /// Whether the entry of a fingerprint gives out this job, whose end nobody has seen.
+    pub fn gives_out(&self, fingerprint: &Fingerprint, created: &Created) -> bool {
+        self.entry(fingerprint)
+            .is_some_and(|entry| matches!(&entry.state, State::Accepted(own) if own.job == created.job))
+    }
+
     fn remove(&mut self, fingerprint: Fingerprint, windows: &Windows) {
         self.entries.take(fingerprint, windows);
         self.mark(fingerprint);

@@ -173,7 +173,7 @@ pub enum Turn {
 }
 
 impl Turn {
-    /// The turn that a life came to, where nothing more is known of it.
+    /// The turn that a life came to, where nothing more is known of it: not whether what failed was refused (M20).
     pub const fn of(life: Life) -> Self {
         match life {
             Life::Done | Life::Running => Self::Done(None),

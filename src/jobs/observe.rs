@@ -15,6 +15,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::bill::price::LONGEST_BELIEVED;
 use crate::clock::Time;
 use crate::jobs::records::Job as Record;
 use answer::{Job, Loose, Scalar, Task, Video};
@@ -294,13 +295,11 @@ fn duration(video: &Video<'_>) -> Option<Duration> {
         Loose::Text(text) => Duration::try_from_secs_f64(text.trim().parse().ok()?).ok()?,
         Loose::Object(_) | Loose::Bool(_) | Loose::Other => return None,
     };
-    (duration > Duration::ZERO && duration <= LONGEST_VIDEO).then_some(duration)
+    (duration > Duration::ZERO && duration <= LONGEST_BELIEVED).then_some(duration)
 }
 
 /// What M20 calls a refusal.
 const REFUSALS: [&str; 4] = ["moderated", "invalid_argument", "permission_denied", "failed_precondition"];
-/// Longer ones are not believed: the bill is settled by this number.
-pub const LONGEST_VIDEO: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests;

@@ -44,7 +44,7 @@ pub(super) async fn gateway(
     let bounds = rules::bounds(config);
     let (opened, fingerprints, clock) = ledger::open(config, &bounds, &telemetry.metrics).await?;
     // The same deployment has the same name in `Via`, and two in a row have two.
-    let [a, b, c, d, ..] = fingerprints.current.digest("via", &[&rules.origin]);
+    let [a, b, c, d, ..] = fingerprints.current.digest("via", &[&config.upstream.url]);
     let pseudonym = format!("reelgate-{a:02x}{b:02x}{c:02x}{d:02x}");
     let upstream =
         Upstream::new(&config.upstream, key, &pseudonym).map_err(|fault| StartError::Faulty(fault.to_string()))?;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::bill::charge::Purse;
+use crate::bill::charge::{OTHERS, Purse};
 use crate::bill::price::Price;
 use crate::bill::settings::{Budget, Budgets, Running};
 use crate::bill::terms::What;

@@ -67,7 +67,9 @@ impl Book {
                     counts.then(|| entry.look(asker, now, &bounds.windows))
                 });
                 match entry.flatten() {
-                    Some(look @ (Look::Held(_) | Look::Hit(..))) => look,
+                    // An older job is none that this key asked for.
+                    Some(Look::Hit(created, until)) if created.at >= record.since => Look::Hit(created, until),
+                    Some(Look::Held(wait)) => Look::Held(wait),
                     _ => Look::Held(RETRY_AFTER_DOUBT),
                 }
             }

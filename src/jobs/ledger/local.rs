@@ -228,7 +228,7 @@ impl Ledger for LocalLedger {
     fn accepted(&self, job: Arc<Job>, created: Created) -> Step<'_, Rank> {
         self.durable(|book, _, bounds| {
             let rank = book.accepted(&job, created.clone(), bounds);
-            if rank == Rank::Current && !book.is_unwritten(&created.job) {
+            if book.gives_out(&job.fingerprint, &created) && !book.is_unwritten(&created.job) {
                 let until = created.at + bounds.windows.delivery;
                 self.hot.insert(job.fingerprint, created, until);
             }
@@ -284,7 +284,9 @@ impl Ledger for LocalLedger {
         self.step(|book, now, bounds| {
             let ended = book.turned(&job, turn, end, now, &bounds.windows);
             if ended.fate != Fate::Stays {
-                self.hot.remove(&job.fingerprint);
+                // Who knows it as adopted does not know under which it stands.
+                let own = book.job(&job.id).map(|own| own.fingerprint);
+                own.iter().chain([&job.fingerprint]).for_each(|fingerprint| self.hot.remove(fingerprint));
             }
             book.given_twice(&job.id).iter().for_each(|fingerprint| self.hot.remove(fingerprint));
             ended

@@ -14,7 +14,7 @@ use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
 use crate::telemetry::labels::JobOutcome;
 
-/// What never changes about a job, and what its polls have shown: shared with whoever polls it.
+/// What is known of a job from its beginning, and what its polls have shown: shared with whoever polls it.
 #[derive(Debug)]
 pub struct Job {
     /// Its id.

@@ -75,6 +75,25 @@ fn m14_a_key_in_doubt_is_given_what_was_accepted_for_somebody_else_meanwhile() {
 }
 
 #[test]
+fn m14_a_key_in_doubt_is_not_given_the_older_job_that_it_wished_past() {
+    let mut book = Book::default();
+    let first = ask(1, 1);
+    book.send(&first, 0);
+    book.accept(&first, "old", 1);
+    let wished = Ask { key: Some([5; 16]), ..wish(1, 2, 9) };
+    book.send(&wished, 10);
+    book.unknown(wished.fingerprint, wished.attempt, at(11), &WINDOWS);
+    let again = Ask { attempt: attempt(3), ..wished };
+    for seconds in [12, 700] {
+        assert!(matches!(book.look_up(&again, seconds), Look::Held(_)), "{seconds}");
+        book.sweep(at(seconds), &BOUNDS, 10);
+    }
+    assert!(matches!(book.look_up(&again, 701), Look::Held(_)), "the older one stands again");
+    assert!(matches!(book.look_up(&ask(1, 4), 701), Look::Hit(hit, _) if hit.job.as_str() == "old"), "for all others");
+    book.check();
+}
+
+#[test]
 fn a_key_whose_attempt_made_nothing_is_free_again() {
     let mut book = Book::default();
     let first = keyed(1, 1, 5);

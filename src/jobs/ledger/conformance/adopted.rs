@@ -53,6 +53,7 @@ async fn m31_the_end_that_came_before_its_makers_word_counts(bench: &Bench) {
         assert!((bench.spent().await - before - cost).abs() < 1e-9, "{life:?}");
         assert!(!bench.ledger.turned(job, turn, life.into()).await.unwrap().news, "{life:?}: it had ended");
         assert!((bench.spent().await - before - cost).abs() < 1e-9, "{life:?}: it is settled once");
+        assert!(bench.ledger.hot(&first.ask.fingerprint).is_none(), "{life:?}: nobody may be given it without a look");
         let twin = bench.request(prompt, prompt + 1);
         let verdict = bench.admit(&twin).await;
         assert_eq!(matches!(&verdict, Verdict::Hit(..)), hits, "{life:?}: {verdict:?}");

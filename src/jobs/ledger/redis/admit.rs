@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::filing::{Crowded, Whose};
 use super::names::{account_key, hex, holder_key};
-use super::script::{Cap, Cell, Command, Level, Reply, Room, Status};
+use super::script::{Cap, Cell, Command, Crowd, Level, Reply, Status};
 use super::shared::{SETTLE, Shared};
 use super::work::{Wanted, Work};
 use crate::admission::headers::Standing;
@@ -39,7 +39,7 @@ struct SoFar {
 struct Question {
     requests: Vec<RemoteBucket>,
     generations: Vec<RemoteBucket>,
-    rooms: Vec<(Room, Whose)>,
+    crowds: Vec<(Crowd, Whose)>,
     caps: Vec<(Cap, Exhausted)>,
     /// What was taken here: addresses are counted by each replica.
     address: Taken,
@@ -53,7 +53,7 @@ impl Question {
         command.settle = u64::try_from(SETTLE.as_millis()).unwrap_or_default();
         command.most_entries = bounds.max_entries;
         command.generations = cells(&self.generations);
-        command.rooms = self.rooms.iter().map(|(room, _)| room.clone()).collect();
+        command.crowds = self.crowds.iter().map(|(crowd, _)| crowd.clone()).collect();
         command.caps = self.caps.iter().map(|(cap, _)| cap.clone()).collect();
         command
     }
@@ -158,7 +158,7 @@ impl Shared {
                 return Ok(Some(Verdict::Exhausted(*exhausted)));
             }
             Status::Crowded => {
-                let (_, whose) = question.rooms.get(reply.room).ok_or(LedgerError::Unavailable)?;
+                let (_, whose) = question.crowds.get(reply.crowd).ok_or(LedgerError::Unavailable)?;
                 so_far.crowded.note(*whose);
             }
             Status::Full if !self.make_room().await? => return Ok(Some(Verdict::Full)),
@@ -203,7 +203,7 @@ impl Shared {
         so_far.standing = so_far.standing.then(stands);
         question.generations = self.limits.shared(&request.who, Kind::Generations);
         let charge = so_far.crowded.filed(&request.charge);
-        question.rooms = so_far.crowded.rooms(&charge, self.terms.load().tracked);
+        question.crowds = so_far.crowded.crowds(&charge, self.terms.load().tracked);
         question.caps = self.caps(&charge);
         let ask = &request.ask;
         work.book.tab_mut().set_terms(self.terms.load_full());

@@ -1,5 +1,5 @@
 -- One step on the shared ledger, all or nothing (MONEY.md M24 to M26): the limits on requests, the comparison with what
--- the caller has seen, limits on generations, budgets, and what is to be written. The state machine itself is the
+-- the caller has seen, room for its accounts, limits on generations, budgets, and what is to be written. The state machine itself is the
 -- caller's: here is only what must happen in one moment.
 --
 -- ARGV[1]: the command, as JSON. The answer is JSON too. Amounts that pass 2^53 are texts.
@@ -163,9 +163,9 @@ if command.claim then
     return reply('full')
   end
   -- Where there is no room for an account of its own, the caller files the charge under that of the others.
-  for number, room in ipairs(command.rooms) do
-    if redis.call('EXISTS', prefix .. room.key) == 0 and redis.call('SCARD', prefix .. room.set) >= room.most then
-      answer.room = number - 1
+  for number, crowd in ipairs(command.crowds) do
+    if redis.call('EXISTS', prefix .. crowd.key) == 0 and redis.call('SCARD', prefix .. crowd.set) >= crowd.most then
+      answer.crowd = number - 1
       return reply('crowded')
     end
   end

@@ -2,9 +2,9 @@
 //! Redis knows how many there are; a charge that it has no room for counts in the account that the others share.
 
 use super::names::{account_key, set_key};
-use super::script::Room;
+use super::script::Crowd;
 use crate::bill::account::{AccountKey, Holder, Period};
-use crate::bill::tab::{Charge, OTHERS};
+use crate::bill::tab::Charge;
 
 /// Whose account it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,25 +33,25 @@ impl Crowded {
     pub(super) fn filed(self, charge: &Charge) -> Charge {
         let mut filed = charge.clone();
         if self.user {
-            (filed.user, filed.name) = (OTHERS, None);
+            filed.share_user();
         }
-        if let Some(purse) = filed.purse.as_mut().filter(|_| self.token) {
-            purse.id = OTHERS;
+        if self.token {
+            filed.share_token();
         }
         filed
     }
 
     /// The accounts for which there must be room, but for those that are shared anyway.
-    pub(super) fn rooms(self, charge: &Charge, tracked: usize) -> Vec<(Room, Whose)> {
+    pub(super) fn crowds(self, charge: &Charge, tracked: usize) -> Vec<(Crowd, Whose)> {
         let user = Holder::User(charge.team.clone(), charge.user);
         let of_user = Period::of(charge.at).map(|period| AccountKey { period, holder: user.clone() });
         let of_user = of_user.into_iter().filter(|_| !self.user).map(|account| (account, Whose::User));
         let purse = charge.purse.filter(|_| !self.token);
         let of_token = purse.map(|purse| (purse.account(), Whose::Token));
-        let room = |(account, whose): (AccountKey, Whose)| {
+        let crowd = |(account, whose): (AccountKey, Whose)| {
             let (key, set) = (account_key(&account), set_key(&account));
-            (Room { key, set, most: tracked }, whose)
+            (Crowd { key, set, most: tracked }, whose)
         };
-        of_user.chain(of_token).map(room).collect()
+        of_user.chain(of_token).map(crowd).collect()
     }
 }

@@ -26,8 +26,7 @@ if pause > 0 then
 end
 
 -- Until when slots are given away, and how long each took.
-local free, each = string.match(redis.call('GET', slots) or '', '^(%d+) ?(%d*)$')
-free, each = tonumber(free) or 0, tonumber(each) or interval
+local free, each = tonumber(redis.call('GET', slots)) or 0, tonumber(redis.call('GET', slots .. '-each')) or interval
 local first = math.max(over, now)
 if each > interval and free > first then
   -- After a reload to a quicker pace those before us take no longer than we do.
@@ -36,5 +35,6 @@ end
 if free < first or free > first + longest then
   free = first
 end
-keep(slots, string.format('%.0f %.0f', free + interval, interval), free + interval)
+keep(slots, string.format('%.0f', free + interval), free + interval)
+keep(slots .. '-each', string.format('%.0f', interval), free + interval)
 return { math.floor(free - now), over - now }

@@ -52,8 +52,8 @@ impl Command {
         expires
     }
 
-    /// Where an entry stands among those of its team: what is counted there cannot drift from what is there, and what the
-    /// sweep never hears of leaves by its expiry.
+    /// Where an entry stands among those of its team: what is counted there follows from what is there. What the sweep never
+    /// hears of, or what was damaged so that nobody knows where it stood, leaves by its expiry.
     fn place_in_state(&mut self, member: &str, old: Option<&Entry>, entry: Option<&Entry>, expires: u64) {
         let place = |entry: &Entry| place_key(entry.state.name(), &entry.team);
         let (was, is) = (old.map(place), entry.map(place));

@@ -31,14 +31,14 @@ impl Shared {
     /// A charge, as it would count.
     async fn filed(&self, charge: &Charge) -> Result<Charge, LedgerError> {
         let mut crowded = Crowded::default();
-        let rooms = crowded.rooms(charge, self.terms.load().tracked);
+        let crowds = crowded.crowds(charge, self.terms.load().tracked);
         let mut ask = pipe();
-        for (room, _) in &rooms {
-            ask.cmd("EXISTS").arg(self.key(&room.key)).cmd("SCARD").arg(self.key(&room.set));
+        for (crowd, _) in &crowds {
+            ask.cmd("EXISTS").arg(self.key(&crowd.key)).cmd("SCARD").arg(self.key(&crowd.set));
         }
         let told: Vec<usize> = self.link.query_all(&ask).await.map_err(unavailable)?;
-        for ((room, whose), told) in rooms.iter().zip(told.chunks(2)) {
-            if matches!(told, [0, held] if *held >= room.most) {
+        for ((crowd, whose), told) in crowds.iter().zip(told.chunks(2)) {
+            if matches!(told, [0, held] if *held >= crowd.most) {
                 crowded.note(*whose);
             }
         }

@@ -41,20 +41,23 @@ impl Shared {
     /// The oldest `done` of the team that has most makes room for one more entry. Whether one did, or something else has
     /// left.
     pub(super) async fn make_room(&self) -> Result<bool, LedgerError> {
-        let mut oldest = cmd("EVAL");
-        oldest.arg(include_str!("oldest.lua")).arg(0).arg(&self.link.prefix);
-        self.counts.load().0.iter().for_each(|(state, _)| _ = oldest.arg(*state));
-        let oldest: Vec<String> = self.link.query(&oldest).await.map_err(unavailable)?;
-        let [index, member] = oldest.as_slice() else {
-            let due = self.due("due", self.link.now().as_millis()).await?;
-            let standing = self.drop_vanished(&due).await?;
-            return Ok(standing.len() < due.len() || self.drop_vanished_by_chance().await?);
-        };
-        if !self.evict(member).await? && !self.drop_vanished(std::slice::from_ref(member)).await?.is_empty() {
-            // It is not what the index says.
+        let mut ask = cmd("EVAL");
+        ask.arg(include_str!("oldest.lua")).arg(0).arg(&self.link.prefix);
+        self.counts.load().0.iter().for_each(|(state, _)| _ = ask.arg(*state));
+        for _ in 0..AT_ONCE {
+            let oldest: Vec<String> = self.link.query(&ask).await.map_err(unavailable)?;
+            let [index, member] = oldest.as_slice() else {
+                let due = self.due("due", self.link.now().as_millis()).await?;
+                let standing = self.drop_vanished(&due).await?;
+                return Ok(standing.len() < due.len() || self.drop_vanished_by_chance().await?);
+            };
+            if self.evict(member).await? || self.drop_vanished(std::slice::from_ref(member)).await?.is_empty() {
+                return Ok(true);
+            }
+            // It is not what the index says, as a replica of an earlier version may have left it.
             self.leave(index, member).await?;
         }
-        Ok(true)
+        Ok(false)
     }
 
     /// Evicts an entry if it is `done`. Whether it was.

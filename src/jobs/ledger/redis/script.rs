@@ -44,7 +44,7 @@ pub(super) struct Command {
     /// How long after an epoch's birth nothing is claimed, in milliseconds.
     pub(super) settle: u64,
     pub(super) most_entries: usize,
-    pub(super) rooms: Vec<Room>,
+    pub(super) crowds: Vec<Crowd>,
     pub(super) generations: Vec<Cell>,
     pub(super) caps: Vec<Cap>,
     pub(super) back: Vec<RemoteToken>,
@@ -84,7 +84,7 @@ pub(super) struct Seen {
 
 /// An account that is there, or one of at most so many in its set.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Room {
+pub(super) struct Crowd {
     pub(super) key: String,
     pub(super) set: String,
     pub(super) most: usize,
@@ -204,7 +204,7 @@ pub(super) struct Reply {
     pub(super) sums: Vec<String>,
     /// Which account.
     #[serde(default)]
-    pub(super) room: usize,
+    pub(super) crowd: usize,
     /// Which cap.
     #[serde(default)]
     pub(super) cap: usize,

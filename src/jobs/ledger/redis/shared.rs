@@ -38,7 +38,7 @@ pub(super) struct Shared {
     pub(super) lease: Lease,
     /// Hits that are served while Redis is away; it decides nothing else (M25).
     pub(super) hot: Hot,
-    /// What never changes about jobs, for their polls.
+    /// What hardly changes about jobs, for their polls.
     pub(super) jobs: Cache<RequestId, Arc<Job>>,
     /// Jobs whose clients' polls the others know of.
     pub(super) told_of_polls: Cache<RequestId, ()>,

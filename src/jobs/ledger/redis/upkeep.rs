@@ -38,9 +38,14 @@ impl Shared {
     pub(super) async fn accepted(&self, job: &Arc<Job>, created: &Created) -> Result<Rank, LedgerError> {
         let mut wanted = Wanted::attempt(job.fingerprint, job.attempt);
         wanted.jobs.insert(job.id.clone());
-        let rank = self.unit(wanted, PLAIN, |book, _, bounds| Ok(book.accepted(job, created.clone(), bounds))).await?;
+        let (rank, stands) = self
+            .unit(wanted, PLAIN, |book, _, bounds| {
+                let rank = book.accepted(job, created.clone(), bounds);
+                Ok((rank, book.gives_out(&job.fingerprint, created)))
+            })
+            .await?;
         self.jobs.insert(job.id.clone(), job.clone());
-        if rank == Rank::Current {
+        if stands {
             let until = created.at + self.bounds.load().windows.delivery;
             self.hot.insert(job.fingerprint, created.clone(), until);
         }
@@ -97,7 +102,7 @@ impl Shared {
                 Ok(ended) => {
                     // What is done is still worth giving out when Redis is away.
                     if ended.fate == Fate::Ends {
-                        self.hot.remove(&own.fingerprint);
+                        [job, &own].into_iter().for_each(|job| self.hot.remove(&job.fingerprint));
                     }
                     return Ok(ended);
                 }
