@@ -209,7 +209,7 @@ impl Handler for Worker {
     }
 
     fn broken(&self) -> Response<Self::Body> {
-        answer::refusal(&Error::Internal).map(Recorded::unrecorded)
+        self.telemetry.name_panicked(answer::refusal(&Error::Internal)).map(Recorded::unrecorded)
     }
 }
 

@@ -20,11 +20,15 @@ mod events;
 pub mod admin;
 pub mod settings;
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal as _, Write};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+use hyper::Response;
+use hyper::header::HeaderValue;
 
 use self::line::Style;
 use self::log::Log;
@@ -93,12 +97,29 @@ impl Telemetry {
 #[derive(Clone)]
 pub struct WorkerTelemetry(Rc<Share>);
 
-struct Share(Arc<Telemetry>);
+struct Share {
+    telemetry: Arc<Telemetry>,
+    /// The id of the request that panicked just now.
+    panicked: Cell<Option<HeaderValue>>,
+}
 
 impl WorkerTelemetry {
     /// A worker's share.
     pub fn new(telemetry: &Arc<Telemetry>) -> Self {
-        Self(Rc::new(Share(Arc::clone(telemetry))))
+        Self(Rc::new(Share { telemetry: Arc::clone(telemetry), panicked: Cell::default() }))
+    }
+
+    /// A request panics: whoever answers in its place is to name it.
+    fn note_panicked(&self, request_id: HeaderValue) {
+        self.0.panicked.set(Some(request_id));
+    }
+
+    /// Names the request that panicked in the answer given in its place.
+    pub fn name_panicked<B>(&self, mut answer: Response<B>) -> Response<B> {
+        if let Some(request_id) = self.0.panicked.take() {
+            answer.headers_mut().insert(request_ids::X_REQUEST_ID, request_id);
+        }
+        answer
     }
 }
 
@@ -106,6 +127,6 @@ impl Deref for WorkerTelemetry {
     type Target = Telemetry;
 
     fn deref(&self) -> &Telemetry {
-        &self.0.0
+        &self.0.telemetry
     }
 }

@@ -261,6 +261,7 @@ impl Drop for Record {
             self.body = Passage::Complete;
             self.error = Some(Error::Internal.code());
             self.telemetry.metrics.refused(&Error::Internal);
+            self.telemetry.note_panicked(self.request_id.clone());
             if let Some(count) = &self.count {
                 count.panicked();
                 self.outcome = Some(SubmissionOutcome::of_refusal(&Error::Internal));

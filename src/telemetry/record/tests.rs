@@ -153,11 +153,15 @@ fn inv10_a_request_that_panics_counts_as_what_is_answered() {
     let fixture = Fixture::new();
     for (method, path) in [("POST", GENERATIONS), ("GET", "/grok/v1/videos/job-1")] {
         let record = fixture.begin(method, path);
+        let worker = record.telemetry.clone();
         let panics = std::panic::AssertUnwindSafe(move || {
             let _held = record;
             panic!("as the test wants it");
         });
         std::panic::catch_unwind(panics).unwrap_err();
+        let named = worker.name_panicked(answer(500, ()));
+        assert_eq!(named.headers()["x-request-id"], "mine-1");
+        assert!(worker.name_panicked(answer(500, ())).headers().is_empty(), "it is named once");
     }
     assert_eq!(fixture.submissions(), [("unavailable", 1)]);
     assert_eq!([RouteLabel::Generations, RouteLabel::Poll].map(|route| fixture.answers(route, 500)), [1, 1]);
