@@ -38,14 +38,18 @@ pub fn month_begins(month: u32) -> Time {
 
 /// The date of a moment, `2026-11-26`.
 pub fn date(time: Time) -> String {
-    let date = civil(time).date();
+    written(civil(time).date())
+}
+
+fn written(date: Date) -> String {
     format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())
 }
 
 /// A moment to the second, without its end: `2026-11-26T12:34:56`.
 pub fn to_the_second(time: Time) -> String {
-    let (hour, minute, second) = civil(time).as_hms();
-    format!("{}T{hour:02}:{minute:02}:{second:02}", date(time))
+    let civil = civil(time);
+    let (hour, minute, second) = civil.as_hms();
+    format!("{}T{hour:02}:{minute:02}:{second:02}", written(civil.date()))
 }
 
 /// A moment to the millisecond, `2026-11-26T12:34:56.789Z` (RFC 3339 §5.6).

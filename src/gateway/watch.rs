@@ -53,14 +53,15 @@ impl Watcher {
             let rules = self.gateway.rules.load_full();
             let quiet = rules.watch.filter(|_| Instant::now() >= rests_until);
             let free = rules.watch_concurrency.saturating_sub(looks.len());
-            let free = share.of(free, self.gateway.pace.interval());
+            let apart = self.gateway.pace.interval().map(|interval| interval / LOOKS_A_SLOT);
+            let free = share.of(free, apart);
             if let Some(quiet) = quiet.filter(|_| free > 0) {
                 // Without the ledger there is nothing to look at, and nothing to tell.
                 let jobs = self.gateway.dedup.ledger().watch_next(quiet, free).await.unwrap_or_default();
                 for job in jobs {
                     if in_hand.insert(job.id.clone()) {
                         looks.spawn(self.clone().look(job, rules.clone()));
-                        share.take(self.gateway.pace.interval());
+                        share.take(apart);
                     }
                 }
             }
@@ -105,19 +106,19 @@ struct Share {
 }
 
 impl Share {
-    /// How many of `free` looks there may be now, where there is a pace.
-    fn of(&mut self, free: usize, interval: Option<Duration>) -> usize {
-        let Some(interval) = interval.map(|interval| interval / LOOKS_A_SLOT) else { return free };
+    /// How many of `free` looks there may be now, where a pace keeps them apart.
+    fn of(&mut self, free: usize, apart: Option<Duration>) -> usize {
+        let Some(apart) = apart else { return free };
         let now = Instant::now();
         // What was not used is not saved up beyond the time in which nobody asked.
         self.next = self.next.max(now.checked_sub(LONGEST_TICK).unwrap_or(now));
-        let due = |past: Duration| usize::try_from(past.as_nanos() / interval.as_nanos().max(1)).unwrap_or(usize::MAX);
+        let due = |past: Duration| usize::try_from(past.as_nanos() / apart.as_nanos().max(1)).unwrap_or(usize::MAX);
         now.checked_duration_since(self.next).map_or(0, |past| free.min(due(past).saturating_add(1)))
     }
 
     /// A look begins.
-    fn take(&mut self, interval: Option<Duration>) {
-        self.next += interval.unwrap_or_default() / LOOKS_A_SLOT;
+    fn take(&mut self, apart: Option<Duration>) {
+        self.next += apart.unwrap_or_default();
     }
 }
 
