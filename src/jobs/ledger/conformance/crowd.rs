@@ -14,7 +14,7 @@ fn fill(server: &Server, period: Period, users: u32) {
          for number = 1, tonumber(ARGV[3]) do \
          local user = string.format('%032x', number) \
          redis.call('SADD', set, string.sub(ARGV[2], 1, 10) .. '75' .. user .. '6f70656e') \
-         redis.call('HSET', account .. ':user:' .. user .. ':open', 'spent', string.format('%.0f', number * 1e6)) \
+         redis.call('HSET', account .. ':user:' .. user .. ':open', 'spent', string.format('%.0f', number * 1e12)) \
          redis.call('HSET', 'test:h:user:' .. user .. ':open', 'running', number) end";
     server.cli(&["EVAL", script, "0", &period.to_string(), &all, &users.to_string()]);
 }
@@ -27,7 +27,7 @@ async fn hasty(server: &Server) -> Bench {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f55_redis_what_very_many_users_spent_is_told_while_others_buy() {
-    const USERS: [u32; 2] = [100_000, 5];
+    const USERS: [u32; 2] = [400_000, 5];
     let server = Server::start();
     let periods = Period::of(Clock::system().now());
     periods.iter().zip(USERS).for_each(|(period, users)| fill(&server, *period, users));
