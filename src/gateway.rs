@@ -2,6 +2,7 @@
 //! call on a noun; what a stage learns, the next takes as an argument. Open this file first.
 
 pub mod answer;
+mod concurrency;
 mod identify;
 mod local;
 mod owner;
@@ -31,6 +32,7 @@ use crate::admission::rate::Limits;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::gateway::answer::Body;
+use crate::gateway::concurrency::Concurrency;
 use crate::gateway::local::{InForce, LocalRules};
 use crate::gateway::rules::Rules;
 use crate::jobs::dedup::Dedup;
@@ -91,6 +93,7 @@ pub struct Gateway {
 pub struct Worker {
     gateway: Arc<Gateway>,
     polls: Arc<Polls>,
+    concurrency: Rc<Concurrency>,
     in_force: InForce,
     telemetry: WorkerTelemetry,
 }
@@ -108,9 +111,12 @@ impl Worker {
                 tokio::time::sleep(BETWEEN_SWEEPS).await;
             }
         });
+        let concurrency = Rc::<Concurrency>::default();
+        let adapting = concurrency.clone();
+        tokio::task::spawn_local(async move { adapting.adapt().await });
         let in_force = InForce::new(&gateway.rules);
         let telemetry = WorkerTelemetry::new(&gateway.telemetry);
-        Self { gateway, polls, in_force, telemetry }
+        Self { gateway, polls, concurrency, in_force, telemetry }
     }
 
     /// What is asked, checked in the order in which it could hurt (`HARDENING.md` §7).

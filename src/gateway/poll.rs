@@ -46,7 +46,9 @@ impl Worker {
             Known::Untold => (None, false),
         };
         let call = Asking { gateway, polls: &self.polls, passed, operation: UpstreamOperation::Poll };
+        let permit = self.concurrency.permit().await;
         let response = call.about(id, job.as_deref(), |status, duration| record.upstream(status, duration)).await?;
+        drop(permit);
         // Where jobs have owners there is one answer for all ids that the asker may not see, known here or not.
         let is_veiled = job.is_none() && asking.is_some();
         if is_veiled && matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::GONE) {

@@ -30,8 +30,8 @@ pub struct Compare {
     /// Also with a million entries and a million users, which takes some minutes.
     #[arg(long)]
     pub full: bool,
-    /// More builds of the gateway, which take part in polls, workers, hits, new, big and restart: their figures stand at the
-    /// end of a row, in this order.
+    /// More builds of the gateway, which take part in polls, workers, hits, new, big, connections and restart: their
+    /// figures stand at the end of a row, in this order.
     #[arg(long)]
     pub beside: Vec<PathBuf>,
     #[command(flatten)]
@@ -212,7 +212,7 @@ impl Compare {
     }
 
     /// Everybody, nginx if it is here, and the builds that were named.
-    fn with_others(
+    pub fn with_others(
         &self,
         who: Vec<(&'static str, Who, Launch)>,
         nginx: Nginx,

@@ -16,13 +16,12 @@ use super::table::{Goal, Row};
 
 /// CPU of a poll with many connections, beside few; and how that is for others, since much of it is the kernel's.
 pub fn connections(compare: &Compare, bench: &Bench) -> io::Result<()> {
-    let mut who = vec![("gateway", Who::Gateway), ("bare", Who::Bare)];
-    if is_here("nginx") {
-        who.push(("nginx", Who::Nginx(Nginx::Pass)));
-    }
+    let launch = Launch::default();
+    let who = vec![("gateway", Who::Gateway, launch.clone()), ("bare", Who::Bare, launch.clone())];
     let (mut ratios, mut told) = (Vec::new(), Vec::new());
-    for (name, who) in who {
-        let contestant = bench.launch(who, &Launch::default())?;
+    // One after the other: the upstream has no threads for the connections that all of them would keep.
+    for (name, who, launch) in compare.with_others(who, Nginx::Pass, &launch) {
+        let contestant = bench.launch(who, &launch)?;
         let (mut few, mut many) = (Vec::new(), Vec::new());
         for _ in 0..compare.rounds {
             let of = |connections| slice(bench, &contestant, Drive { connections, ..compare.drive(Kind::Polls) });

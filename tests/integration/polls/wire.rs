@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{is_hit, path, poll_with};
-use crate::support::{Answer, Line, SOON, Scene};
+use crate::support::{Answer, Line, SOON, Scene, together};
 
 /// No head of the simulated upstream is shorter, in bytes.
 const HEAD: usize = 90;
@@ -174,6 +174,21 @@ async fn a_slow_answer_flows_its_first_bytes_come_before_its_last_are_sent() {
         assert_eq!(whole["status"], "failed");
         assert!(scene.upstream.wait_until(|counts| counts.answered > answered, SOON).await);
     }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn f1a_of_many_polls_none_waits_for_the_answers_of_others_if_the_upstream_is_slow() {
+    let scene = Scene::start().await;
+    let id = scene.submit("a").await.request_id();
+    scene.upstream.always_poll(Some(Fault::Delay(SOON * 2)));
+    let begun = scene.upstream.polls();
+    tokio::select! {
+        answers = together((0..100).map(|_| scene.poll(&id))) => panic!("{} answers came", answers.len()),
+        all = scene.upstream.wait_until(|counts| counts.polls >= begun + 100, SOON) => assert!(all),
+    }
+    scene.upstream.always_poll(None);
+    assert_eq!(scene.poll(&id).await.status, 200);
     scene.end().await;
 }
 
