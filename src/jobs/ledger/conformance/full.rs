@@ -111,6 +111,30 @@ async fn m28_t47_redis_the_oldest_of_who_has_most_makes_room() {
     who_has_most_makes_room(&replica(&server, Clock::system()).await).await;
 }
 
+async fn a_wish_needs_no_room(bench: &Bench) {
+    bound(bench, 2);
+    done(bench, "studio", 1).await;
+    accepted(bench, "studio", 2).await;
+    let mut wish = bench.request(2, 3);
+    (wish.ask.team, wish.ask.asker.no_cache) = ("studio".into(), true);
+    let verdict = bench.admit(&wish).await;
+    assert!(matches!(verdict, Verdict::Claimed(_)), "{verdict:?}");
+    assert_eq!(prompts(bench).await, [1, 2], "nobody had to leave for what lies over its former job");
+    assert!(claimed(bench, "studio", 3).await.is_some());
+    assert_eq!(prompts(bench).await, [2, 3]);
+}
+
+#[tokio::test]
+async fn m13_m28_in_memory_a_wish_needs_no_room() {
+    a_wish_needs_no_room(&Bench::over(LocalLedger::in_memory(Bench::limits(), BOUNDS, 100, Clock::system()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn m13_m28_redis_a_wish_needs_no_room() {
+    let server = Server::start();
+    a_wish_needs_no_room(&replica(&server, Clock::system()).await).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn m28_t47_redis_what_earlier_versions_have_in_one_index_makes_room_too() {
     let server = Server::start();

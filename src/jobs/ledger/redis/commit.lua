@@ -159,7 +159,15 @@ if command.claim then
     answer.wait = 200
     return reply('wait')
   end
-  if redis.call('ZCARD', prefix .. 'names') >= command.most_entries then
+  -- An entry that is there already needs no more room.
+  local more = 0
+  for _, mark in ipairs(command.marks) do
+    local is_entry = mark.key == 'names' and mark.score ~= cjson.null
+    if is_entry and not redis.call('ZSCORE', prefix .. 'names', mark.member) then
+      more = more + 1
+    end
+  end
+  if more > 0 and redis.call('ZCARD', prefix .. 'names') + more > command.most_entries then
     return reply('full')
   end
   -- Where there is no room for an account of its own, the caller files the charge under that of the others.
