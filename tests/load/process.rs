@@ -130,7 +130,8 @@ pub fn memory_of(id: u32, kind: Memory) -> u64 {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        for id in self.tree().into_iter().rev() {
+        // The parents first: nginx's would start what is missing anew.
+        for id in self.tree() {
             signal(id, Signal::KILL);
         }
         _ = self.child.wait();
