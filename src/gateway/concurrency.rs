@@ -1,12 +1,14 @@
-//! How many polls a worker has underway at once while it is busy: few. Of a burst of a thousand all would else go out
+//! How many polls a worker has underway at once while it is busy: few. Of a burst of a thousand all would otherwise go out
 //! before the first answer is read, each on a connection of its own, and nothing of a poll would still be in the
-//! processor's cache when its answer comes. A poll waits for its permit only while the worker has other work: once it
-//! has none all go out, so that none is answered later for it.
+//! processor's cache when its answer comes. A poll waits for its permit only while others come or end all the time, and
+//! never for an upstream that is slow.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::task::yield_now;
+use tokio::time::Instant;
 
 /// One worker's limit of polls that are underway. It adapts: an upstream that answers slowly needs many of them for a
 /// worker to be busy.
@@ -18,7 +20,7 @@ pub(super) struct Concurrency {
     waiting: Cell<usize>,
     /// Somebody waits.
     called: Notify,
-    /// How many polls have come, and how many were answered.
+    /// How many polls have come, and how many have ended.
     came: Cell<u64>,
     ended: Cell<u64>,
 }
@@ -54,25 +56,35 @@ impl Concurrency {
         Permit { of: self, permit: self.free.acquire().await.ok(), has_waited: true }
     }
 
-    /// Raises the limit whenever somebody waits and the worker has nothing else to do, or has had no answer for too
-    /// long. It never ends.
+    /// Raises the limit while somebody waits: at once if polls neither come nor end, so that the worker has little else to
+    /// do, and soon if those that are underway take their time. It never ends.
     pub(super) async fn adapt(&self) {
         loop {
             self.called.notified().await;
-            let mut in_vain = 0;
-            // Of those that count as waiting some may have been given a permit just now.
-            while self.waiting.get() > 0 && self.free.available_permits() == 0 {
+            let mut since = (Instant::now(), self.ended.get());
+            while self.is_short() {
                 let (came, ended) = (self.came.get(), self.ended.get());
                 // Everything that is ready now comes first, and what the sockets have meanwhile.
                 yield_now().await;
-                in_vain = if self.ended.get() == ended { in_vain + 1 } else { 0 };
-                let is_idle = in_vain > 0 && self.came.get() == came;
-                if is_idle || in_vain == PATIENCE {
-                    in_vain = 0;
+                let is_idle = (self.came.get(), self.ended.get()) == (came, ended);
+                if self.have_all_ended(since.1) {
+                    since = (Instant::now(), self.ended.get());
+                } else if (is_idle || since.0.elapsed() >= PATIENCE) && self.is_short() {
                     self.double();
+                    since = (Instant::now(), self.ended.get());
                 }
             }
         }
+    }
+
+    /// Whether somebody waits. Of those that count as waiting some may have been given a permit just now.
+    fn is_short(&self) -> bool {
+        self.waiting.get() > 0 && self.free.available_permits() == 0
+    }
+
+    /// Whether as many polls have ended as may be underway, since so many had.
+    fn have_all_ended(&self, before: u64) -> bool {
+        usize::try_from(self.ended.get().wrapping_sub(before)).unwrap_or(usize::MAX) >= self.limit.get()
     }
 
     fn double(&self) {
@@ -94,8 +106,9 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let Self { of, permit, has_waited } = self;
         of.ended.set(of.ended.get().wrapping_add(1));
-        // It became free while somebody waited, so what a slow upstream needed is more than a busy worker needs.
-        if *has_waited
+        // What a slow upstream needed is more than a busy worker needs, where polls wait, and more than one with little to do.
+        let is_more = *has_waited || of.free.available_permits() > of.limit.get() / 2;
+        if is_more
             && of.limit.get() > FEW
             && let Some(permit) = permit.take()
         {
@@ -123,23 +136,29 @@ impl Drop for Waiting<'_> {
 
 /// As many keep a worker busy whose upstream answers at once; their memory fits the processor's nearest caches.
 const FEW: usize = 16;
-/// How often the worker may go round without an answer, up to 61 tasks each time, until more polls go out though it is busy
-/// with those that come.
-const PATIENCE: u32 = 64;
+/// As long as all that are underway may take to end while others wait: many times what an upstream takes that answers at once.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::future::poll_fn;
     use std::rc::Rc;
+    use std::task::Poll;
 
     use tokio::runtime::{Builder, LocalOptions};
     use tokio::task::{JoinHandle, spawn_local};
+    use tokio::time::advance;
 
     use super::*;
 
-    /// Runs a scene in a runtime like a worker's.
+    /// Runs a scene in a runtime like a worker's, in which time passes as it is told.
     fn scene(of: impl AsyncFnOnce(Rc<Concurrency>)) {
-        let runtime = Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build_local(LocalOptions::default())
+            .unwrap();
         runtime.block_on(of(Rc::default()));
     }
 
@@ -193,37 +212,77 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_worker_raises_the_limit_and_it_falls_again_by_those_that_waited() {
+    fn an_idle_worker_raises_the_limit_as_far_as_needed_and_it_falls_again() {
+        for (burst, raised) in [(FEW, 16), (17, 32), (32, 32), (33, 64), (100, 128)] {
+            scene(async |polls| {
+                with_adapting(&polls);
+                let (noted, end) = (Rc::default(), Rc::new(Notify::new()));
+                let _all: Vec<_> = (0..burst).map(|number| poll(&polls, &noted, number, &end)).collect();
+                settle().await;
+                assert_eq!(noted.borrow().len(), burst, "nobody waits for an upstream that is slow");
+                assert_eq!(polls.limit.get(), raised);
+                end.notify_waiters();
+                settle().await;
+                for number in 0..100 {
+                    let one = poll(&polls, &noted, number, &end);
+                    settle().await;
+                    end.notify_one();
+                    one.await.unwrap();
+                }
+                assert_eq!((polls.limit.get(), polls.free.available_permits()), (FEW, FEW), "after {burst}");
+            });
+        }
+    }
+
+    #[test]
+    fn what_a_slow_upstream_needs_is_kept_as_long_as_it_is_used() {
         scene(async |polls| {
             with_adapting(&polls);
             let (noted, end) = (Rc::default(), Rc::new(Notify::new()));
-            let _all: Vec<_> = (0..100).map(|number| poll(&polls, &noted, number, &end)).collect();
-            settle().await;
-            assert_eq!(noted.borrow().len(), 100, "nobody waits for an upstream that is slow");
-            assert_eq!(polls.limit.get(), 128);
-            end.notify_waiters();
-            settle().await;
-            // Those that had to wait were most, and each took its permit with it.
-            assert_eq!((polls.limit.get(), polls.free.available_permits()), (128 - (100 - FEW), 128 - (100 - FEW)));
+            for number in 0..1_000 {
+                _ = poll(&polls, &noted, number, &end);
+                settle().await;
+                if number >= 200 {
+                    end.notify_one();
+                    settle().await;
+                }
+                assert_eq!(noted.borrow().len(), number + 1);
+            }
+            assert!((200..=400).contains(&polls.limit.get()), "{}", polls.limit.get());
         });
     }
 
     #[test]
-    fn a_worker_that_is_always_busy_raises_it_after_a_while() {
+    fn a_busy_worker_raises_it_soon_if_polls_take_their_time_and_not_if_they_end() {
+        const A_ROUND: Duration = Duration::from_millis(1);
         scene(async |polls| {
+            let others = polls.clone();
+            // Polls come all the time, so that the worker is never idle.
+            spawn_local(poll_fn(move |context| {
+                others.came.set(others.came.get() + 1);
+                context.waker().wake_by_ref();
+                Poll::<()>::Pending
+            }));
             with_adapting(&polls);
             let (noted, end) = (Rc::default(), Rc::new(Notify::new()));
-            let _all: Vec<_> = (0..=FEW).map(|number| poll(&polls, &noted, number, &end)).collect();
-            for _ in 0..PATIENCE / 2 {
-                polls.came.set(polls.came.get() + 1);
-                yield_now().await;
+            let _all: Vec<_> = (0..1_000).map(|number| poll(&polls, &noted, number, &end)).collect();
+            settle().await;
+            // Each time all that are underway end before its patience does.
+            for turned in 1..=20 {
+                advance(PATIENCE - A_ROUND).await;
+                (0..FEW).for_each(|_| end.notify_one());
+                settle().await;
+                assert_eq!((noted.borrow().len(), polls.limit.get()), (FEW * (turned + 1), FEW));
             }
-            assert_eq!(noted.borrow().len(), FEW, "others come all the time");
-            for _ in 0..PATIENCE {
-                polls.came.set(polls.came.get() + 1);
-                yield_now().await;
+            // As few end as of a slow upstream's.
+            let before = noted.borrow().len();
+            for _ in 0..100 {
+                advance(A_ROUND).await;
+                end.notify_one();
+                settle().await;
             }
-            assert_eq!(noted.borrow().len(), FEW + 1);
+            assert!(polls.limit.get() > 300, "{}", polls.limit.get());
+            assert!(noted.borrow().len() > before + 300, "{}", noted.borrow().len() - before);
         });
     }
 }
