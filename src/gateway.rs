@@ -4,6 +4,7 @@
 pub mod answer;
 mod concurrency;
 mod identify;
+mod known;
 mod local;
 mod owner;
 mod observer;

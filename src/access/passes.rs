@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::bearer::Bearer;
 use super::teams::{NoPass, Pass, Teams};
 use super::token::{self, Tokens};
-use crate::clock::Time;
+use crate::clock::Clock;
 use crate::request::fingerprint::PickBits;
 use crate::request::head::Header;
 use crate::request::verbatim::{Name, Verbatim};
@@ -40,7 +40,13 @@ impl Passes {
     ///
     /// # Errors
     /// [`NoPass`].
-    pub fn identify(&self, teams: &Teams, header: &Header<'_>, tokens: &Tokens, now: Time) -> Result<Rc<Pass>, NoPass> {
+    pub fn identify(
+        &self,
+        teams: &Teams,
+        header: &Header<'_>,
+        tokens: &Tokens,
+        clock: &Clock,
+    ) -> Result<Rc<Pass>, NoPass> {
         if teams.is_open() {
             return Ok(Rc::clone(&self.open));
         }
@@ -51,12 +57,12 @@ impl Passes {
             Bearer::Credential(credential) => credential,
         };
         match credential.strip_prefix(token::PREFIX) {
-            Some(token) => teams.of_token(token, tokens, now).map(Rc::new),
-            None => self.of_key(teams, credential, now),
+            Some(token) => teams.of_token(token, tokens, clock).map(Rc::new),
+            None => self.of_key(teams, credential, clock),
         }
     }
 
-    fn of_key(&self, teams: &Teams, presented: &str, now: Time) -> Result<Rc<Pass>, NoPass> {
+    fn of_key(&self, teams: &Teams, presented: &str, clock: &Clock) -> Result<Rc<Pass>, NoPass> {
         let name = self.names.name(&[presented.as_bytes()]);
         let met = self.met.borrow().get(&name).cloned();
         let pass = match met {
@@ -67,7 +73,7 @@ impl Passes {
                 pass
             }
         };
-        pass.check(now)?;
+        pass.check(clock)?;
         Ok(pass)
     }
 }

@@ -9,7 +9,7 @@ use hyper::header::{HeaderMap, ORIGIN};
 use super::format::Digest;
 use super::settings::{self, Access, Gate, Mode};
 use super::token::{self, Tokens};
-use crate::clock::Time;
+use crate::clock::{Clock, Time};
 use crate::error::Error;
 use crate::request::client::BucketKey;
 
@@ -104,13 +104,13 @@ impl Teams {
     }
 
     /// A token is worth what its key is worth, at every use.
-    pub(super) fn of_token(&self, presented: &str, tokens: &Tokens, now: Time) -> Result<Pass, NoPass> {
-        let grant = tokens.read(presented, now).map_err(|why| NoPass::Refused(why.to_owned()))?;
+    pub(super) fn of_token(&self, presented: &str, tokens: &Tokens, clock: &Clock) -> Result<Pass, NoPass> {
+        let grant = tokens.read(presented, clock.now()).map_err(|why| NoPass::Refused(why.to_owned()))?;
         let team = self.by_name.get(grant.team.as_str());
         let key = team.and_then(|team| team.keys.iter().find(|key| *key.id == *grant.key && key.mark == grant.mark));
         let gone = || NoPass::Refused(format!("token of a key that is gone: {} {}", grant.team, grant.key));
         let (team, key) = team.zip(key).ok_or_else(gone)?;
-        key.check(team, now)?;
+        key.check(team, clock)?;
         Ok(Pass { team: team.clone(), key: Some(key.clone()), grant: Some(Arc::new(grant)) })
     }
 }
@@ -136,12 +136,13 @@ impl Key {
         }
     }
 
-    fn check(&self, team: &Team, now: Time) -> Result<(), NoPass> {
+    /// Whether it is good now. Most keys never expire, and the clock is read for no others.
+    fn check(&self, team: &Team, clock: &Clock) -> Result<(), NoPass> {
         let named = |what: &str| NoPass::Refused(format!("{what} key {} of team {}", self.id, team.name));
         if self.disabled {
             return Err(named("disabled"));
         }
-        if self.expires.is_some_and(|expires| expires <= now) {
+        if self.expires.is_some_and(|expires| expires <= clock.now()) {
             return Err(named("expired"));
         }
         Ok(())
@@ -178,8 +179,8 @@ impl Pass {
     }
 
     /// Whether its key is still good.
-    pub(super) fn check(&self, now: Time) -> Result<(), NoPass> {
-        self.key.as_ref().map_or(Ok(()), |key| key.check(&self.team, now))
+    pub(super) fn check(&self, clock: &Clock) -> Result<(), NoPass> {
+        self.key.as_ref().map_or(Ok(()), |key| key.check(&self.team, clock))
     }
 
     /// The user that a token fixes.
@@ -238,6 +239,7 @@ pub const OPEN: &str = "open";
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
+    use std::sync::atomic::AtomicU64;
 
     use hyper::header::{AUTHORIZATION, HeaderValue};
 
@@ -258,7 +260,8 @@ mod tests {
     fn identify(teams: &Teams, presented: &str, now: u64) -> Result<Rc<Pass>, NoPass> {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {presented}")).unwrap());
-        Passes::of(teams).identify(teams, &Header::of(&headers), &Tokens::new(&[7; 32]), Time::from_millis(now))
+        let clock = Clock::manual(Arc::new(AtomicU64::new(now)));
+        Passes::of(teams).identify(teams, &Header::of(&headers), &Tokens::new(&[7; 32]), &clock)
     }
 
     #[test]
@@ -314,7 +317,7 @@ mod tests {
         let mut keys: Vec<_> = (0..50).map(|number| key(&number.to_string(), &format!("key {number}"))).collect();
         keys.insert(25, key("right", right));
         let (teams, tokens) = (teams(keys), Tokens::new(&[7; 32]));
-        let passes = Passes::of(&teams);
+        let (passes, clock) = (Passes::of(&teams), Clock::system());
         let kinds = [("wrong at the first byte", &*first), ("wrong at the last byte", &*last), ("right", right)];
         let kinds = kinds.map(|(name, presented)| {
             let mut headers = HeaderMap::new();
@@ -327,7 +330,7 @@ mod tests {
             for place in 0..kinds.len() {
                 let place = (place + round) % kinds.len();
                 let begun = tokio::time::Instant::now();
-                let pass = passes.identify(&teams, &Header::of(&kinds[place].1), &tokens, Time::from_millis(0));
+                let pass = passes.identify(&teams, &Header::of(&kinds[place].1), &tokens, &clock);
                 times[place].push(begun.elapsed().as_nanos());
                 assert_eq!(pass.is_ok(), place == 2);
             }

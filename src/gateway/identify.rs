@@ -25,7 +25,7 @@ impl Worker {
     ) -> Result<Rc<Pass>, Error> {
         let gateway = &*self.gateway;
         let address = peer.address.ip();
-        let pass = match rules.passes.identify(&rules.teams, &head.header, &gateway.tokens, gateway.clock.now()) {
+        let pass = match rules.passes.identify(&rules.teams, &head.header, &gateway.tokens, &gateway.clock) {
             Ok(pass) => pass,
             Err(NoPass::Missing) => return Err(Error::MissingKey),
             Err(NoPass::Several) => {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::known::Known;
 use super::rules::Rules;
 use crate::access::passes::Passes;
 
@@ -16,6 +17,8 @@ pub(super) struct LocalRules {
     rules: Arc<Rules>,
     /// Whom the worker has met under these rules.
     pub(super) passes: Passes,
+    /// What it has understood by them.
+    pub(super) known: Known,
 }
 
 impl Deref for LocalRules {
@@ -47,6 +50,6 @@ impl InForce {
 
 impl LocalRules {
     fn of(rules: Arc<Rules>) -> Rc<Self> {
-        Rc::new(Self { passes: Passes::of(&rules.teams), rules })
+        Rc::new(Self { passes: Passes::of(&rules.teams), known: Known::default(), rules })
     }
 }

@@ -1,8 +1,6 @@
 //! `Reelgate-Dry-Run: 1`: what would become of a submission, told without buying anything. It is read, validated and
 //! named like any other and takes one of its `requests`; what is wrong with it is refused as always.
 
-use std::sync::Arc;
-
 use hyper::Response;
 use serde_json::{Map, Value};
 
@@ -24,7 +22,7 @@ impl Worker {
     /// Answers a submission that only asks.
     pub(super) async fn preview(
         &self,
-        understood: &Arc<Understood>,
+        understood: &Understood,
         client: &Client,
         rules: &Rules,
         record: &mut Record,

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::understand::Known;
 use crate::access::settings::Team;
 use crate::access::teams::Teams;
 use crate::admission;
@@ -78,8 +77,6 @@ pub struct Rules {
     pub prices: Arc<Prices>,
     /// Whether users' names may be kept with what they spend.
     pub names_users: bool,
-    /// Bodies that were understood by these rules.
-    pub(super) known: Known,
 }
 
 impl Rules {
@@ -130,7 +127,6 @@ impl Rules {
             watch_concurrency: config.polls.watch_concurrency,
             prices: Arc::new(Prices::new(&config.prices)),
             names_users: config.budgets.users == Users::Clear,
-            known: Known::default(),
         })
     }
 }

@@ -8,6 +8,7 @@ use hyper::Response;
 
 use super::Worker;
 use super::answer::{self, Body, Served};
+use super::local::LocalRules;
 use super::rules::Rules;
 use super::understand::{Names, Understood};
 use crate::access::allowance::Allowance;
@@ -15,7 +16,6 @@ use crate::admission::headers::Standing;
 use crate::admission::rate::Refusal;
 use crate::bill::charge::Purse;
 use crate::bill::tab::Charge;
-use crate::clock::Time;
 use crate::error::{Doubt, Error};
 use crate::jobs::attempt::{Load, Order};
 use crate::jobs::book::Ask;
@@ -43,7 +43,7 @@ impl Worker {
         head: &Head<'_>,
         upload: Upload,
         client: &mut Client,
-        rules: &Arc<Rules>,
+        rules: &LocalRules,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
         let (mut standing, mut deprecated) = (Standing::default(), Vec::new());
@@ -64,7 +64,7 @@ impl Worker {
         head: &Head<'_>,
         upload: Upload,
         client: &mut Client,
-        rules: &Arc<Rules>,
+        rules: &LocalRules,
         record: &mut Record,
         standing: &mut Standing,
         deprecated: &mut Vec<String>,
@@ -84,10 +84,12 @@ impl Worker {
             return Box::pin(self.preview(&understood, client, rules, record, standing)).await;
         }
         match self.hot(&understood, client, rules, standing)? {
-            Some((created, until)) => {
-                rules.known.remember(name, &understood);
+            Some((created, ttl)) => {
+                if let Some(name) = name {
+                    rules.known.remember(name, &understood);
+                }
                 self.own(&created.job, client, rules).await?;
-                Ok(self.hit(&created, until, &understood, gateway.clients.caller(client).0, record))
+                Ok(self.hit(&created, ttl, &understood, gateway.clients.caller(client).0, record))
             }
             None => {
                 let mut order = Order {
@@ -116,9 +118,9 @@ impl Worker {
         &self,
         understood: &Understood,
         client: &Client,
-        rules: &Arc<Rules>,
+        rules: &LocalRules,
         standing: &mut Standing,
-    ) -> Result<Option<(Created, Time)>, Error> {
+    ) -> Result<Option<(Created, Duration)>, Error> {
         let wishes = &understood.wishes;
         if rules.by != By::Prompt || wishes.no_cache || wishes.idempotency_key.is_some() {
             return Ok(None);
@@ -135,7 +137,7 @@ impl Worker {
         understood: &Understood,
         client: &Client,
         order: &mut Order,
-        rules: &Arc<Rules>,
+        rules: &LocalRules,
         record: &mut Record,
         standing: &mut Standing,
     ) -> Result<Response<Body>, Error> {
@@ -150,7 +152,8 @@ impl Worker {
             match gateway.dedup.admit(&mut request, order, &rules.terms, standing).await? {
                 Place::Hit(created, until) => {
                     self.own(&created.job, client, rules).await?;
-                    return Ok(self.hit(&created, until, understood, request.ask.asker.caller, record));
+                    let ttl = until.since(gateway.dedup.ledger().now());
+                    return Ok(self.hit(&created, ttl, understood, request.ask.asker.caller, record));
                 }
                 Place::Waiting(mut waiting) => {
                     // Held from here on, so that a client that leaves while it waits leaves its job to be adopted.
@@ -287,7 +290,7 @@ impl Worker {
     fn hit(
         &self,
         created: &Created,
-        until: Time,
+        ttl: Duration,
         understood: &Understood,
         caller: Caller,
         record: &mut Record,
@@ -296,9 +299,7 @@ impl Worker {
         record.job(&created.job);
         let reason = if created.by == caller { Saved::Retry } else { Saved::Hit };
         record.saved(reason, understood.price.amount());
-        let ledger = self.gateway.dedup.ledger();
-        let (ttl, asked) = (until.since(ledger.now()), ledger.is_well());
-        let served = if asked { Served::Hit(ttl) } else { Served::HitUnasked(ttl) };
+        let served = if self.gateway.dedup.ledger().is_well() { Served::Hit(ttl) } else { Served::HitUnasked(ttl) };
         answer::created(created.answer.clone(), served, None)
     }
 }

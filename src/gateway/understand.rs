@@ -1,12 +1,11 @@
 //! What a body says, and under which names it shares: parsed, validated and fingerprinted once for the same bytes.
 
-use std::hash::BuildHasherDefault;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
 
+use super::local::LocalRules;
 use super::rules::Rules;
 use super::submit::random;
 use super::{Gateway, Worker};
@@ -14,10 +13,10 @@ use crate::bill::price::Price;
 use crate::error::{Error, Fault};
 use crate::jobs::settings::{By, Scope};
 use crate::request::client::{Client, User};
-use crate::request::fingerprint::{Fingerprint, FingerprintKey, FingerprintKeys, PickBits, Sharing};
+use crate::request::fingerprint::{Fingerprint, FingerprintKey, FingerprintKeys, Sharing};
 use crate::request::route::Operation;
 use crate::request::submission::{Submission, Wishes};
-use crate::request::verbatim::{Name, Verbatim};
+use crate::request::verbatim::Name;
 
 /// A submission as far as the next stages need it.
 #[derive(Debug)]
@@ -51,30 +50,6 @@ pub(super) struct Names {
     pub(super) base: Option<Fingerprint>,
 }
 
-/// Bodies that were understood under these rules and whose prompts are asked for again, by a keyed hash of their bytes:
-/// clients repeat themselves to the byte. It holds names and no prompt, and a reload begins a new one.
-#[derive(Debug)]
-pub(super) struct Known {
-    understood: Cache<Name, Arc<Understood>, BuildHasherDefault<PickBits>>,
-    names: Verbatim,
-}
-
-impl Default for Known {
-    fn default() -> Self {
-        let cache = Cache::builder().max_capacity(REMEMBERED).eviction_policy(EvictionPolicy::lru());
-        Self { understood: cache.build_with_hasher(BuildHasherDefault::default()), names: Verbatim::default() }
-    }
-}
-
-impl Known {
-    /// Remembers what was understood of a body. Without a name it is known already, or is never remembered.
-    pub(super) fn remember(&self, name: Option<Name>, understood: &Arc<Understood>) {
-        if let Some(name) = name {
-            self.understood.insert(name, understood.clone());
-        }
-    }
-}
-
 impl Worker {
     /// Parses, validates and fingerprints a body, and says under which name it may be remembered if it is a hit: most
     /// bodies come once. A long one is looked at apart from the worker's connections.
@@ -84,13 +59,13 @@ impl Worker {
         wishes: Wishes,
         client: &Client,
         body: &Bytes,
-        rules: &Arc<Rules>,
-    ) -> Result<(Arc<Understood>, Option<Name>), Error> {
+        rules: &LocalRules,
+    ) -> Result<(Rc<Understood>, Option<Name>), Error> {
         let (understood, name) = if body.len() > LONG {
-            let (gateway, body, rules) = (self.gateway.clone(), body.clone(), rules.clone());
+            let (gateway, body, rules) = (self.gateway.clone(), body.clone(), Arc::clone(rules));
             let sharer = Sharer::of(client);
-            let read = move || read(&gateway, operation, wishes, &sharer, &body, &rules).map(Arc::new);
-            (tokio::task::spawn_blocking(read).await.map_err(|_| Error::Internal)??, None)
+            let read = move || read(&gateway, operation, wishes, &sharer, &body, &rules);
+            (Rc::new(tokio::task::spawn_blocking(read).await.map_err(|_| Error::Internal)??), None)
         } else {
             self.understand_here(operation, wishes, client, body, rules)?
         };
@@ -109,22 +84,22 @@ impl Worker {
         wishes: Wishes,
         client: &Client,
         body: &Bytes,
-        rules: &Arc<Rules>,
-    ) -> Result<(Arc<Understood>, Option<Name>), Error> {
+        rules: &LocalRules,
+    ) -> Result<(Rc<Understood>, Option<Name>), Error> {
         let sharer = Sharer::of(client);
         if rules.by != By::Prompt || wishes != Wishes::default() {
-            return Ok((Arc::new(read(&self.gateway, operation, wishes, &sharer, body, rules)?), None));
+            return Ok((Rc::new(read(&self.gateway, operation, wishes, &sharer, body, rules)?), None));
         }
         let (operation_name, user) = (operation.name().as_bytes(), sharer.user.as_deref().unwrap_or_default());
         let parts: &[&[u8]] = match rules.scope {
             Scope::User => &[operation_name, client.team().as_bytes(), body, user.as_bytes()],
             Scope::Team | Scope::Global => &[operation_name, client.team().as_bytes(), body],
         };
-        let name = rules.known.names.name(parts);
-        if let Some(known) = rules.known.understood.get(&name) {
+        let name = rules.known.name(parts);
+        if let Some(known) = rules.known.get(&name) {
             return Ok((known, None));
         }
-        Ok((Arc::new(read(&self.gateway, operation, wishes, &sharer, body, rules)?), Some(name)))
+        Ok((Rc::new(read(&self.gateway, operation, wishes, &sharer, body, rules)?), Some(name)))
     }
 }
 
@@ -193,5 +168,3 @@ impl Names {
 
 /// From this length on, in bytes, a body is understood on a thread of its own.
 const LONG: usize = 256 << 10;
-/// How many bodies are remembered.
-const REMEMBERED: u64 = 10_000;

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::settings::Settings;
 use crate::error::Error;
@@ -131,13 +131,20 @@ pub async fn read(upload: Upload, limits: &Limits, memory: &BodyMemory) -> Resul
     }
     let mut gathered = Gathered::begin(memory, announced)?;
     let mut upload = upload;
-    let mut deadline = Instant::now() + limits.read_timeout;
+    // Most bodies are there with their header, and need no clock.
+    let mut deadline = None;
     loop {
-        let frame = timeout_at(deadline, upload.frame()).await.map_err(|_| Error::RequestTimeout)?;
+        let frame = tokio::select! {
+            biased;
+            frame = upload.frame() => frame,
+            () = async { sleep_until(*deadline.get_or_insert_with(|| Instant::now() + limits.read_timeout)).await } => {
+                return Err(Error::RequestTimeout);
+            }
+        };
         let Some(frame) = frame.transpose().map_err(|error| broken(&error))? else { break };
         // Trailers are dropped.
         let Ok(data) = frame.into_data() else { continue };
-        deadline = limits.allow(deadline, Instant::now(), data.len());
+        deadline = deadline.map(|deadline| limits.allow(deadline, Instant::now(), data.len()));
         gathered.add(data, limits.max_body)?;
         if upload.is_end_stream() {
             break;

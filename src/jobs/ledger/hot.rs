@@ -2,6 +2,7 @@
 //! that has ended is gone before its end is told; what is not in here may still be a hit.
 
 use std::hash::BuildHasherDefault;
+use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -26,6 +27,11 @@ impl Hot {
     /// The job of a fingerprint, if it is worth giving out at `now`. Times are checked here: moka's own clock is not ours.
     pub fn get(&self, fingerprint: &Fingerprint, now: Time) -> Option<(Created, Time)> {
         self.cache.get(fingerprint).filter(|(_, until)| now < *until)
+    }
+
+    /// The same, with for how much longer it is.
+    pub fn lasting(&self, fingerprint: &Fingerprint, now: Time) -> Option<(Created, Duration)> {
+        self.get(fingerprint, now).map(|(created, until)| (created, until.since(now)))
     }
 
     /// Remembers a hit.

@@ -182,8 +182,8 @@ impl LocalLedger {
 }
 
 impl Ledger for LocalLedger {
-    fn hot(&self, fingerprint: &Fingerprint) -> Option<(Created, Time)> {
-        self.hot.get(fingerprint, self.clock.now())
+    fn hot(&self, fingerprint: &Fingerprint) -> Option<(Created, Duration)> {
+        self.hot.lasting(fingerprint, self.clock.now())
     }
 
     fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission> {

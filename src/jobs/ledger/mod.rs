@@ -138,8 +138,9 @@ pub struct Admission {
 
 /// The ledger.
 pub trait Ledger: Send + Sync {
-    /// A hit that is certain without asking further. `None` says nothing: an eviction is no miss (M25).
-    fn hot(&self, fingerprint: &Fingerprint) -> Option<(Created, Time)>;
+    /// A hit that is certain without asking further, and for how much longer. `None` says nothing: an eviction is no miss
+    /// (M25).
+    fn hot(&self, fingerprint: &Fingerprint) -> Option<(Created, Duration)>;
 
     /// Look-up, limits and claim in one step (M24).
     fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission>;

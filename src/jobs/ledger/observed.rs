@@ -53,7 +53,7 @@ impl<L: Ledger> ObservedLedger<L> {
 }
 
 impl<L: Ledger> Ledger for ObservedLedger<L> {
-    fn hot(&self, fingerprint: &Fingerprint) -> Option<(Created, Time)> {
+    fn hot(&self, fingerprint: &Fingerprint) -> Option<(Created, Duration)> {
         self.ledger.hot(fingerprint)
     }
 

@@ -5,7 +5,6 @@ use crate::access::passes::Passes;
 use crate::access::settings::{Access, Mode, Team};
 use crate::access::teams::Teams;
 use crate::access::token::Tokens;
-use crate::clock::Time;
 use crate::request::client::Clients;
 use crate::request::head::Header;
 
@@ -23,7 +22,7 @@ fn users(clients: &Clients) -> [Who; 2] {
         let bearer = format!("Bearer {}", team.name);
         headers.insert(hyper::header::AUTHORIZATION, bearer.parse().unwrap());
         let pass = Passes::of(&teams)
-            .identify(&teams, &Header::of(&headers), &Tokens::new(&[0; 32]), Time::default())
+            .identify(&teams, &Header::of(&headers), &Tokens::new(&[0; 32]), &Clock::system())
             .unwrap();
         let mut client = clients.identify([192, 0, 2, 1].into(), pass);
         client.name(Some(&clients.user(client.team(), "ada")));

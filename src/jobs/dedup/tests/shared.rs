@@ -235,7 +235,7 @@ impl View {
 }
 
 impl Ledger for View {
-    fn hot(&self, _: &Fingerprint) -> Option<(Created, Time)> {
+    fn hot(&self, _: &Fingerprint) -> Option<(Created, Duration)> {
         None
     }
 

@@ -74,9 +74,9 @@ impl Drop for RedisLedger {
 }
 
 impl Ledger for RedisLedger {
-    fn hot(&self, fingerprint: &Fingerprint) -> Option<(Created, Time)> {
+    fn hot(&self, fingerprint: &Fingerprint) -> Option<(Created, Duration)> {
         // It decides nothing while Redis does (M25).
-        if self.shared.link.is_well() { None } else { self.shared.hot.get(fingerprint, self.shared.time()) }
+        if self.shared.link.is_well() { None } else { self.shared.hot.lasting(fingerprint, self.shared.time()) }
     }
 
     fn admit<'a>(&'a self, request: &'a Request) -> Step<'a, Admission> {
