@@ -85,10 +85,7 @@ mod tests {
         for (number, name) in names.iter().enumerate() {
             assert!(known.get(name).is_none());
             known.remember(*name, &Rc::new(number));
-            assert_eq!(
-                known.get(&names[7 * usize::from(number >= 7)]).as_deref(),
-                Some(&(7 * usize::from(number >= 7)))
-            );
+            assert_eq!(known.get(&names[0]).as_deref(), Some(&0), "it is asked for all the time");
             assert!(held() <= REMEMBERED, "{} after {number}", held());
         }
         assert_eq!(known.get(&names[REMEMBERED * 2 - 1]).as_deref(), Some(&(REMEMBERED * 2 - 1)));
