@@ -57,7 +57,7 @@ impl Concurrency {
     }
 
     /// Raises the limit while somebody waits: at once if polls neither come nor end, so that the worker has little else to
-    /// do, and soon if those that are underway take their time. It never ends.
+    /// do, and soon if by those that end it would take too long until it is everybody's turn. It never ends.
     pub(super) async fn adapt(&self) {
         loop {
             self.called.notified().await;
@@ -67,12 +67,13 @@ impl Concurrency {
                 // Everything that is ready now comes first, and what the sockets have meanwhile.
                 yield_now().await;
                 let is_idle = (self.came.get(), self.ended.get()) == (came, ended);
-                if self.have_all_ended(since.1) {
-                    since = (Instant::now(), self.ended.get());
-                } else if (is_idle || since.0.elapsed() >= PATIENCE) && self.is_short() {
-                    self.double();
-                    since = (Instant::now(), self.ended.get());
+                if !is_idle && since.0.elapsed() < A_WHILE {
+                    continue;
                 }
+                if self.is_short() && (is_idle || self.wait_after(since) > PATIENCE) {
+                    self.double();
+                }
+                since = (Instant::now(), self.ended.get());
             }
         }
     }
@@ -82,9 +83,11 @@ impl Concurrency {
         self.waiting.get() > 0 && self.free.available_permits() == 0
     }
 
-    /// Whether as many polls have ended as may be underway, since so many had.
-    fn have_all_ended(&self, before: u64) -> bool {
-        usize::try_from(self.ended.get().wrapping_sub(before)).unwrap_or(usize::MAX) >= self.limit.get()
+    /// How long the last one in the line would wait, by how many have ended since.
+    fn wait_after(&self, (begun, ended): (Instant, u64)) -> Duration {
+        let ended = u32::try_from(self.ended.get().wrapping_sub(ended)).unwrap_or(u32::MAX);
+        let waiting = u32::try_from(self.waiting.get()).unwrap_or(u32::MAX);
+        begun.elapsed().saturating_mul(waiting).checked_div(ended).unwrap_or(Duration::MAX)
     }
 
     fn double(&self) {
@@ -106,9 +109,9 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let Self { of, permit, has_waited } = self;
         of.ended.set(of.ended.get().wrapping_add(1));
-        // What a slow upstream needed is more than a busy worker needs, where polls wait, and more than one with little to do.
-        let is_more = *has_waited || of.free.available_permits() > of.limit.get() / 2;
-        if is_more
+        // What a slow upstream needed may be more than a busy worker needs. It falls at once where polls wait for others, and
+        // slowly in any case: what is still needed comes back in a moment.
+        if (*has_waited || of.ended.get().is_multiple_of(4))
             && of.limit.get() > FEW
             && let Some(permit) = permit.take()
         {
@@ -136,8 +139,10 @@ impl Drop for Waiting<'_> {
 
 /// As many keep a worker busy whose upstream answers at once; their memory fits the processor's nearest caches.
 const FEW: usize = 16;
-/// As long as all that are underway may take to end while others wait: many times what an upstream takes that answers at once.
-const PATIENCE: Duration = Duration::from_millis(5);
+/// The longest that a poll may have to wait for others.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How long it is watched how many polls end: long enough for many of an upstream that answers at once.
+const A_WHILE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {
@@ -223,7 +228,7 @@ mod tests {
                 assert_eq!(polls.limit.get(), raised);
                 end.notify_waiters();
                 settle().await;
-                for number in 0..100 {
+                for number in 0..200 {
                     let one = poll(&polls, &noted, number, &end);
                     settle().await;
                     end.notify_one();
@@ -253,8 +258,8 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_worker_raises_it_soon_if_polls_take_their_time_and_not_if_they_end() {
-        const A_ROUND: Duration = Duration::from_millis(1);
+    fn a_busy_worker_raises_it_soon_if_polls_would_wait_too_long_and_else_not() {
+        const MILLISECOND: Duration = Duration::from_millis(1);
         scene(async |polls| {
             let others = polls.clone();
             // Polls come all the time, so that the worker is never idle.
@@ -265,24 +270,23 @@ mod tests {
             }));
             with_adapting(&polls);
             let (noted, end) = (Rc::default(), Rc::new(Notify::new()));
-            let _all: Vec<_> = (0..1_000).map(|number| poll(&polls, &noted, number, &end)).collect();
+            let _all: Vec<_> = (0..300).map(|number| poll(&polls, &noted, number, &end)).collect();
             settle().await;
-            // Each time all that are underway end before its patience does.
-            for turned in 1..=20 {
-                advance(PATIENCE - A_ROUND).await;
+            // Sixteen in four milliseconds: the last one waits for less than PATIENCE.
+            for turned in 1..=5 {
+                advance(MILLISECOND * 4).await;
                 (0..FEW).for_each(|_| end.notify_one());
                 settle().await;
                 assert_eq!((noted.borrow().len(), polls.limit.get()), (FEW * (turned + 1), FEW));
             }
-            // As few end as of a slow upstream's.
-            let before = noted.borrow().len();
-            for _ in 0..100 {
-                advance(A_ROUND).await;
+            assert_eq!(polls.waiting.get(), 204);
+            // One in a millisecond: it would wait for twice as long.
+            for _ in 0..50 {
+                advance(MILLISECOND).await;
                 end.notify_one();
                 settle().await;
             }
-            assert!(polls.limit.get() > 300, "{}", polls.limit.get());
-            assert!(noted.borrow().len() > before + 300, "{}", noted.borrow().len() - before);
+            assert!((1..=100).contains(&polls.waiting.get()), "{}", polls.waiting.get());
         });
     }
 }
