@@ -39,6 +39,13 @@ pub(super) struct Understood {
     pub(super) price: Price,
 }
 
+impl Understood {
+    /// Whether many may be remembered: what a client makes long is not.
+    fn is_small(&self) -> bool {
+        self.faults.is_empty() && self.model.as_ref().is_none_or(|model| model.len() <= LONGEST_MODEL)
+    }
+}
+
 /// Under which names a submission shares.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Names {
@@ -99,7 +106,9 @@ impl Worker {
         if let Some(known) = rules.known.get(&name) {
             return Ok((known, None));
         }
-        Ok((Rc::new(read(&self.gateway, operation, wishes, &sharer, body, rules)?), Some(name)))
+        let understood = read(&self.gateway, operation, wishes, &sharer, body, rules)?;
+        let name = understood.is_small().then_some(name);
+        Ok((Rc::new(understood), name))
     }
 }
 
@@ -166,5 +175,7 @@ impl Names {
     }
 }
 
+/// A longer name of a model is not remembered, in bytes.
+const LONGEST_MODEL: usize = 128;
 /// From this length on, in bytes, a body is understood on a thread of its own.
 const LONG: usize = 256 << 10;
