@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-use std::mem::{replace, take};
+use std::mem::take;
 use std::rc::Rc;
 
 use super::understand::Understood;
@@ -60,8 +60,7 @@ impl<V> Known<V> {
 impl<V> Generations<V> {
     fn add(&mut self, name: Name, understood: Rc<V>) {
         if self.young.len() >= REMEMBERED / 2 {
-            let young = take(&mut self.young);
-            drop(replace(&mut self.old, young));
+            self.old = take(&mut self.young);
         }
         self.young.insert(name, understood);
     }
