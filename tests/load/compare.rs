@@ -146,9 +146,16 @@ impl Compare {
     fn hits(&self, bench: &Bench) -> io::Result<()> {
         let launch = Launch::default();
         let who = vec![("gateway", Who::Gateway, launch.clone())];
-        let mut race = Race::start(bench, &self.with_others(who, Nginx::Cache, &launch))?;
+        let mut who = self.with_others(who, Nginx::Cache, &launch);
+        if is_here("nginx") {
+            who.push(("nginx without sendfile", Who::Nginx(Nginx::CacheRead), launch));
+        }
+        let mut race = Race::start(bench, &who)?;
         race.run(&self.drive(Kind::Hits), self.rounds)?;
         against(&race, "CPU of a hit (nginx: its cache)", Some(Goal { solid: 0.65, moonshot: 0.5 }));
+        let (what, unit) = ("the same, nginx without sendfile".into(), "x nginx");
+        let measured = race.ratio("gateway", "nginx without sendfile", |slice| slice.cpu);
+        tell(Row { what, measured, unit, goal: None, from: String::new() });
         let repeated = race.of("gateway", |slice| slice.cpu);
         race.racers.truncate(1);
         race.run(&self.drive(Kind::Varied), self.rounds)?;

@@ -1,12 +1,10 @@
-//! The clients: a thread for each connection, which sends, waits and sends again. A process of its own, so that a
-//! measurement can place it and read the other processes' clocks while it runs.
+//! The clients' process: one of its own, so that a measurement can place it and read the other processes' clocks while it
+//! runs.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use clap::Args;
 use rustls::pki_types::ServerName;
@@ -14,6 +12,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde::{Deserialize, Serialize};
 
 use super::certificate;
+use super::clients::Clients;
 use super::requests::{Kind, Requests};
 use super::wire::{Stream, Wire, connect};
 
@@ -64,18 +63,6 @@ pub struct Made {
     pub p99: f64,
 }
 
-/// What the threads share.
-struct Shared {
-    requests: Requests,
-    next: AtomicU64,
-    limit: u64,
-    rate: Option<u32>,
-    seconds: f64,
-    start: Barrier,
-    failures: Mutex<(u64, String)>,
-    open: Opener,
-}
-
 impl Drive {
     /// One of a kind; who asks whom is said by the bench.
     pub fn new(kind: Kind) -> Self {
@@ -100,37 +87,10 @@ impl Drive {
         if self.kind == Kind::Idle {
             return self.idle(&open, &requests);
         }
-        let shared = Arc::new(Shared {
-            requests,
-            next: AtomicU64::new(0),
-            limit: self.requests.unwrap_or(u64::MAX),
-            rate: self.rate,
-            seconds: if self.requests.is_some() { f64::MAX } else { self.seconds },
-            start: Barrier::new(self.connections + 1),
-            failures: Mutex::default(),
-            open,
-        });
-        let mut threads = Vec::new();
-        for index in 0..self.connections {
-            let shared = shared.clone();
-            let wire = Wire::new(shared.open.open()?);
-            let ask = move || shared.ask(wire, index as u64);
-            threads.push(std::thread::Builder::new().stack_size(256 << 10).spawn(ask)?);
-        }
+        let mut clients = Clients::new(self, requests, open)?;
         wait_for_the_word()?;
-        shared.start.wait();
-        let begun = Instant::now();
-        let mut latencies: Vec<u32> = Vec::new();
-        for thread in threads {
-            latencies.extend(thread.join().map_err(|_| io::Error::other("a client panicked"))?);
-        }
-        let seconds = begun.elapsed().as_secs_f64();
-        latencies.sort_unstable();
-        let at =
-            |share: f64| latencies.get((latencies.len() as f64 * share) as usize).map_or(0.0, |one| f64::from(*one));
-        let (failed, first_failure) = shared.failures.lock().unwrap().clone();
-        let requests = latencies.len() as u64;
-        tell(&Made { requests, seconds, failed, first_failure, p50: at(0.5) / 10.0, p99: at(0.99) / 10.0 })
+        clients.run()?;
+        tell(&clients.made())
     }
 
     /// Opens connections, polls once on each, and keeps them until the parent has had enough.
@@ -138,72 +98,19 @@ impl Drive {
         let mut wires = Vec::new();
         for index in 0..self.connections {
             let mut wire = Wire::new(open.open()?);
-            ask_once(&mut wire, &requests.get(index as u64))?;
+            answer(&mut wire, &requests.get(index as u64))?;
             wires.push(wire);
         }
         wait_for_the_word()
     }
 }
 
-impl Shared {
-    /// One connection's work: how long each of its requests took, in tenths of microseconds.
-    fn ask(&self, mut wire: Wire<Box<dyn Stream>>, index: u64) -> Vec<u32> {
-        let mut took = Vec::new();
-        self.start.wait();
-        let begun = Instant::now();
-        let until = begun + Duration::from_secs_f64(self.seconds.min(3600.0));
-        let mut turn = index;
-        loop {
-            let mut due = Instant::now();
-            if let Some(rate) = self.rate {
-                let when = begun + Duration::from_secs_f64(turn as f64 / f64::from(rate));
-                turn += self.requests.connections;
-                if when > due {
-                    std::thread::sleep(when - due);
-                    due = Instant::now();
-                } else {
-                    // The answer before this one came late, and this one's client has waited since.
-                    due = when;
-                }
-            }
-            if due >= until {
-                return took;
-            }
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            if number >= self.limit {
-                return took;
-            }
-            if let Err(error) = ask_once(&mut wire, &self.requests.get(number)) {
-                let mut failures = self.failures.lock().unwrap();
-                failures.0 += 1;
-                if failures.0 == 1 {
-                    failures.1 = error.to_string();
-                }
-                match self.open.open() {
-                    Ok(stream) => wire = Wire::new(stream),
-                    Err(_) => return took,
-                }
-            }
-            took.push(u32::try_from(due.elapsed().as_nanos() / 100).unwrap_or(u32::MAX));
-        }
-    }
-}
-
-/// One request and its whole answer, which must be a good one.
-pub fn ask_once(wire: &mut Wire<impl Stream>, request: &[u8]) -> io::Result<()> {
-    answer(wire, request).map(drop)
-}
-
-/// The same; its body.
-pub fn answer(wire: &mut Wire<impl Stream>, request: &[u8]) -> io::Result<Vec<u8>> {
+/// One request and its whole answer, waited for; its body.
+pub fn answer(wire: &mut Wire<ClientConnection>, request: &[u8]) -> io::Result<Vec<u8>> {
     wire.send(request)?;
-    let head = wire.head()?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    let body = wire.body(&head)?;
-    if head.status() == 200 {
-        return Ok(body);
-    }
-    let text = [String::from_utf8_lossy(&head.text), String::from_utf8_lossy(&body)].concat();
-    Err(io::Error::other(text))
+    let message = wire.receive()?.ok_or(io::ErrorKind::TimedOut)?;
+    message.good()?;
+    Ok(message.body.to_vec())
 }
 
 /// One request on a connection of its own; the body of its answer.
@@ -213,7 +120,7 @@ pub fn get(address: SocketAddr, tls: Option<&Path>, path: &str) -> io::Result<Ve
 }
 
 /// What opens connections.
-struct Opener {
+pub struct Opener {
     address: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
 }
@@ -223,13 +130,14 @@ impl Opener {
         Ok(Self { address, tls: folder.map(certificate::client).transpose()? })
     }
 
-    fn open(&self) -> io::Result<Box<dyn Stream>> {
+    /// One that waits for whatever is asked of it.
+    pub fn open(&self) -> io::Result<Stream<ClientConnection>> {
         let mut stream = connect(self.address)?;
-        let Some(config) = &self.tls else { return Ok(Box::new(stream)) };
+        let Some(config) = &self.tls else { return Ok(Stream::Plain(stream)) };
         let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
         let mut session = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
         session.complete_io(&mut stream)?;
-        Ok(Box::new(StreamOwned::new(session, stream)))
+        Ok(Stream::Secure(Box::new(StreamOwned::new(session, stream))))
     }
 }
 

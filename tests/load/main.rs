@@ -27,6 +27,7 @@
 
 mod bare;
 mod certificate;
+mod clients;
 mod compare;
 mod contestants;
 mod drive;
@@ -35,6 +36,7 @@ mod filled;
 mod gate;
 mod nginx;
 mod parts;
+mod poller;
 mod process;
 mod race;
 mod requests;

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::io;
 
 use clap::ValueEnum;
+use rustls::ClientConnection;
 
 use super::drive::{Drive, answer};
-use super::wire::{Stream, Wire};
+use super::wire::Wire;
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,15 +44,12 @@ pub struct Requests {
     template: Option<Template>,
     users: u64,
     seed: u64,
-    /// How many clients take turns.
-    pub connections: u64,
 }
 
 impl Requests {
     /// Makes them, submitting the jobs that will be polled.
-    pub fn prepare(drive: &Drive, wire: &mut Wire<impl Stream>) -> io::Result<Self> {
-        let connections = drive.connections as u64;
-        let mut these = Self { ready: Vec::new(), template: None, users: drive.users, seed: drive.seed, connections };
+    pub fn prepare(drive: &Drive, wire: &mut Wire<ClientConnection>) -> io::Result<Self> {
+        let mut these = Self { ready: Vec::new(), template: None, users: drive.users, seed: drive.seed };
         let header = format!("Host: localhost\r\nAuthorization: Bearer {}\r\nAccept: application/json\r\n", drive.key);
         match drive.kind {
             Kind::New => these.template = Some(Template::new(&header, "", true)),

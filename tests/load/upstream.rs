@@ -1,17 +1,18 @@
 //! The API behind, reduced to what costs least: a poll is always the same 288 bytes with 11 headers, a submission is
-//! a fresh id. Threads wait in `accept` and serve one connection after the other.
+//! a fresh id. One thread serves all connections.
 
+use std::borrow::Cow;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Args;
 use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
 use super::certificate;
-use super::wire::{Stream, Wire};
+use super::poller::{Poller, Ready};
+use super::wire::{PATIENCE, Stream, Wire};
 
 /// `load upstream`.
 #[derive(Args)]
@@ -19,9 +20,6 @@ pub struct Upstream {
     /// The folder of the certificate, to speak TLS.
     #[arg(long)]
     tls: Option<PathBuf>,
-    /// How many connections are served at once.
-    #[arg(long, default_value_t = 2_400)]
-    threads: usize,
 }
 
 /// The key that it asks for: a proxy that does not put it in fails every request.
@@ -30,11 +28,29 @@ pub const KEY: &str = "upstream-secret";
 /// What it has seen.
 #[derive(Default)]
 struct Counts {
-    requests: AtomicU64,
-    submissions: AtomicU64,
-    connections: AtomicU64,
-    full_handshakes: AtomicU64,
-    resumed_handshakes: AtomicU64,
+    requests: u64,
+    submissions: u64,
+    connections: u64,
+    full_handshakes: u64,
+    resumed_handshakes: u64,
+}
+
+/// All that it serves.
+struct Serving {
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    poller: Poller,
+    /// By their numbers, which are used again.
+    connections: Vec<Option<Connection>>,
+    unused: Vec<usize>,
+    counts: Counts,
+    ids: Id,
+}
+
+struct Connection {
+    wire: Wire<ServerConnection>,
+    /// Whether its handshake was counted.
+    counted: bool,
 }
 
 impl Upstream {
@@ -42,87 +58,109 @@ impl Upstream {
     pub fn run(&self) -> io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         rustix::net::listen(&listener, 4096)?;
+        listener.set_nonblocking(true)?;
         let tls = self.tls.as_deref().map(certificate::server).transpose()?;
-        let shared = Arc::new((listener, tls, Counts::default()));
-        let address: SocketAddr = shared.0.local_addr()?;
-        for _ in 0..self.threads {
-            let shared = shared.clone();
-            let serve = move || serve(&shared.0, shared.1.as_ref(), &shared.2);
-            std::thread::Builder::new().stack_size(128 << 10).spawn(serve)?;
-        }
-        println!("serving {address}");
+        let poller = Poller::new()?;
+        poller.add(&listener, LISTENER)?;
+        println!("serving {}", listener.local_addr()?);
+        let counts = Counts::default();
+        let ids = Id::new();
+        Serving { listener, tls, poller, connections: Vec::new(), unused: Vec::new(), counts, ids }.run()
+    }
+}
+
+impl Serving {
+    fn run(mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
         loop {
-            std::thread::park();
+            self.poller.wait(PATIENCE, &mut ready)?;
+            for Ready { number, .. } in ready.iter().copied() {
+                if number == LISTENER {
+                    self.accept()?;
+                } else if self.serve(number).is_err() {
+                    // Whoever closes in the middle is of no interest here: the clients count what failed.
+                    self.connections[number] = None;
+                    self.unused.push(number);
+                }
+            }
         }
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        while let Ok((socket, _)) = self.listener.accept() {
+            socket.set_nodelay(true)?;
+            socket.set_nonblocking(true)?;
+            self.counts.connections += 1;
+            let number = self.unused.pop().unwrap_or(self.connections.len());
+            self.poller.add(&socket, number)?;
+            let stream = match &self.tls {
+                None => Stream::Plain(socket),
+                Some(config) => {
+                    let session = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
+                    Stream::Secure(Box::new(StreamOwned::new(session, socket)))
+                }
+            };
+            let connection = Some(Connection { wire: Wire::new(stream), counted: false });
+            match self.connections.get_mut(number) {
+                Some(place) => *place = connection,
+                None => self.connections.push(connection),
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what has come on a connection; an error ends it.
+    fn serve(&mut self, number: usize) -> io::Result<()> {
+        let Some(connection) = &mut self.connections[number] else { return Ok(()) };
+        let mut is_last = false;
+        while let Some(message) = connection.wire.receive()? {
+            let text = if message.header.starts_with(b"GET /counts ") {
+                answer("200 OK", &self.counts.json())
+            } else {
+                self.counts.requests += 1;
+                is_last = message.value("connection:").is_some_and(|value| value.eq_ignore_ascii_case(b"close"));
+                let key = message.value("authorization:").and_then(|value| value.strip_prefix(b"Bearer "));
+                if key != Some(KEY.as_bytes()) {
+                    answer("401 Unauthorized", r#"{"error":{"message":"wrong key"}}"#)
+                } else if message.header.starts_with(b"POST ") {
+                    self.counts.submissions += 1;
+                    let id = self.ids.next(self.counts.submissions);
+                    answer("200 OK", &format!(r#"{{"request_id":"{id}"}}"#))
+                } else {
+                    Cow::Borrowed(POLL)
+                }
+            };
+            // An answer is smaller than what a socket takes at once from whoever has read the one before.
+            if !connection.wire.send(text.as_bytes())? || is_last {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+        }
+        if !connection.counted
+            && let Stream::Secure(stream) = connection.wire.stream()
+            && let Some(kind) = stream.conn.handshake_kind()
+        {
+            connection.counted = true;
+            match kind {
+                HandshakeKind::Resumed => self.counts.resumed_handshakes += 1,
+                _ => self.counts.full_handshakes += 1,
+            }
+        }
+        Ok(())
     }
 }
 
-fn serve(listener: &TcpListener, tls: Option<&Arc<ServerConfig>>, counts: &Counts) {
-    loop {
-        let Ok((stream, _)) = listener.accept() else { continue };
-        _ = stream.set_nodelay(true);
-        counts.connections.fetch_add(1, Ordering::Relaxed);
-        // Whoever closes in the middle is of no interest here: the driver counts what failed.
-        _ = match tls {
-            Some(config) => secure(stream, config, counts),
-            None => answer_all(stream, counts),
-        };
-    }
-}
-
-fn secure(mut stream: TcpStream, config: &Arc<ServerConfig>, counts: &Counts) -> io::Result<()> {
-    let mut session = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
-    session.complete_io(&mut stream)?;
-    let count = match session.handshake_kind() {
-        Some(HandshakeKind::Resumed) => &counts.resumed_handshakes,
-        _ => &counts.full_handshakes,
-    };
-    count.fetch_add(1, Ordering::Relaxed);
-    answer_all(StreamOwned::new(session, stream), counts)
-}
-
-fn answer_all(stream: impl Stream, counts: &Counts) -> io::Result<()> {
-    let mut wire = Wire::new(stream);
-    let mut id = Id::new(counts.connections.load(Ordering::Relaxed));
-    while let Some(head) = wire.head()? {
-        if head.body > 64 << 10 {
-            wire.widen();
-        }
-        wire.body(&head)?;
-        if head.text.starts_with(b"GET /counts ") {
-            wire.send(answer("200 OK", "", &counts.json()).as_bytes())?;
-            continue;
-        }
-        counts.requests.fetch_add(1, Ordering::Relaxed);
-        let key = head.value("authorization:").and_then(|value| value.strip_prefix(b"Bearer "));
-        if key != Some(KEY.as_bytes()) {
-            wire.send(answer("401 Unauthorized", "", r#"{"error":{"message":"wrong key"}}"#).as_bytes())?;
-        } else if head.text.starts_with(b"POST ") {
-            let number = counts.submissions.fetch_add(1, Ordering::Relaxed);
-            wire.send(answer("200 OK", "", &format!(r#"{{"request_id":"{}"}}"#, id.next(number))).as_bytes())?;
-        } else {
-            wire.send(POLL.as_bytes())?;
-        }
-        if head.value("connection:").is_some_and(|value| value.eq_ignore_ascii_case(b"close")) {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn answer(status: &str, more: &str, body: &str) -> String {
-    format!("HTTP/1.1 {status}\r\n{HEADERS}{more}Content-Length: {}\r\n\r\n{body}", body.len())
+fn answer(status: &str, body: &str) -> Cow<'static, str> {
+    Cow::Owned(format!("HTTP/1.1 {status}\r\n{HEADERS}Content-Length: {}\r\n\r\n{body}", body.len()))
 }
 
 impl Counts {
     fn json(&self) -> String {
-        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         serde_json::json!({
-            "requests": of(&self.requests),
-            "submissions": of(&self.submissions),
-            "connections": of(&self.connections),
-            "full_handshakes": of(&self.full_handshakes),
-            "resumed_handshakes": of(&self.resumed_handshakes),
+            "requests": self.requests,
+            "submissions": self.submissions,
+            "connections": self.connections,
+            "full_handshakes": self.full_handshakes,
+            "resumed_handshakes": self.resumed_handshakes,
         })
         .to_string()
     }
@@ -132,8 +170,8 @@ impl Counts {
 struct Id(u64);
 
 impl Id {
-    fn new(connection: u64) -> Self {
-        Self(connection.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    fn new() -> Self {
+        Self(0x9E37_79B9_7F4A_7C15)
     }
 
     fn next(&mut self, number: u64) -> String {
@@ -158,3 +196,6 @@ pub const POLL: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDat
     {\"status\":\"pending\",\"progress\":41,\"model\":\"grok-imagine-video\",\"created_at\":1830297600,\
     \"updated_at\":1830297612,\"request_id\":\"0d5b1c2e-7a41-4c57-9a5e-0b8f3c6d2e10\",\"video\":null,\
     \"usage\":{\"seconds\":0,\"cost_in_usd_ticks\":0},\"metadata\":{\"resolution\":\"720p\",\"aspect_ratio\":\"16:9\",\"duration\":5}}";
+
+/// The listener's number, which no connection has.
+const LISTENER: usize = usize::MAX;

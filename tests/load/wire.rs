@@ -1,101 +1,215 @@
-//! As much of HTTP/1.1 as both ends of a measurement need: it must cost less than what is measured between them.
+//! As much of HTTP/1.1 as both ends of a measurement need: it must cost less than what is measured between them. It
+//! goes on where it stopped, so that one thread can keep many connections.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use memchr::memmem;
+use rustls::{ConnectionCommon, SideData, StreamOwned};
 
-/// A stream of bytes, with or without TLS.
-pub trait Stream: Read + Write + Send {}
+/// A stream of bytes, with or without TLS, of either side's kind.
+pub enum Stream<C> {
+    Plain(TcpStream),
+    Secure(Box<StreamOwned<C, TcpStream>>),
+}
 
-impl<S: Read + Write + Send> Stream for S {}
-
-/// A connection, and what was read from it beyond the last message.
-pub struct Wire<S> {
-    stream: S,
+/// A connection: what is being read from it, and what could not be sent yet.
+pub struct Wire<C> {
+    stream: Stream<C>,
     buffer: Vec<u8>,
     filled: usize,
     taken: usize,
+    /// The header of the message that is being read, once it is whole.
+    header: Vec<u8>,
+    /// What of its body is still to come.
+    left: usize,
+    /// The first part of its body.
+    body: Vec<u8>,
+    unsent: Vec<u8>,
 }
 
-/// The header of a message, and the length of the body that follows.
-pub struct Head {
-    pub text: Vec<u8>,
-    pub body: usize,
+/// A message that has come whole.
+pub struct Message<'w> {
+    pub header: &'w [u8],
+    /// Its body, or the first part of it.
+    pub body: &'w [u8],
 }
 
-impl<S: Stream> Wire<S> {
-    pub fn new(stream: S) -> Self {
-        Self { stream, buffer: vec![0; 8 << 10], filled: 0, taken: 0 }
+impl<C, S> Wire<C>
+where
+    C: Deref<Target = ConnectionCommon<S>> + DerefMut,
+    S: SideData,
+{
+    pub fn new(stream: Stream<C>) -> Self {
+        let (buffer, unsent) = (vec![0; 8 << 10], Vec::new());
+        Self { stream, buffer, filled: 0, taken: 0, header: Vec::new(), left: 0, body: Vec::new(), unsent }
     }
 
-    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)?;
-        self.stream.flush()
+    /// Sends as much as the other end takes, and keeps the rest. Whether that was all.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        let mut sent = 0;
+        if self.unsent.is_empty() {
+            while sent < bytes.len() {
+                match self.stream.write(&bytes[sent..]) {
+                    Ok(count) => sent += count,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        self.unsent.extend_from_slice(&bytes[sent..]);
+        match self.stream.flush() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            flushed => flushed.map(|()| self.unsent.is_empty()),
+        }
     }
 
-    /// The next header; `None` if the other end has closed before its first byte.
-    pub fn head(&mut self) -> io::Result<Option<Head>> {
+    /// Goes on sending what could not be sent. Whether that was all.
+    pub fn resume(&mut self) -> io::Result<bool> {
+        let unsent = std::mem::take(&mut self.unsent);
+        self.send(&unsent)
+    }
+
+    /// The next message, if all of it is here.
+    pub fn receive(&mut self) -> io::Result<Option<Message<'_>>> {
+        if self.left == 0 {
+            if !self.read_header()? {
+                return Ok(None);
+            }
+            self.left = length(&self.header)?;
+            self.body.clear();
+            if self.left > KEPT && self.buffer.len() < LARGE {
+                self.buffer.resize(LARGE, 0);
+            }
+        }
+        while self.left > 0 {
+            if self.taken == self.filled {
+                (self.taken, self.filled) = (0, 0);
+                if !self.fill()? {
+                    return Ok(None);
+                }
+            }
+            let part = self.left.min(self.filled - self.taken);
+            if self.body.len() < KEPT {
+                self.body.extend_from_slice(&self.buffer[self.taken..self.taken + part]);
+            }
+            self.taken += part;
+            self.left -= part;
+        }
+        Ok(Some(Message { header: &self.header, body: &self.body }))
+    }
+
+    /// Whether the next header is whole, which then is in `header`.
+    fn read_header(&mut self) -> io::Result<bool> {
         self.buffer.copy_within(self.taken..self.filled, 0);
         self.filled -= self.taken;
         self.taken = 0;
         loop {
             if let Some(end) = memmem::find(&self.buffer[..self.filled], b"\r\n\r\n") {
                 self.taken = end + 4;
-                let text = self.buffer[..self.taken].to_vec();
-                let body = length(&text)?;
-                return Ok(Some(Head { text, body }));
+                self.header.clear();
+                self.header.extend_from_slice(&self.buffer[..self.taken]);
+                return Ok(true);
             }
             if self.filled == self.buffer.len() {
                 self.buffer.resize(self.filled * 2, 0);
             }
-            let read = self.stream.read(&mut self.buffer[self.filled..])?;
-            match (read, self.filled) {
-                (0, 0) => return Ok(None),
-                (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                _ => self.filled += read,
+            if !self.fill()? {
+                return Ok(false);
             }
         }
     }
 
-    /// The body, or the first part of it that fits the buffer; the rest is read and forgotten.
-    pub fn body(&mut self, head: &Head) -> io::Result<Vec<u8>> {
-        let mut kept = Vec::new();
-        let mut left = head.body;
-        while left > 0 {
-            if self.taken == self.filled {
-                self.taken = 0;
-                self.filled = self.stream.read(&mut self.buffer)?;
-                if self.filled == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
+    /// Reads once; `false` if there is nothing yet.
+    fn fill(&mut self) -> io::Result<bool> {
+        match self.stream.read(&mut self.buffer[self.filled..]) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                self.filled += count;
+                Ok(true)
             }
-            let part = left.min(self.filled - self.taken);
-            if kept.len() < KEPT {
-                kept.extend_from_slice(&self.buffer[self.taken..self.taken + part]);
-            }
-            self.taken += part;
-            left -= part;
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
         }
-        Ok(kept)
-    }
-
-    /// Reads large bodies in fewer pieces.
-    pub fn widen(&mut self) {
-        self.buffer.resize(256 << 10, 0);
     }
 }
 
-impl Head {
+impl<C> Wire<C> {
+    pub fn stream(&self) -> &Stream<C> {
+        &self.stream
+    }
+}
+
+impl<C> Stream<C> {
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Secure(stream) => &stream.sock,
+        }
+    }
+}
+
+impl<C> AsFd for Wire<C> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.socket().as_fd()
+    }
+}
+
+impl<C, S> Read for Stream<C>
+where
+    C: Deref<Target = ConnectionCommon<S>> + DerefMut,
+    S: SideData,
+{
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Secure(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl<C, S> Write for Stream<C>
+where
+    C: Deref<Target = ConnectionCommon<S>> + DerefMut,
+    S: SideData,
+{
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Secure(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Secure(stream) => stream.flush(),
+        }
+    }
+}
+
+impl Message<'_> {
     /// The status of an answer.
     pub fn status(&self) -> u16 {
-        let digits = self.text.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = self.header.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
         digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
     }
 
     /// The value of a header. Its name is given in lower case, with its colon.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        value(&self.text, name)
+        value(self.header, name)
+    }
+
+    /// Nothing but an error, if it is not the answer that a measurement needs.
+    pub fn good(&self) -> io::Result<()> {
+        if self.status() == 200 {
+            return Ok(());
+        }
+        let text = [String::from_utf8_lossy(self.header), String::from_utf8_lossy(self.body)].concat();
+        Err(io::Error::other(text))
     }
 }
 
@@ -116,7 +230,7 @@ fn length(text: &[u8]) -> io::Result<usize> {
 }
 
 /// A TCP connection that sends at once.
-pub fn connect(address: std::net::SocketAddr) -> io::Result<TcpStream> {
+pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -125,5 +239,7 @@ pub fn connect(address: std::net::SocketAddr) -> io::Result<TcpStream> {
 
 /// How much of a body is kept to be looked at.
 const KEPT: usize = 64 << 10;
+/// How much is read at once of a larger one.
+const LARGE: usize = 256 << 10;
 /// How long an answer may take, under valgrind too.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
