@@ -157,9 +157,12 @@ impl Tab {
 
     /// Nothing was made: everything is given back.
     pub fn release(&mut self, attempt: AttemptId) {
-        if let Some(open) = self.close(attempt) {
-            self.hold(&open.charge, -1);
+        let Some(open) = self.close(attempt) else { return };
+        if let Standing::AtRisk(_) = open.standing {
+            let totals = self.totals.entry(open.charge.team.clone()).or_default();
+            totals.at_risk = totals.at_risk.minus(open.charge.price.amount());
         }
+        self.hold(&open.charge, -1);
     }
 
     /// The job exists: its price counts as spent, once.

@@ -48,6 +48,14 @@ impl Worker {
         }
     }
 
+    /// Whether a client sees a job before it is told of it; what the ledger cannot say now it does not see.
+    pub(super) async fn sees(&self, job: &RequestId, pass: &Pass, rules: &Rules) -> bool {
+        let Some(asking) = self.asking(pass, rules) else { return true };
+        let formerly = self.formerly(pass, &asking);
+        let job = self.gateway.dedup.ledger().job_anew(job).await.ok().flatten();
+        job.is_some_and(|job| formerly.iter().chain([&asking]).any(|owner| job.is_of(owner)))
+    }
+
     /// A user as records name it: nobody reads the name back.
     fn user_of(&self, team: &str, user: &str) -> [u8; 16] {
         self.gateway.fingerprints.current.digest(OWNER, &[team, user])

@@ -35,6 +35,12 @@ impl Worker {
         let preview = gateway.dedup.ledger().preview(&request).await.map_err(|_| Error::LedgerUnavailable)?;
         record.outcome(SubmissionOutcome::DryRun);
         let mut told = tell(&preview, understood, gateway.dedup.ledger().now().as_millis());
+        if let Found::Look(_, Look::Hit(created, _)) = &preview.found
+            && !self.sees(&created.job, &client.pass, rules).await
+        {
+            // Whoever is told an id owns the job from then on, and this changes nothing.
+            told.remove("request_id");
+        }
         if !understood.faults.is_empty() {
             told.insert("warnings".to_owned(), understood.faults.iter().map(Fault::to_json).collect());
         }

@@ -89,7 +89,7 @@ impl Worker {
                     rules.known.remember(name, &understood);
                 }
                 self.own(&created.job, client, rules).await?;
-                Ok(self.hit(&created, ttl, &understood, gateway.clients.caller(client).0, record))
+                Ok(self.hit(&created, ttl, &understood, gateway.clients.caller(client).0, None, record))
             }
             None => {
                 let mut order = Order {
@@ -150,10 +150,10 @@ impl Worker {
                 request.ask.attempt = self.attempt()?;
             }
             match gateway.dedup.admit(&mut request, order, &rules.terms, standing).await? {
-                Place::Hit(created, until) => {
+                Place::Hit(created, until, owed) => {
                     self.own(&created.job, client, rules).await?;
                     let ttl = until.since(gateway.dedup.ledger().now());
-                    return Ok(self.hit(&created, ttl, understood, request.ask.asker.caller, record));
+                    return Ok(self.hit(&created, ttl, understood, request.ask.asker.caller, owed, record));
                 }
                 Place::Waiting(mut waiting) => {
                     // Held from here on, so that a client that leaves while it waits leaves its job to be adopted.
@@ -293,6 +293,7 @@ impl Worker {
         ttl: Duration,
         understood: &Understood,
         caller: Caller,
+        delivery: Option<Delivery>,
         record: &mut Record,
     ) -> Response<Body> {
         record.outcome(SubmissionOutcome::Hit);
@@ -300,7 +301,7 @@ impl Worker {
         let reason = if created.by == caller { Saved::Retry } else { Saved::Hit };
         record.saved(reason, understood.price.amount());
         let served = if self.gateway.dedup.ledger().is_well() { Served::Hit(ttl) } else { Served::HitUnasked(ttl) };
-        answer::created(created.answer.clone(), served, None)
+        answer::created(created.answer.clone(), served, delivery)
     }
 }
 

@@ -146,7 +146,13 @@ fn read(
     let names = |key: &FingerprintKey| {
         let name =
             |sharing: &Sharing<'_>| key.fingerprint(sharing, operation, &fields, inline.as_ref(), &rules.url_ignore);
-        Names::of(rules.by, &sharing, wishes.idempotency_key.as_deref(), name)
+        // A key says nothing to another team, whatever else is shared (M16).
+        let key = wishes.idempotency_key.as_deref().map(|key| Sharing {
+            key: Some(key),
+            team: Some(&sharer.team),
+            ..sharing
+        });
+        Names::of(rules.by, &sharing, key.as_ref(), name)
     };
     let FingerprintKeys { current, former } = &gateway.fingerprints;
     let (names, former) = (names(current)?, former.as_ref().map(names).transpose()?);
@@ -159,13 +165,13 @@ impl Names {
     fn of(
         by: By,
         sharing: &Sharing<'_>,
-        key: Option<&str>,
+        keyed: Option<&Sharing<'_>>,
         name: impl Fn(&Sharing<'_>) -> Fingerprint,
     ) -> Result<Self, Error> {
         let body = name(sharing);
-        let (fingerprint, base) = match (by, key) {
+        let (fingerprint, base) = match (by, keyed) {
             (By::Prompt, _) => (body, None),
-            (By::IdempotencyKey | By::Off, Some(key)) => (name(&Sharing { key: Some(key), ..*sharing }), None),
+            (By::IdempotencyKey | By::Off, Some(keyed)) => (name(keyed), None),
             (By::IdempotencyKey | By::Off, None) => {
                 let unique = name(&Sharing { unique: Some(&random()?), ..*sharing });
                 (unique, (by == By::IdempotencyKey).then_some(body))

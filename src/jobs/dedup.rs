@@ -48,8 +48,8 @@ pub struct Dedup {
 /// What a submission got.
 #[derive(Debug)]
 pub enum Place {
-    /// The job, for that much longer.
-    Hit(Created, Time),
+    /// The job, until then; where it was adopted, it must reach its client (M15).
+    Hit(Created, Time, Option<Delivery>),
     /// A place beside those who wait for an attempt.
     Waiting(Waiting),
 }
@@ -109,7 +109,7 @@ impl Dedup {
         };
         let Ask { fingerprint, attempt, .. } = request.ask;
         let (opened, waiter) = Opened::begin(self, &request.ask);
-        let (admission, opened) = opened.admitted(request).await?;
+        let (admission, mut opened) = opened.admitted(request).await?;
         request.charged = true;
         *standing = standing.then(admission.standing);
         match admission.verdict {
@@ -118,7 +118,7 @@ impl Dedup {
                 self.start(request, opened, order.clone(), terms.clone(), slot);
                 Ok(Place::Waiting(Waiting { waiter, fingerprint, attempt, part: Part::Leader }))
             }
-            Verdict::Hit(created, until) => Ok(Place::Hit(created, until)),
+            Verdict::Hit(created, until) => Ok(Place::Hit(created, until, opened.adopted.take())),
             Verdict::Join { fingerprint, attempt } => self.join(fingerprint, attempt, terms.max_waiters),
             Verdict::Held(retry_after) => Err(Error::OutcomeUnknown { doubt: Doubt::Held, retry_after }),
             Verdict::KeyReused => Err(Error::IdempotencyKeyReused),

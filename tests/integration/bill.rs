@@ -82,6 +82,22 @@ async fn m20_m29_a_job_that_failed_gives_its_money_back_and_one_that_was_refused
 }
 
 #[tokio::test]
+async fn m19_m29_a_job_that_the_upstream_no_longer_knows_costs_its_price() {
+    let scene = Scene::with(|config, _| config.budgets.user.per_day = dollars("0.75")).await;
+    let id = second(&scene, "ada", "one").await.request_id();
+    scene.poll(&id).await;
+    scene.upstream.next_poll(Fault::End(End::NotFound));
+    scene.poll(&id).await;
+    assert!(close(dry(&scene, "two").await["left"]["user.per_day"].as_f64().unwrap(), 0.70));
+    // It was only one of the upstream's nodes that did not know it, and it is billed.
+    assert!(scene.upstream.finish(&id, End::Done));
+    scene.poll(&id).await;
+    assert!(close(dry(&scene, "two").await["left"]["user.per_day"].as_f64().unwrap(), 0.70));
+    assert!(close(scene.metric("spend_returned_usd_total{team=\"open\"}").await, 0.0));
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn m29_what_becomes_of_failed_jobs_is_configuration() {
     let scene = Scene::with(|config, _| {
         config.budgets.user.per_day = dollars("0.75");

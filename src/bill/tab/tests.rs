@@ -133,6 +133,18 @@ fn m29_an_unknown_outcome_is_at_risk_then_lost_or_spent() {
 }
 
 #[test]
+fn m29_what_is_refused_late_is_at_risk_no_more() {
+    let mut tab = tab(user_per_day("1.00"), Running::default());
+    tab.reserve(attempt(1), charge(1));
+    tab.doubt(attempt(1), at(600));
+    tab.release(attempt(1));
+    tab.sweep(at(600), 10);
+    let totals = *tab.totals().next().unwrap().1;
+    assert_eq!((totals.at_risk, totals.spent, totals.lost), (Amount::ZERO, Amount::ZERO, [Amount::ZERO; 3]));
+    assert_eq!(used(&tab, &Holder::Total), "0.00");
+}
+
+#[test]
 fn m29_what_is_written_down_comes_back_as_it_was() {
     let mut tab = tab(user_per_day("2.00"), Running::default());
     tab.keep_changed();

@@ -2,7 +2,7 @@
 
 use super::{Ask, Book, Bounds, Found};
 use crate::clock::Time;
-use crate::jobs::entry::{Asker, Entry, Look, RETRY_AFTER_DOUBT, Windows};
+use crate::jobs::entry::{Asker, Entry, Look, RETRY_AFTER_DOUBT, State, Windows};
 use crate::jobs::keys::{self, NewKey};
 use crate::jobs::records::Life;
 use crate::request::fingerprint::Fingerprint;
@@ -21,14 +21,14 @@ impl Book {
         if let Some(found) = self.find_by_key(ask, now, bounds) {
             return found;
         }
-        let twin = self.twin(ask, now, &bounds.windows);
-        let fingerprint = twin.unwrap_or(ask.fingerprint);
-        let look = self.look(fingerprint, ask, now, &bounds.windows);
+        let twin = self.look_at_twins(ask, now, &bounds.windows);
         // A refusal adopts nothing: whoever is told the job, or waits for it, does.
-        if twin.is_some() && matches!(look, Look::Hit(..) | Look::Join(_)) {
+        if let Some((fingerprint, Look::Hit(..) | Look::Join(_))) = twin {
             self.entries.change(fingerprint, &bounds.windows, |entry| entry.rest.change().undelivered = false);
             self.mark(fingerprint);
         }
+        let (fingerprint, look) =
+            twin.unwrap_or_else(|| (ask.fingerprint, self.look(ask.fingerprint, ask, now, &bounds.windows)));
         if let Some(digest) = ask.key {
             let attach = match &look {
                 Look::Join(attempt) => Some((*attempt, keys::Fate::InFlight)),
@@ -93,10 +93,18 @@ impl Book {
         Some(Found::Look(record.fingerprint, look))
     }
 
-    /// For a keyless submission where only keys share: an equal one that is held, or whose answer nobody took (M15).
-    fn twin(&self, ask: &Ask, now: Time, windows: &Windows) -> Option<Fingerprint> {
-        let lives = |entry: &Entry| entry.due(windows).is_none_or(|due| now < due);
-        let twins = self.entries.of_base(&ask.base?);
-        twins.iter().copied().find(|twin| self.entry(twin).is_some_and(lives))
+    /// For a keyless submission where only keys share: what the equal ones say that are held, or whose answer nobody took
+    /// (M15). A wish asks only what the same wish has begun (M13), and a job that can be had stands before a hold.
+    fn look_at_twins(&mut self, ask: &Ask, now: Time, windows: &Windows) -> Option<(Fingerprint, Look)> {
+        let asked = |entry: &&Entry| {
+            entry.due(windows).is_none_or(|due| now < due) && (!ask.asker.no_cache || entry.renews_wish(ask.asker, now))
+        };
+        let twins = self.entries.of_base(&ask.base?).iter();
+        let twins = twins.filter_map(|twin| Some((*twin, self.entry(twin).filter(asked)?)));
+        let (held, others): (Vec<_>, Vec<_>) = twins
+            .map(|(twin, entry)| (twin, matches!(entry.state, State::Unknown(_))))
+            .partition(|(_, is_unknown)| *is_unknown);
+        let looks = others.into_iter().chain(held).map(|(twin, _)| (twin, self.look(twin, ask, now, windows)));
+        looks.into_iter().find(|(_, look)| *look != Look::Free)
     }
 }

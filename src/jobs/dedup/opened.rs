@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use tracing::warn;
 
-use super::Dedup;
+use super::{Dedup, Delivery};
 use crate::admission::rate::Taken;
 use crate::error::Error;
 use crate::jobs::book::Ask;
@@ -24,6 +24,8 @@ pub(super) struct Opened {
     attempt: AttemptId,
     flight: Arc<Flight>,
     holds: Holds,
+    /// What it has found instead, until that is on its way to the client.
+    pub(super) adopted: Option<Delivery>,
 }
 
 /// What must be done about the ledger when the flight ends here.
@@ -41,7 +43,8 @@ impl Opened {
         let (flight, waiter) = dedup.flights.open(ask.attempt);
         flight.led_by(ask.asker.caller);
         let Ask { fingerprint, attempt, .. } = *ask;
-        (Self { dedup: dedup.clone(), fingerprint, attempt, flight, holds: Holds::Nothing }, waiter)
+        let (dedup, holds) = (dedup.clone(), Holds::Nothing);
+        (Self { dedup, fingerprint, attempt, flight, holds, adopted: None }, waiter)
     }
 
     /// Asks the ledger. If it does not answer at once, the question goes on in a task of its own: the client may leave.
@@ -67,6 +70,9 @@ impl Opened {
         match &mut admission {
             Ok(Admission { verdict: Verdict::Claimed(taken), .. }) => {
                 self.holds = Holds::Claim(Some(Box::new(std::mem::take(taken))));
+            }
+            Ok(Admission { verdict: Verdict::Hit(created, _), .. }) => {
+                self.adopted = self.dedup.adopted(&request.ask, created);
             }
             Ok(_) => {}
             // The answer may have been lost, and not the question.

@@ -193,13 +193,14 @@ impl From<Life> for End {
 }
 
 impl End {
-    /// How its tab is settled: a refusal that the same prompt would meet again is billed, whatever it is called (M20).
+    /// How its tab is settled: a refusal that the same prompt would meet again is billed, whatever it is called (M20), and
+    /// what the upstream no longer knows costs its price, as whatever nobody has seen the end of.
     pub const fn verdict(self, turn: Turn) -> Verdict {
         let Self { life, cost, length } = self;
         match (life, turn) {
             (Life::Moderated, _) | (Life::Failed, Turn::Refused) => Verdict::Refused { cost },
-            (Life::Failed | Life::Expired, _) => Verdict::Failed { cost },
-            (Life::Done | Life::Running, _) => Verdict::Done { cost, length },
+            (Life::Failed | Life::Expired, Turn::Over | Turn::Refused | Turn::Done(_)) => Verdict::Failed { cost },
+            (Life::Done | Life::Running, _) | (_, Turn::Missing) => Verdict::Done { cost, length },
         }
     }
 }

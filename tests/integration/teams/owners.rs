@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hyper::Method;
-use reelgate::jobs::settings::{Adopt, Ownership, Scope};
+use reelgate::jobs::settings::{Adopt, By, Ownership, Scope};
 use reelgate::simulator::{Options, Shape};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::deployment::Deployment;
 use super::{LAB, STUDIO, bearer, poll_as, post_as, scene, scene_of, submit_as, token_for, two_teams};
-use crate::support::{Answer, SOON, Scene, eventually, together};
+use crate::support::{Answer, GENERATIONS, SOON, Scene, eventually, together};
 
 /// What a client can see of an answer, but its own name and moment.
 fn shown(answer: &Answer) -> (u16, Vec<String>, Vec<u8>) {
@@ -202,6 +202,41 @@ async fn inv5_m31_t42_with_a_global_scope_every_joiner_owns_it_and_learns_nothin
     }
     assert_eq!(poll_as(&scene, LAB, &job).await.status, 200);
     assert_eq!(scene.upstream.posts(), 2);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn m16_with_a_global_scope_an_idempotency_key_says_nothing_to_another_team() {
+    for by in [By::IdempotencyKey, By::Off] {
+        let scene = scene(|config, _| (config.dedup.scope, config.dedup.by) = (Scope::Global, by)).await;
+        let order = async |key: &str, prompt: &str| {
+            let headers = [("authorization", &*bearer(key)), ("idempotency-key", "order-1")];
+            scene.post(GENERATIONS, &json!({"prompt": prompt}), &headers).await
+        };
+        let job = order(STUDIO, "a candle").await.request_id();
+        assert_eq!(order(STUDIO, "a candle").await.request_id(), job);
+        let other = order(LAB, "a candle").await;
+        assert_eq!(other.cache_status(), "reelgate; fwd=miss; stored", "{by:?}");
+        assert_ne!(other.request_id(), job);
+        scene.allow_buying_again();
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
+async fn m31_a_dry_run_tells_no_id_that_may_not_be_polled() {
+    let scene = scene(|config, _| config.dedup.scope = Scope::Global).await;
+    let dry = async |key: &str| {
+        let headers = [("authorization", &*bearer(key)), ("reelgate-dry-run", "1")];
+        scene.post(GENERATIONS, &json!({"prompt": "a candle"}), &headers).await.json()
+    };
+    let job = submit_as(&scene, STUDIO, "a candle").await.request_id();
+    for (key, id) in [(STUDIO, json!(job)), (LAB, Value::Null)] {
+        let told = dry(key).await;
+        assert_eq!((&told["outcome"], &told["request_id"]), (&json!("hit"), &id));
+    }
+    assert_eq!(submit_as(&scene, LAB, "a candle").await.request_id(), job);
+    assert_eq!(dry(LAB).await["request_id"], job, "it owns it now");
     scene.end().await;
 }
 

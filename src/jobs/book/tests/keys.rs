@@ -139,6 +139,44 @@ fn m15_a_refusal_by_the_hold_adopts_nothing() {
 }
 
 #[test]
+fn m13_m15_a_wish_said_again_where_keys_alone_share_is_answered_by_what_it_began() {
+    let mut book = Book::default();
+    let first = alone(1, 1);
+    book.send(&first, 0);
+    book.unknown(first.fingerprint, first.attempt, at(10), &WINDOWS);
+    let wished = |number| Ask { base: Some(fingerprint(1)), fingerprint: fingerprint(number), ..wish(1, number, 9) };
+    let second = wished(2);
+    assert_eq!(book.look_up(&second, 20), Look::Free);
+    book.send(&second, 20);
+    book.unknown(second.fingerprint, second.attempt, at(30), &WINDOWS);
+    for (number, seconds) in [(3, 31), (4, 90), (5, 149)] {
+        assert!(matches!(book.look_up(&wished(number), seconds), Look::Held(_)), "{seconds}");
+    }
+    let other = Ask { base: Some(fingerprint(1)), fingerprint: fingerprint(6), ..wish(1, 6, 8) };
+    assert_eq!(book.look_up(&other, 150), Look::Free, "another caller's wish is another wish");
+    assert_eq!(book.look_up(&wished(7), 149 + 61), Look::Free, "a minute without a refusal later it is a new one");
+    book.check();
+}
+
+#[test]
+fn m15_a_job_that_nobody_was_told_stands_before_a_hold() {
+    for by_wish in [false, true] {
+        let mut book = Book::default();
+        let first = alone(1, 1);
+        book.send(&first, 0);
+        book.unknown(first.fingerprint, first.attempt, at(10), &WINDOWS);
+        let wished = Ask { base: Some(fingerprint(1)), fingerprint: fingerprint(2), ..wish(1, 2, 9) };
+        book.send(&wished, 20);
+        book.accept(&wished, "paid", 21);
+        book.undelivered(wished.fingerprint, wished.attempt, &WINDOWS);
+        let asks = if by_wish { Ask { fingerprint: fingerprint(3), ..wished } } else { alone(1, 3) };
+        assert!(matches!(book.look_up(&asks, 22), Look::Hit(hit, _) if hit.job.as_str() == "paid"), "{by_wish}");
+        assert!(matches!(book.look_up(&alone(1, 4), 23), Look::Held(_)), "it is adopted once, the other is held");
+        book.check();
+    }
+}
+
+#[test]
 fn m9_what_has_its_name_from_the_former_key_is_found_until_there_is_something_under_the_new_one() {
     let both = |ask: Ask, before: u8| Ask {
         former: Some(Box::new(Ask { fingerprint: fingerprint(before), body: fingerprint(before), ..ask.clone() })),

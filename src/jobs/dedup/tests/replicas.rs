@@ -215,7 +215,7 @@ async fn m5_all_who_wait_elsewhere_share_one_flight_and_one_outcome() {
     assert!(is_created(&told.unwrap()) && sent);
     assert!(is_created(&*third.told().await) && is_created(&*leader.told().await));
     assert_eq!(world.posts(), 1);
-    assert!(matches!(two.admit(plain(4)).await, Ok(Place::Hit(created, _)) if created.job.as_str() == "r-1"));
+    assert!(matches!(two.admit(plain(4)).await, Ok(Place::Hit(created, ..)) if created.job.as_str() == "r-1"));
     eventually("nobody waits any more", || !world.shared.lock().unwrap().awaited(attempt(1), 1)).await;
 }
 
@@ -455,6 +455,40 @@ async fn m15_a_keyless_twin_counts_under_the_entry_it_has_joined() {
     world.passes(Duration::from_secs(2));
     let held = Ask { asker: crate::jobs::entry::Asker { caller: [9; 16], no_cache: false }, ..alone(4) };
     assert!(matches!(one.admit(held).await, Err(Error::OutcomeUnknown { .. })));
+}
+
+#[tokio::test]
+async fn m15_a_job_that_was_adopted_and_not_told_is_adopted_again() {
+    let world = World::begin(vec![vec![json("200 OK", CREATED)]]).await;
+    let admissions = Arc::new(Semaphore::new(1));
+    let one = world.replica_with(1, |view| view.admissions = admissions.clone());
+    let alone = |name: u8| Ask {
+        fingerprint: Fingerprint::from_bytes([100 + name; 32]),
+        base: Some(candle()),
+        ..ask(candle(), attempt(name))
+    };
+    let first = alone(1);
+    let leader = one.waits(first.clone()).await;
+    let owed = one.dedup.delivery(&first, &leader);
+    assert!(is_created(&*leader.told().await));
+    drop(owed);
+    let undelivered = || world.shared.lock().unwrap().book.entry(&first.fingerprint).unwrap().rest.undelivered;
+    eventually("it is undelivered", undelivered).await;
+    // Its client leaves while the ledger decides.
+    assert!(timeout(Duration::from_millis(20), one.admit(alone(2))).await.is_err());
+    assert!(!undelivered(), "it was adopted");
+    admissions.add_permits(1);
+    eventually("it is undelivered again", undelivered).await;
+    // The next one's leaves before it has the last byte.
+    admissions.add_permits(2);
+    let Ok(Place::Hit(created, _, owed)) = one.admit(alone(3)).await else { panic!("no hit") };
+    assert!(!undelivered(), "it was adopted");
+    drop(owed);
+    eventually("it is undelivered again", undelivered).await;
+    let Ok(Place::Hit(same, _, owed)) = one.admit(alone(4)).await else { panic!("no hit") };
+    owed.unwrap().taken();
+    assert_eq!((same.job, world.posts()), (created.job, 1));
+    assert!(!undelivered());
 }
 
 #[tokio::test]
