@@ -11,7 +11,7 @@ use super::batch::{Kind, Row};
 use super::places::Places;
 use super::store::{StoreError, new_log};
 use super::tables::{Table, Tables, corrupted, put, table};
-use super::wal::{self, Wal};
+use super::wal;
 
 /// The version of the tables.
 pub(super) const FORMAT: u32 = 3;
@@ -44,8 +44,7 @@ pub(super) fn check(tables: &mut Tables) -> Result<(), StoreError> {
     let mut more = Vec::new();
     if found == FIRST_FORMAT {
         let folder = tables.path().parent().unwrap_or(tables.path());
-        let log = Wal::create(folder).and_then(|()| new_log());
-        more.push(log.map_err(|error| StoreError::Io(folder.join(wal::FILE), error))?);
+        more.push(new_log(folder).map_err(|error| StoreError::Io(folder.join(wal::FILE), error))?);
     }
     tables.ask(|database| raise(database, more))
 }

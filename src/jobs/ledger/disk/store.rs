@@ -233,6 +233,7 @@ impl Store {
     /// The same, also if nothing stands in it that counts: the log has a new name then.
     fn begin_anew(&mut self) -> Result<(), redb::Error> {
         let name = self.wal.name().next()?;
+        self.wal.prepare(&name)?;
         let rows = self.pending.drain().map(|((kind, key), value)| Row { kind, key, value });
         let mut rows: Vec<Row> = rows.filter_map(|row| self.places.settle(row)).collect();
         rows.extend([Row::text(LOG, &name.to_text()), self.places.row()]);
@@ -270,6 +271,9 @@ fn log(tables: &Tables, places: &Places) -> Result<(Wal, Pending, bool), StoreEr
     })?;
     let told = wal::read(&bytes, name.generation);
     let told = told.map_err(|wal::Damaged| is_no_log("it is damaged before its end"))?;
+    if name.has_beginning() && !told.is_begun {
+        return Err(is_no_log("its beginning is gone: it was emptied, or overwritten"));
+    }
     let mut pending: Pending = told.rows.into_iter().map(|row| ((row.kind, row.key), row.value)).collect();
     for Row { kind, key, value } in told.doubtful {
         if !places.has_entry(&key) {
@@ -279,9 +283,11 @@ fn log(tables: &Tables, places: &Places) -> Result<(Wal, Pending, bool), StoreEr
     Ok((Wal::begin(file, name), pending, told.is_torn))
 }
 
-/// The name of a new file's log.
-pub(super) fn new_log() -> io::Result<Row> {
-    Ok(Row::text(LOG, &Name::default().next()?.to_text()))
+/// Begins the log of a new file, and gives the row that names it.
+pub(super) fn new_log(folder: &Path) -> io::Result<Row> {
+    let name = Name::default().next()?;
+    Wal::create(folder, &name)?;
+    Ok(Row::text(LOG, &name.to_text()))
 }
 
 /// Makes a new file under another name and gives it its own only when it is whole: a file that is empty or half made is
@@ -295,21 +301,21 @@ fn begin(folder: &Path, path: &Path) -> Result<(), StoreError> {
         Ok(()) | Err(_) => {}
     }
     drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(broken)?);
-    Wal::create(folder).map_err(broken)?;
-    Tables::open(&new)?.ask(write_first)?;
+    let log = new_log(folder).map_err(broken)?;
+    Tables::open(&new)?.ask(|database| write_first(database, log))?;
     fs::rename(&new, path).map_err(broken)?;
     // The name lasts only when its folder is written.
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(broken)
 }
 
 /// The tables of a new file, its format and its fingerprint key.
-fn write_first(database: &Database) -> Result<(), redb::Error> {
+fn write_first(database: &Database, log: Row) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     for table in [ENTRIES, JOBS, KEYS] {
         transaction.open_table(table)?;
     }
     let key = new_key().map_err(|error| redb::Error::Io(io::Error::other(error)))?;
-    let rows = [format::row(), new_log()?, Places::default().row(), Row::text(KEY, &key)];
+    let rows = [format::row(), log, Places::default().row(), Row::text(KEY, &key)];
     put(&transaction, &rows)?;
     transaction.commit()?;
     Ok(())

@@ -245,15 +245,24 @@ fn a_start_that_was_cut_off_while_it_made_the_file_is_made_good() {
 fn f43_a_log_that_was_cut_loses_its_last_record_and_nothing_without_a_word() {
     let folder = Folder::new("cut-log");
     let Files { tables, log } = paid(&folder, 20);
-    let end = log.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    // What came after the quiet moment stands in the second half.
-    for length in [0, 1000].into_iter().chain((4 << 20..=end).step_by(997)).chain([end]) {
+    // What came after the quiet moment stands in the first half, behind the beginning of its log.
+    let end = log[..4 << 20].iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let mut fewest = usize::MAX;
+    for length in (64..end).step_by(97).chain([end, log.len()]) {
         let cut = Files { tables: tables.clone(), log: log[..length].to_vec() };
         // What was told to be on the disk and is not cannot be known from what is left, but what is left counts.
         let freed = freed(&folder, &cut).unwrap();
         assert!(length < end || freed.is_empty(), "cut to {length} it frees {freed:?}");
         // Those were in the tables by then.
         assert!(freed.iter().all(|number| *number >= 24), "cut to {length} it frees {freed:?}");
+        assert!(freed.len() <= fewest, "more of it frees more");
+        fewest = freed.len();
+    }
+    // A log that has lost its beginning is not taken for one in which nothing was written yet.
+    let whole = log.len();
+    for log in [Vec::new(), log[..63].to_vec(), vec![0; whole], vec![7; whole], log[4 << 20..].to_vec()] {
+        let emptied = Files { tables: tables.clone(), log };
+        assert!(matches!(freed(&folder, &emptied), Err(StoreError::Unreadable(path, _)) if path == folder.log()));
     }
     fs::write(folder.file(), &tables).unwrap();
     fs::remove_file(folder.log()).unwrap();

@@ -3,12 +3,18 @@
 //! log has another name, by which old bytes are never taken for new ones, and is written in the other half of its file:
 //! should the tables fall back to their commit before, which names the old half, that one still tells the rest.
 //!
+//! A log begins with a record of no rows, which is on the disk before the tables name it. So one in which it is not found
+//! was emptied or overwritten, and is not taken for one in which nothing was written yet.
+//!
 //! A record that was acknowledged is whole on the disk, and only then comes the next one. So a log that is not whole
 //! before its end is damaged, and is not read past that as if nothing were there. At its end a record that is not whole
 //! was torn by a crash before it was acknowledged, or damaged since: what of it can be read counts, since each value
 //! shows by its own seal whether it is sound, and a prompt is rather held than bought again (`HARDENING.md` F-43). What a
 //! torn record was to overwrite still stands where it has holes; so each row begins with the log's mark, in one sector
 //! with its lengths, and what does not is not read.
+
+mod name;
+mod record;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -21,6 +27,9 @@ use tracing::error;
 
 use super::batch::{KINDS, Kind, Row};
 use super::seal::{Checked, unseal, unseal_named};
+use record::{HEADER, Header, Record};
+
+pub(super) use name::{Generation, Name};
 
 /// The file in the ledger's folder.
 pub(super) const FILE: &str = "ledger.wal";
@@ -31,52 +40,14 @@ const HALF: usize = 4 << 20;
 /// Records and rows begin at multiples of this, so that they are found again behind what is damaged, and so that no head
 /// of a row lies in two sectors.
 const STEP: usize = 16;
-const CHECKSUM: usize = 24;
-/// A record's header: generation, parent, number, length of its rows, checksum.
-const HEADER: usize = 16 + 16 + 4 + 4 + CHECKSUM;
+/// The record of no rows that a log begins with. It lies in one sector.
+const BEGINNING: usize = HEADER.next_multiple_of(STEP);
 /// A row's head: the log's mark, the kind and its inverse, and the lengths of key and value.
 const ROW_HEAD: usize = STEP;
 /// The bits by which bytes may differ from what they would be if only a few of them were flipped.
 const FEW: u32 = 8;
 /// The length of a value that is deleted.
 const DELETED: u32 = u32::MAX;
-
-/// The name of a log: random, and written into the tables before its first record.
-pub(super) type Generation = [u8; 16];
-
-/// What the tables say about the log that belongs to them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Name {
-    /// Its own name.
-    pub(super) generation: Generation,
-    /// That of the log before it.
-    parent: Generation,
-    /// Whether it is in the second half of the file.
-    in_second: bool,
-}
-
-impl Name {
-    /// The name of the log after this one.
-    pub(super) fn next(&self) -> io::Result<Self> {
-        let mut generation = Generation::default();
-        aws_lc_rs::rand::fill(&mut generation).map_err(|_| io::Error::other("the system gives no randomness"))?;
-        Ok(Self { generation, parent: self.generation, in_second: !self.in_second })
-    }
-
-    /// As it stands in the tables.
-    pub(super) fn to_text(self) -> String {
-        let half = if self.in_second { 2 } else { 1 };
-        format!("{} {} {half}", hex::encode(self.generation), hex::encode(self.parent))
-    }
-
-    /// The name of such a text.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split(' ');
-        let mut digits = || <Generation>::try_from(hex::decode(words.next()?).ok()?).ok();
-        let (generation, parent) = (digits()?, digits()?);
-        Some(Self { generation, parent, in_second: words.next()? == "2" })
-    }
-}
 
 /// The log as it is written.
 pub(super) struct Wal {
@@ -91,10 +62,12 @@ pub(super) struct Wal {
 }
 
 impl Wal {
-    /// Makes the file; it lasts when this returns.
-    pub(super) fn create(folder: &Path) -> io::Result<()> {
+    /// Makes the file of the first log, which begins; it lasts when this returns.
+    pub(super) fn create(folder: &Path, name: &Name) -> io::Result<()> {
         let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).clone();
-        options.open(folder.join(FILE))?.sync_all()?;
+        let file = options.open(folder.join(FILE))?;
+        begin(&file, name)?;
+        file.sync_all()?;
         File::open(folder)?.sync_all()
     }
 
@@ -109,9 +82,11 @@ impl Wal {
         Ok((file, bytes))
     }
 
-    /// A log without records, whose name the tables have.
+    /// A log without rows, whose name the tables have.
     pub(super) const fn begin(file: File, name: Name) -> Self {
-        Self { file, name, number: 0, length: 0, record: Vec::new() }
+        let mut log = Self { file, name, number: 0, length: 0, record: Vec::new() };
+        log.renew(name);
+        log
     }
 
     /// Its name.
@@ -119,9 +94,16 @@ impl Wal {
         &self.name
     }
 
+    /// The beginning of the log after this one, where the one before this one was; the tables may name it when this
+    /// returns.
+    pub(super) fn prepare(&self, name: &Name) -> io::Result<()> {
+        begin(&self.file, name)
+    }
+
     /// From now on it is this one, whose name the tables have.
-    pub(super) fn renew(&mut self, name: Name) {
-        (self.name, self.number, self.length) = (name, 0, 0);
+    pub(super) const fn renew(&mut self, name: Name) {
+        (self.number, self.length) = if name.has_beginning { (1, BEGINNING) } else { (0, 0) };
+        self.name = name;
     }
 
     /// Whether it is time to put it into the tables.
@@ -140,17 +122,23 @@ impl Wal {
         if self.length + self.record.len() > HALF {
             return Ok(false);
         }
-        let Name { generation, parent, in_second } = self.name;
+        let Name { generation, parent, .. } = self.name;
         let header = Header { generation, parent, number: self.number, length: length(end - HEADER)? };
         let (head, rows) = self.record.split_at_mut(HEADER);
         head.copy_from_slice(&header.bytes(rows.get(..end - HEADER).unwrap_or_default()));
-        let half = if in_second { HALF } else { 0 };
-        self.file.write_all_at(&self.record, (half + self.length) as u64)?;
+        self.file.write_all_at(&self.record, (self.name.half() + self.length) as u64)?;
         self.file.sync_data()?;
         self.length += self.record.len();
         self.number += 1;
         Ok(true)
     }
+}
+
+/// Writes the beginning of a log; it is on the disk when this returns.
+fn begin(file: &File, name: &Name) -> io::Result<()> {
+    let header = Header { generation: name.generation, parent: name.parent, number: 0, length: 0 };
+    file.write_all_at(&header.bytes(&[]), name.half() as u64)?;
+    file.sync_data()
 }
 
 /// What the rows of a log begin with.
@@ -195,6 +183,8 @@ pub(super) struct Told {
     pub(super) doubtful: Vec<Row>,
     /// Whether anything is left of such a record: nothing may be written over it under the same name.
     pub(super) is_torn: bool,
+    /// Whether its first record is as it was written.
+    pub(super) is_begun: bool,
 }
 
 /// What a log says, and then the log after it, should the tables have forgotten that they know it.
@@ -203,7 +193,10 @@ pub(super) fn read(bytes: &[u8], generation: Generation) -> Result<Told, Damaged
     let halves = || [first, second].into_iter();
     let mut all = Told::default();
     match halves().find(|half| begins_near(half, &generation)) {
-        Some(half) => read_half(half, generation, &mut all)?,
+        Some(half) => {
+            all.is_begun = Record::at(half, 0).is_some_and(|record| record.is_whole());
+            read_half(half, generation, &mut all)?;
+        }
         None if halves().any(|half| holds(half, 0, generation)) => return Err(Damaged),
         None => all.is_torn = halves().any(|half| !matches!(torn(half, &generation), Ok(rows) if rows.is_empty())),
     }
@@ -331,56 +324,6 @@ pub(super) fn carve(bytes: &[u8]) -> Vec<Row> {
     }
     all.rows.extend(all.doubtful);
     all.rows
-}
-
-/// What stands before the rows of a record.
-struct Header {
-    generation: Generation,
-    parent: Generation,
-    number: u32,
-    length: u32,
-}
-
-impl Header {
-    fn bytes(&self, rows: &[u8]) -> [u8; HEADER] {
-        let mut bytes = [0; HEADER];
-        let (front, sum) = bytes.split_at_mut(HEADER - CHECKSUM);
-        let numbers = [self.number.to_le_bytes(), self.length.to_le_bytes()].concat();
-        let parts = [&self.generation[..], &self.parent, &numbers];
-        front.iter_mut().zip(parts.concat()).for_each(|(to, from)| *to = from);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(front).update(rows).finalize_xof().fill(sum);
-        bytes
-    }
-}
-
-/// Bytes that have the form of a record.
-struct Record<'a> {
-    head: &'a [u8; HEADER],
-    header: Header,
-    rows: &'a [u8],
-    /// Where the next one begins.
-    end: usize,
-}
-
-impl<'a> Record<'a> {
-    fn at(bytes: &'a [u8], at: usize) -> Option<Self> {
-        let (head, rest) = bytes.get(at..)?.split_first_chunk::<HEADER>()?;
-        let (generation, rest_of_head) = head.split_first_chunk::<16>()?;
-        let (parent, numbers) = rest_of_head.split_first_chunk::<16>()?;
-        let (number, numbers) = numbers.split_first_chunk::<4>()?;
-        let length = u32::from_le_bytes(*numbers.first_chunk::<4>()?);
-        let (generation, parent) = (*generation, *parent);
-        let header = Header { generation, parent, number: u32::from_le_bytes(*number), length };
-        let rows = rest.get(..usize::try_from(length).ok()?).filter(|rows| !rows.is_empty())?;
-        let end = at + (HEADER + rows.len()).next_multiple_of(STEP);
-        Some(Self { head, header, rows, end })
-    }
-
-    /// Whether it is as it was written.
-    fn is_whole(&self) -> bool {
-        self.header.bytes(self.rows) == *self.head
-    }
 }
 
 #[cfg(test)]

@@ -86,3 +86,41 @@ fn f43_pages_of_an_earlier_format_are_carved_like_those_of_this() {
         assert_eq!((found.entries, found.jobs), (usize::from(PAID), usize::from(PAID)), "{format}");
     }
 }
+
+/// A log of an earlier version has no record of no rows at its beginning, and is none the worse for it.
+#[test]
+fn a_log_of_an_earlier_version_is_read_and_the_next_one_has_a_beginning() {
+    let folder = Folder::new("unbegun");
+    drop(paid(&folder, PAID));
+    let name = |beginning: Option<&str>| {
+        let database = redb::Database::open(folder.file()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let found = {
+            let mut meta = transaction.open_table(redb::TableDefinition::<&[u8], &[u8]>::new("meta")).unwrap();
+            let found = redb::ReadableTable::get(&meta, b"log".as_slice()).unwrap().unwrap().value().to_vec();
+            let Checked::Sound(found) = seal::unseal::<String>(b"log", &found) else { panic!("no name") };
+            if let Some(beginning) = beginning {
+                let other = seal::seal(b"log", &found.replace(" begun", beginning)).unwrap();
+                meta.insert(b"log".as_slice(), other.as_slice()).unwrap();
+            }
+            found
+        };
+        transaction.commit().unwrap();
+        found
+    };
+    assert!(name(Some("")).ends_with(" begun"));
+    // After an orderly end of such a version nothing need stand in it.
+    fs::write(folder.log(), b"").unwrap();
+    let mut store = Store::open(&folder.0).unwrap();
+    let now = Clock::system().now();
+    let batch = |number| {
+        let form = EntryForm::of(&entry(number, true, now).0);
+        Batch { entries: vec![(fingerprint(number), form)], heartbeat: now, ..Batch::default() }
+    };
+    store.write(&batch(PAID)).unwrap();
+    let killed = folder.files();
+    drop(store);
+    assert!(freed(&folder, &killed).unwrap().is_empty());
+    assert!(open(&folder.0, &WINDOWS, Clock::system()).unwrap().book.entry(&fingerprint(PAID)).is_some());
+    assert!(name(None).ends_with(" begun"));
+}

@@ -20,18 +20,21 @@ struct Torn {
 
 fn log(folder: &Path) -> Torn {
     std::fs::create_dir_all(folder).unwrap();
-    Wal::create(folder).unwrap();
+    let first = Name::default().next().unwrap();
+    Wal::create(folder, &first).unwrap();
     let read = || std::fs::read(folder.join(FILE)).unwrap();
-    let mut wal = Wal::begin(Wal::open(folder).unwrap().0, Name::default().next().unwrap());
+    let mut wal = Wal::begin(Wal::open(folder).unwrap().0, first);
     for time in ['a', 'b', 'c'] {
         for numbers in [0..10, 10..20] {
             assert!(wal.append(&rows(numbers, time)).unwrap());
         }
         if time < 'c' {
-            wal.renew(wal.name().next().unwrap());
+            let next = wal.name().next().unwrap();
+            wal.prepare(&next).unwrap();
+            wal.renew(next);
         }
     }
-    let half = if wal.name().in_second { HALF } else { 0 };
+    let half = wal.name().half();
     let (before, start) = (read(), half + wal.length);
     assert!(wal.append(&rows(20..40, 'c')).unwrap());
     let (bytes, last) = (read(), start..half + wal.length);
