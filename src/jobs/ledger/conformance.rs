@@ -2,6 +2,7 @@
 
 mod adopted;
 mod crowd;
+mod distant;
 mod full;
 mod limits;
 mod operating;

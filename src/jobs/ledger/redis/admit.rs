@@ -136,7 +136,8 @@ impl Shared {
         }
         match reply.status {
             Status::Ok => {
-                self.wrote(&command, &reply, &work.book);
+                self.wrote(&command, &reply);
+                self.count_seen(&work.book);
                 let levels = times(&reply.generations);
                 so_far.standing =
                     so_far.standing.then(remote::standing(&question.generations, &levels, reply.micros()));
