@@ -150,7 +150,7 @@ impl Shared {
     ) -> Result<T, LedgerError> {
         let mut waiter = Waiter { shared: self, meanwhile: late.meanwhile() };
         let owed = self.owe(late);
-        if self.underway.len() >= MOST_UNDERWAY {
+        if !self.has_room_underway() {
             return Err(LedgerError::Unavailable);
         }
         let step = async move {
@@ -161,6 +161,11 @@ impl Shared {
         let done = self.underway.spawn_on(step, &self.runtime).await;
         waiter.meanwhile = Meanwhile::AsBefore;
         done.unwrap_or(Err(LedgerError::Unavailable))
+    }
+
+    /// Whether there is room for one more task.
+    pub(super) fn has_room_underway(&self) -> bool {
+        self.underway.len() < MOST_UNDERWAY
     }
 
     fn hold(&self, meanwhile: Meanwhile) {

@@ -6,6 +6,7 @@ mod admit;
 mod epoch;
 mod failure;
 mod filing;
+mod hits;
 mod late;
 mod link;
 mod list;
