@@ -114,14 +114,8 @@ impl Witness for Observer {
         let (job, gateway) = (self.job.clone(), self.gateway.clone());
         Some(Box::pin(async move {
             let id = job.id.clone();
-            match gateway.dedup.ledger().turned(job, turn, end).await {
-                Ok(ended) if ended.news => {
-                    if let Some(outcome) = life.outcome() {
-                        gateway.telemetry.metrics.jobs.inc(outcome);
-                    }
-                }
-                Ok(_) => {}
-                Err(error) => debug!(job = %id, %error, "a job's turn could not be written"),
+            if let Err(error) = gateway.dedup.ledger().turned(job, turn, end).await {
+                debug!(job = %id, %error, "a job's turn is not written yet");
             }
         }))
     }

@@ -23,7 +23,7 @@ use foldhash::HashSet;
 use twice::GivenTwice;
 
 pub use entries::Entries;
-pub use life::Ended;
+pub use life::{Ended, Ends};
 pub use written::Dirty;
 
 /// A submission, as far as the ledger goes.
@@ -116,6 +116,8 @@ pub struct Book {
     writing: HashSet<RequestId>,
     /// What every attempt costs.
     tab: Tab,
+    /// How many jobs were seen to end since this book was opened.
+    ends: Ends,
 }
 
 impl Book {

@@ -121,6 +121,9 @@ pub(super) fn show(gateway: &Arc<Gateway>, tally: Arc<Tally>) {
         for (team, totals) in gateway.dedup.ledger().totals() {
             metrics.money.show(&team, &totals);
         }
+        for (outcome, number) in gateway.dedup.ledger().ends().iter() {
+            metrics.jobs.raise_to(outcome, number);
+        }
         metrics.jobs_running.set(count(running as u64));
         metrics.hot_entries.set(count(gateway.dedup.ledger().hot_entries()));
         metrics.body_memory_bytes.set(count(gateway.memory.used()));

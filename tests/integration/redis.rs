@@ -1,6 +1,8 @@
 //! Several replicas over one Redis (`MONEY.md` M2–M6, M25, M26; F-24, F-50 to F-58): the program itself, more than once.
 
 mod back;
+mod keys;
+mod slow;
 
 use std::time::Duration;
 

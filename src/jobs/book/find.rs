@@ -6,6 +6,7 @@ use crate::jobs::entry::{Asker, Entry, Look, RETRY_AFTER_DOUBT, State, Windows};
 use crate::jobs::keys::{self, NewKey};
 use crate::jobs::records::Life;
 use crate::request::fingerprint::Fingerprint;
+use crate::request::route::RequestId;
 
 impl Book {
     /// What a submission finds: under the fingerprints' key in use, else under the one before it (M9). Refusals are
@@ -74,8 +75,7 @@ impl Book {
                 }
             }
             keys::Fate::Created(created) => {
-                let stands = self.entries.get_mut(&record.fingerprint).and_then(|entry| entry.of_job(&created.job));
-                let until = stands.and_then(|entry| entry.due(&bounds.windows)).filter(|until| now < *until);
+                let until = self.stands_until(&record.fingerprint, &created.job, now, &bounds.windows);
                 // A job that was replaced by somebody's wish for another is still this key's job, until it fails.
                 let lives = |life| matches!(life, Life::Running | Life::Done);
                 let good =
@@ -91,6 +91,18 @@ impl Book {
             }
         };
         Some(Found::Look(record.fingerprint, look))
+    }
+
+    /// Until when an entry gives a job out; none: it does not.
+    pub fn stands_until(
+        &self,
+        fingerprint: &Fingerprint,
+        job: &RequestId,
+        now: Time,
+        windows: &Windows,
+    ) -> Option<Time> {
+        let own = |entry: &&Entry| entry.created().is_some_and(|created| created.job == *job);
+        self.entry(fingerprint)?.layers().find(own)?.due(windows).filter(|until| now < *until)
     }
 
     /// For a keyless submission where only keys share: what the equal ones say that are held, or whose answer nobody took

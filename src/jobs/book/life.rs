@@ -7,14 +7,38 @@ use super::{Book, Bounds};
 use crate::clock::Time;
 use crate::jobs::entry::{Entry, Fate, Turn, Windows};
 use crate::jobs::owners::{Owned, Owner};
-use crate::jobs::records::{End, Job};
+use crate::jobs::records::{End, Job, Life};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
+use crate::telemetry::labels::JobOutcome;
 
-/// How a job ended, as `jobs_total` counts it, and what that did to its entry.
+/// How many jobs were seen to end, by how they did: what `jobs_total` shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends([u64; JobOutcome::ALL.len()]);
+
+impl Ends {
+    /// One more, if that is an end.
+    pub fn note(&mut self, life: Life) {
+        if let Some(count) = life.outcome().and_then(|outcome| self.0.get_mut(outcome as usize)) {
+            *count += 1;
+        }
+    }
+
+    /// As many more as others have seen.
+    pub fn add(&mut self, others: &Self) {
+        self.0.iter_mut().zip(others.0).for_each(|(own, others)| *own += others);
+    }
+
+    /// Each outcome, and how many had it.
+    pub fn iter(&self) -> impl Iterator<Item = (JobOutcome, u64)> {
+        JobOutcome::ALL.iter().copied().zip(self.0)
+    }
+}
+
+/// What a poll's word of a job's end was worth, and what it did to its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// The life it came to, if that was news.
+    /// Whether nobody had told its end before.
     pub news: bool,
     /// What became of the entry.
     pub fate: Fate,
@@ -58,12 +82,21 @@ impl Book {
         if over {
             self.tab.settle(attempt, end.verdict(turn));
         }
-        Ended { news: over && self.records.end(&job.id, end.life, now), fate }
+        let news = over && self.records.end(&job.id, end.life, now);
+        if news {
+            self.ends.note(end.life);
+        }
+        Ended { news, fate }
     }
 
     /// At most `most` running jobs that nobody has polled for `quiet` and that are due to be looked at (M23).
     pub fn watch_next(&mut self, now: Time, quiet: Duration, most: usize) -> Vec<Arc<Job>> {
         self.records.watch_next(now, quiet, most)
+    }
+
+    /// How many ends were news.
+    pub const fn ends(&self) -> &Ends {
+        &self.ends
     }
 
     /// The further fingerprints under which the upstream gave this id.

@@ -2,7 +2,9 @@
 
 mod adopted;
 mod crowd;
+mod distant;
 mod full;
+mod keys;
 mod limits;
 mod operating;
 mod previews;
@@ -137,6 +139,7 @@ async fn conforms(bench: &Bench) {
     previews::conforms(bench).await;
     operating::conforms(bench).await;
     adopted::conforms(bench).await;
+    keys::conforms(bench).await;
     bench.ledger.flush().await.unwrap();
     assert!(bench.ledger.is_well());
 }

@@ -17,7 +17,7 @@ use crate::bill::statement::Statement;
 use crate::bill::tab::Totals;
 use crate::bill::terms::Terms;
 use crate::clock::{Clock, Time};
-use crate::jobs::book::{Book, Bounds, Counts, Ended, Found, Rank, Superseded};
+use crate::jobs::book::{Book, Bounds, Counts, Ended, Ends, Found, Rank, Superseded};
 use crate::jobs::entry::{AttemptId, Caller, Created, Fate, Look, Turn, Windows};
 use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
 use crate::jobs::owners::{Owned, Owner};
@@ -357,6 +357,10 @@ impl Ledger for LocalLedger {
 
     fn totals(&self) -> Vec<(Arc<str>, Totals)> {
         self.book().tab().totals().map(|(team, totals)| (team.clone(), *totals)).collect()
+    }
+
+    fn ends(&self) -> Ends {
+        *self.book().ends()
     }
 
     fn hot_entries(&self) -> u64 {

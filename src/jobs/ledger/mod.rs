@@ -20,7 +20,7 @@ use crate::bill::statement::Statement;
 use crate::bill::tab::{Charge, Totals};
 use crate::bill::terms::{Exhausted, Left, Terms};
 use crate::clock::Time;
-use crate::jobs::book::{Ask, Bounds, Counts, Ended, Found, Rank};
+use crate::jobs::book::{Ask, Bounds, Counts, Ended, Ends, Found, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
 use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
@@ -272,6 +272,9 @@ pub trait Ledger: Send + Sync {
 
     /// What this process has seen of each team's money.
     fn totals(&self) -> Vec<(Arc<str>, Totals)>;
+
+    /// How many jobs this process has seen end: each counts where its end was written first, and once.
+    fn ends(&self) -> Ends;
 
     /// How many entries are in the hot cache.
     fn hot_entries(&self) -> u64;

@@ -13,7 +13,7 @@ use crate::bill::statement::Statement;
 use crate::bill::tab::Totals;
 use crate::bill::terms::Terms;
 use crate::clock::Time;
-use crate::jobs::book::{Bounds, Counts, Ended, Rank};
+use crate::jobs::book::{Bounds, Counts, Ended, Ends, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Turn};
 use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
@@ -189,6 +189,10 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
 
     fn totals(&self) -> Vec<(Arc<str>, Totals)> {
         self.ledger.totals()
+    }
+
+    fn ends(&self) -> Ends {
+        self.ledger.ends()
     }
 
     fn hot_entries(&self) -> u64 {

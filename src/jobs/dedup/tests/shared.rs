@@ -14,7 +14,7 @@ use crate::bill::statement::Statement;
 use crate::bill::tab::Totals;
 use crate::bill::terms::Terms;
 use crate::clock::{Clock, Time};
-use crate::jobs::book::{Ask, Book, Bounds, Counts, Ended, Found, Rank};
+use crate::jobs::book::{Ask, Book, Bounds, Counts, Ended, Ends, Found, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, Look, State, Turn, Windows};
 use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::ledger::{Admission, Closed, Lease, Ledger, LedgerError, Preview, Request, Step, Verdict};
@@ -265,6 +265,10 @@ impl Ledger for View {
 
     fn totals(&self) -> Vec<(Arc<str>, Totals)> {
         Vec::new()
+    }
+
+    fn ends(&self) -> Ends {
+        Ends::default()
     }
 
     fn sending(&self, fingerprint: Fingerprint, attempt: AttemptId) -> Step<'_, ()> {

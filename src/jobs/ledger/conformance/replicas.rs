@@ -4,7 +4,7 @@ use super::*;
 use crate::admission::rate::Taken;
 
 /// Waits until something holds, with upkeep going on.
-async fn until(bench: &Bench, what: &str, holds: impl AsyncFn() -> bool) {
+pub(super) async fn until(bench: &Bench, what: &str, holds: impl AsyncFn() -> bool) {
     for _ in 0..500 {
         bench.ledger.sweep();
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,6 +1,7 @@
 //! The one decision about a submission (`MONEY.md` M25): one call in the usual case. It goes out hoping that nothing stands
 //! under the fingerprint; what stands comes back, and the state machine goes on from there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -70,7 +71,7 @@ impl Question {
 
 impl Shared {
     /// Look-up, limits, budgets and claim.
-    pub(super) async fn admit(&self, request: &Request) -> Result<Admission, LedgerError> {
+    pub(super) async fn admit(self: &Arc<Self>, request: &Request) -> Result<Admission, LedgerError> {
         let ask = &request.ask;
         let mut wanted = Wanted::asked(ask);
         wanted.tabs.insert(ask.attempt);
@@ -80,6 +81,9 @@ impl Shared {
         for _ in 0..TRIES {
             self.look(&mut work).await?;
             if let Some(verdict) = self.round(&mut work, request, &mut so_far).await? {
+                if matches!(verdict, Verdict::Hit(..)) {
+                    self.remember_hits(&work).await;
+                }
                 return Ok(Admission { verdict, standing: so_far.standing });
             }
         }
@@ -136,7 +140,8 @@ impl Shared {
         }
         match reply.status {
             Status::Ok => {
-                self.wrote(&command, &reply, &work.book);
+                self.wrote(&command, &reply);
+                self.count_seen(&work.book);
                 let levels = times(&reply.generations);
                 so_far.standing =
                     so_far.standing.then(remote::standing(&question.generations, &levels, reply.micros()));

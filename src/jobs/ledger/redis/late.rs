@@ -1,4 +1,5 @@
-//! Steps that must be taken, sooner or later: what could not be written is written when Redis is back (`MONEY.md` M8, M12).
+//! Steps that must be taken, sooner or later: whoever waits for one may leave, and what could not be written is written when
+//! Redis is back (`MONEY.md` M8, M12, M21).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +33,28 @@ pub(super) enum Late {
     Unknown(Fingerprint, AttemptId),
     Free(Fingerprint, AttemptId, Option<Box<Taken>>),
     Turned(Arc<Job>, Turn, End),
+}
+
+impl Late {
+    /// What holds here until it is written.
+    fn meanwhile(&self) -> Meanwhile {
+        match self {
+            Self::Accepted(job, created) => Meanwhile::Served(job.clone(), created.clone()),
+            Self::Turned(job, turn, _) if !matches!(turn, Turn::Done(_) | Turn::Refused) => {
+                Meanwhile::Over(job.fingerprint)
+            }
+            Self::Turned(..) | Self::Unknown(..) | Self::Free(..) => Meanwhile::AsBefore,
+        }
+    }
+}
+
+/// What holds here until a step is written.
+enum Meanwhile {
+    /// The twins of a job are served from here.
+    Served(Arc<Job>, Created),
+    /// They are not any more.
+    Over(Fingerprint),
+    AsBefore,
 }
 
 impl Pending {
@@ -70,14 +93,14 @@ impl Pending {
     }
 }
 
-/// A step that waits for Redis unless it is known to be written. Whoever takes it may lose patience and drop it anywhere on
-/// the way, and then it may have been taken or not: to take it again does no harm.
-pub(super) struct Owed<'a> {
-    shared: &'a Shared,
+/// A step that waits for Redis unless it is known to be written. If its answer was lost it may have been taken or not: to
+/// take it again does no harm.
+pub(super) struct Owed {
+    shared: Arc<Shared>,
     late: Option<Late>,
 }
 
-impl Owed<'_> {
+impl Owed {
     /// What it gives back to the limits.
     pub(super) fn taken(&self) -> Option<&Taken> {
         match &self.late {
@@ -92,29 +115,69 @@ impl Owed<'_> {
     }
 }
 
-impl Drop for Owed<'_> {
+impl Drop for Owed {
     fn drop(&mut self) {
         let Some(late) = self.late.take() else { return };
-        match &late {
-            Late::Accepted(job, created) => {
-                // Its twins are served from here until it can be written.
-                let until = created.at + self.shared.bounds.load().windows.delivery;
-                self.shared.hot.insert(job.fingerprint, created.clone(), until);
-                self.shared.jobs.insert(job.id.clone(), job.clone());
-            }
-            Late::Turned(job, turn, _) if !matches!(turn, Turn::Done(_) | Turn::Refused) => {
-                self.shared.hot.remove(&job.fingerprint);
-            }
-            Late::Turned(..) | Late::Unknown(..) | Late::Free(..) => {}
-        }
+        self.shared.hold(late.meanwhile());
         self.shared.pending.push(late);
+    }
+}
+
+/// Whoever waits for a step that goes on without it.
+struct Waiter<'a> {
+    shared: &'a Shared,
+    meanwhile: Meanwhile,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.shared.hold(std::mem::replace(&mut self.meanwhile, Meanwhile::AsBefore));
     }
 }
 
 impl Shared {
     /// From here on the step is taken later if it is not now.
-    pub(super) const fn owe(&self, late: Late) -> Owed<'_> {
-        Owed { shared: self, late: Some(late) }
+    pub(super) fn owe(self: &Arc<Self>, late: Late) -> Owed {
+        Owed { shared: self.clone(), late: Some(late) }
+    }
+
+    /// Takes a step in a task of its own: were it dropped while its write is with Redis, to take it again would find nothing
+    /// to do, and what it wrote would be known nowhere here. Beyond so many tasks it is taken later.
+    pub(super) async fn see_through<T: Send + 'static>(
+        self: &Arc<Self>,
+        late: Late,
+        step: impl Future<Output = Result<T, LedgerError>> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let mut waiter = Waiter { shared: self, meanwhile: late.meanwhile() };
+        let owed = self.owe(late);
+        if !self.has_room_underway() {
+            return Err(LedgerError::Unavailable);
+        }
+        let step = async move {
+            let done = step.await?;
+            owed.written();
+            Ok(done)
+        };
+        let done = self.underway.spawn_on(step, &self.runtime).await;
+        waiter.meanwhile = Meanwhile::AsBefore;
+        done.unwrap_or(Err(LedgerError::Unavailable))
+    }
+
+    /// Whether there is room for one more task.
+    pub(super) fn has_room_underway(&self) -> bool {
+        self.underway.len() < MOST_UNDERWAY
+    }
+
+    fn hold(&self, meanwhile: Meanwhile) {
+        match meanwhile {
+            Meanwhile::Served(job, created) => {
+                let until = created.at + self.bounds.load().windows.delivery;
+                self.hot.insert(job.fingerprint, created, until);
+                self.jobs.insert(job.id.clone(), job);
+            }
+            Meanwhile::Over(fingerprint) => self.hot.remove(&fingerprint),
+            Meanwhile::AsBefore => {}
+        }
     }
 
     /// What was taken from limits that this replica counts alone comes back.
@@ -164,5 +227,7 @@ impl Shared {
 
 /// A queue longer than this is lost anyway.
 const MOST_PENDING: usize = 100_000;
+/// How many steps are under way at a time: many more than Redis leaves open while it answers at all.
+const MOST_UNDERWAY: usize = 10_000;
 /// A fifth of the time that a new epoch waits for everybody.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);

@@ -6,6 +6,7 @@ mod admit;
 mod epoch;
 mod failure;
 mod filing;
+mod hits;
 mod late;
 mod link;
 mod list;
@@ -48,7 +49,7 @@ use crate::bill::statement::Statement;
 use crate::bill::tab::Totals;
 use crate::bill::terms::Terms;
 use crate::clock::Time;
-use crate::jobs::book::{Bounds, Counts, Ended, Rank};
+use crate::jobs::book::{Bounds, Counts, Ended, Ends, Rank};
 use crate::jobs::entry::{AttemptId, Caller, Created, State, Turn};
 use crate::jobs::flight::{Flight, Progress};
 use crate::jobs::list::{Cursor, EntryLine, EntryQuery, Forgotten, JobLine, JobQuery, Page};
@@ -125,10 +126,8 @@ impl Ledger for RedisLedger {
 
     fn accepted(&self, job: Arc<Job>, created: Created) -> Step<'_, Rank> {
         Box::pin(async move {
-            let owed = self.shared.owe(Late::Accepted(job.clone(), created.clone()));
-            let rank = self.shared.accepted(&job, &created).await?;
-            owed.written();
-            Ok(rank)
+            let (shared, late) = (self.shared.clone(), Late::Accepted(job.clone(), created.clone()));
+            self.shared.see_through(late, async move { shared.accepted(&job, &created).await }).await
         })
     }
 
@@ -204,11 +203,9 @@ impl Ledger for RedisLedger {
 
     fn turned(&self, job: Arc<Job>, turn: Turn, end: End) -> Step<'_, Ended> {
         Box::pin(async move {
-            let owed = self.shared.owe(Late::Turned(job.clone(), turn, end));
-            let ended = timeout(TURN_PATIENCE, self.shared.turned(&job, turn, end)).await;
-            let ended = ended.unwrap_or(Err(LedgerError::Unavailable))?;
-            owed.written();
-            Ok(ended)
+            let (shared, late) = (self.shared.clone(), Late::Turned(job.clone(), turn, end));
+            let step = self.shared.see_through(late, async move { shared.turned(&job, turn, end).await });
+            timeout(TURN_PATIENCE, step).await.unwrap_or(Err(LedgerError::Unavailable))
         })
     }
 
@@ -282,7 +279,8 @@ impl Ledger for RedisLedger {
 
     fn flush(&self) -> Step<'_, ()> {
         Box::pin(async move {
-            while !self.shared.pending.is_empty() {
+            // What is under way may come to wait.
+            while !self.shared.underway.is_empty() || !self.shared.pending.is_empty() {
                 tokio::time::sleep(BETWEEN_LOOKS).await;
             }
             Ok(())
@@ -300,6 +298,10 @@ impl Ledger for RedisLedger {
     fn totals(&self) -> Vec<(Arc<str>, Totals)> {
         let totals = self.shared.totals.lock().unwrap_or_else(PoisonError::into_inner);
         totals.iter().map(|(team, totals)| (team.clone(), *totals)).collect()
+    }
+
+    fn ends(&self) -> Ends {
+        *self.shared.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hot_entries(&self) -> u64 {

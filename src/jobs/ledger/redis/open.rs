@@ -10,6 +10,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::RedisLedger;
 pub use super::failure::Failure;
@@ -119,9 +120,11 @@ impl Reached {
             told_of_polls: Cache::builder().max_capacity(hot_entries).time_to_live(BETWEEN_TELLINGS).build(),
             mirror,
             pending: Pending::default(),
+            underway: TaskTracker::new(),
             listeners: Listeners::default(),
             replica: hex(&replica),
             totals: Mutex::default(),
+            ends: Mutex::default(),
             counts: ArcSwap::from_pointee(Book::default().counts()),
             sweeping: AtomicBool::new(false),
             estranged: AtomicBool::new(false),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
 
 use super::failure::Failure;
 use super::late::Pending;
@@ -22,7 +23,7 @@ use crate::admission::rate::Limits;
 use crate::bill::tab::Totals;
 use crate::bill::terms::Terms;
 use crate::clock::Time;
-use crate::jobs::book::{Book, Bounds, Counts};
+use crate::jobs::book::{Book, Bounds, Counts, Ends};
 use crate::jobs::ledger::hot::Hot;
 use crate::jobs::ledger::{Lease, LedgerError};
 use crate::jobs::records::Job;
@@ -46,10 +47,13 @@ pub(super) struct Shared {
     pub(super) mirror: Mirror,
     /// What could not be written yet.
     pub(super) pending: Pending,
+    /// What is being written, whether somebody waits for it or not.
+    pub(super) underway: TaskTracker,
     pub(super) listeners: Listeners,
     /// This replica's name among the waiters of an attempt.
     pub(super) replica: String,
     pub(super) totals: Mutex<HashMap<Arc<str>, Totals>>,
+    pub(super) ends: Mutex<Ends>,
     pub(super) counts: ArcSwap<(Counts, usize)>,
     pub(super) sweeping: AtomicBool,
     /// Redis lives under another fingerprint key than this replica: nothing new is bought (M9).
@@ -111,6 +115,7 @@ impl Shared {
         step: impl Fn(&mut Book, Time, &Bounds) -> Result<T, LedgerError> + Sync,
     ) -> Result<T, LedgerError> {
         let mut work = Work::new(wanted);
+        let mut is_counted = false;
         for _ in 0..TRIES {
             self.look(&mut work).await?;
             let bounds = **self.bounds.load();
@@ -126,7 +131,11 @@ impl Shared {
             let reply = self.run(command.clone()).await?;
             match reply.status {
                 Status::Ok => {
-                    self.wrote(&command, &reply, &work.book);
+                    self.wrote(&command, &reply);
+                    // What is taken again is no second payment, and no second end.
+                    if !std::mem::replace(&mut is_counted, true) {
+                        self.count_seen(&work.book);
+                    }
                     if restored == self.mirror.restorations() {
                         return Ok(result);
                     }
@@ -142,12 +151,17 @@ impl Shared {
     }
 
     /// A unit was written: what it wrote is remembered here too.
-    pub(super) fn wrote(&self, command: &Command, reply: &Reply, book: &Book) {
+    pub(super) fn wrote(&self, command: &Command, reply: &Reply) {
         let stamp = reply.stamped_as().unwrap_or_default();
         command.writes.iter().for_each(|write| self.mirror.note(write, stamp));
         for (count, sum) in command.counts.iter().zip(&reply.sums) {
             self.mirror.note_count(count, sum);
         }
+    }
+
+    /// What a unit that was written has seen of money, and of the ends of jobs.
+    pub(super) fn count_seen(&self, book: &Book) {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).add(book.ends());
         let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         for (team, seen) in book.tab().totals() {
             let own = totals.entry(team.clone()).or_default();

@@ -14,7 +14,7 @@ use crate::bill::tab::Open;
 use crate::clock::Time;
 use crate::jobs::book::{Ask, Book};
 use crate::jobs::entry::{AttemptId, Entry, Lapsed, State, Windows};
-use crate::jobs::keys::{Fate, KeyDigest};
+use crate::jobs::keys::{Fate, KeyDigest, KeyRecord};
 use crate::jobs::ledger::disk::form::{EntryForm, JobForm, KeyForm};
 use crate::jobs::ledger::disk::seal::Checked;
 use crate::jobs::ledger::disk::store::nobody;
@@ -171,7 +171,10 @@ impl Work {
             if let Checked::Sound(form) = seal.open::<KeyForm>(&key, text) {
                 let record = form.into_record();
                 self.wanted.entries.insert(record.fingerprint);
-                if let Fate::Created(created) = &record.fate {
+                // How the job stands is asked only where its entry no longer says so.
+                if let Fate::Created(created) = &record.fate
+                    && self.book.stands_until(&record.fingerprint, &created.job, now, windows).is_none()
+                {
                     self.wanted.jobs.insert(created.job.clone());
                 }
                 self.book.load_key(digest, record);
@@ -216,11 +219,8 @@ impl Work {
         }
         for digest in &self.wanted.keys {
             let key = key_key(digest);
-            let record = self.book.key(digest);
-            // A key that merely hit is not kept (M16).
-            let merely_hit =
-                record.is_some_and(|record| matches!(record.fate, Fate::Created(_))) && seen(&key).is_none();
-            let record = record.filter(|_| !merely_hit);
+            // A key that merely hit is no part of a step (M16).
+            let record = self.book.key(digest).filter(|record| !self.is_mere_hit(&key, record));
             let value = record.and_then(|record| context.seal.seal(&key, &KeyForm::of(record)));
             if value != seen(&key) {
                 let gone = || (context.now + KEY_KEPT).as_millis();
@@ -248,6 +248,16 @@ impl Work {
         }
         command.post(self.book.tab(), context.now);
         command
+    }
+
+    /// The keys that merely hit just now, and were not known before.
+    pub(super) fn merely_hit(&self) -> impl Iterator<Item = (&KeyDigest, &KeyRecord)> {
+        let keys = self.wanted.keys.iter().filter_map(|digest| Some((digest, self.book.key(digest)?)));
+        keys.filter(|(digest, record)| self.is_mere_hit(&key_key(digest), record))
+    }
+
+    fn is_mere_hit(&self, key: &str, record: &KeyRecord) -> bool {
+        matches!(record.fate, Fate::Created(_)) && !matches!(self.values.get(key), Some(Some(_)))
     }
 
     fn write_entry(&self, fingerprint: &Fingerprint, context: Context<'_>, command: &mut Command) {
