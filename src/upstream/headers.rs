@@ -175,9 +175,20 @@ pub(super) fn is_coding(value: &[u8]) -> bool {
 }
 
 /// Whether the framing can mean two things: then somebody in between may have read another message than we did.
+/// A transfer coding that was not asked for is such a thing too, and could hide the key (M32).
 pub(super) fn is_ambiguous(headers: &HeaderMap) -> bool {
     let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
-    lengths > 1 || lengths == 1 && headers.contains_key(TRANSFER_ENCODING)
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (lengths, codings.next(), codings.next()) {
+        (0 | 1, None, _) => false,
+        (0, Some(coding), None) => !is_chunked(coding.as_bytes()),
+        _ => true,
+    }
+}
+
+/// Whether a `Transfer-Encoding` is `chunked` and nothing else, the one coding that we read (RFC 9112 §6.1).
+pub(super) fn is_chunked(codings: &[u8]) -> bool {
+    codings.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 /// Cleans an upstream's answer in place: what is for one connection only, what speaks for another origin, and whatever

@@ -165,6 +165,13 @@ fn h10_bytes_above_ascii_neither_stop_nor_leave_us() {
 fn r39_two_lengths_or_a_length_beside_a_coding_are_ambiguous() {
     assert!(is_ambiguous(&map(&[("content-length", "2"), ("content-length", "2")])));
     assert!(is_ambiguous(&map(&[("content-length", "2"), ("transfer-encoding", "chunked")])));
+    for codings in
+        [&["gzip, chunked"][..], &["gzip"], &["identity"], &[""], &["chunked", "chunked"], &["gzip", "chunked"]]
+    {
+        let lines: Vec<_> = codings.iter().map(|coding| ("transfer-encoding", *coding)).collect();
+        assert!(is_ambiguous(&map(&lines)), "{codings:?}");
+    }
+    assert!(!is_ambiguous(&map(&[("transfer-encoding", "Chunked ")])));
     assert!(!is_ambiguous(&map(&[("content-length", "2")])));
     assert!(!is_ambiguous(&map(&[("transfer-encoding", "chunked")])));
     assert!(!is_ambiguous(&map(&[])));
