@@ -143,12 +143,14 @@ pub fn passed(answer: &Answer) -> Response<Body> {
     passed
 }
 
-/// Says of a refusal that passes that it is the upstream's and not ours (RFC 9209).
+/// Says of a refusal that passes that it is the upstream's and not ours (RFC 9209), behind what others on the way have
+/// said.
 pub fn attribute<B>(passed: &mut Response<B>) {
     let status = passed.status();
-    if status.is_client_error() || status.is_server_error() {
-        let received = HeaderValue::try_from(format!("reelgate; received-status={}", status.as_u16()));
-        passed.headers_mut().extend(received.ok().map(|received| (PROXY_STATUS, received)));
+    let is_refusal = status.is_client_error() || status.is_server_error();
+    if is_refusal && let Ok(received) = HeaderValue::try_from(format!("reelgate; received-status={}", status.as_u16()))
+    {
+        passed.headers_mut().append(PROXY_STATUS, received);
     }
 }
 

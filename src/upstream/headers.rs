@@ -68,17 +68,29 @@ pub struct Passed {
 impl Passed {
     /// What passes of this header. Everything else stays here: the upstream would take it together with our key.
     pub fn of(header: &Header<'_>, version: Version, via: &Via) -> Self {
-        let accept = header.lines(&ACCEPT).next();
-        let accept = accept.filter(|value| value.len() <= LONGEST_ACCEPT && value.to_str().is_ok());
         let ours = via.of(version);
         let via = if header.has(&VIA) { extended(header, ours) } else { ours.clone() };
-        Self { accept: accept.cloned().unwrap_or(JSON), via, trace: None }
+        Self { accept: accepted(header), via, trace: None }
     }
 
     /// The same, as a part of this trace.
     pub fn within(self, trace: Option<Trace>) -> Self {
         Self { trace, ..self }
     }
+}
+
+/// The client's `Accept`, its lines as one list (RFC 9110 §5.3); ours where there is none, or one that is too long to be
+/// true.
+fn accepted(header: &Header<'_>) -> HeaderValue {
+    let mut lines = header.lines(&ACCEPT);
+    let accepted = match (lines.next(), lines.next()) {
+        (only, None) => only.cloned(),
+        (_, Some(_)) => {
+            let all: Vec<&[u8]> = header.lines(&ACCEPT).map(HeaderValue::as_bytes).collect();
+            HeaderValue::try_from(all.join(&b", "[..])).ok()
+        }
+    };
+    accepted.filter(|value| value.len() <= LONGEST_ACCEPT && value.to_str().is_ok()).unwrap_or(JSON)
 }
 
 /// The client's `Via` with ours behind it; ours alone if the whole would be too long to be true.
@@ -228,11 +240,28 @@ pub(super) fn is_passed(name: &str) -> bool {
     let begins = |stopped: &str| name.get(..stopped.len()).is_some_and(|start| start.eq_ignore_ascii_case(stopped));
     // Most names pass at their first letter.
     let is_stopped = match name.as_bytes().first().map(u8::to_ascii_lowercase) {
-        Some(b'a') => is("alt-svc") || begins("access-control-"),
-        Some(b'c') => is("connection") || is("clear-site-data"),
+        Some(b'a') => is("alt-svc") || is("accept-ch") || begins("access-control-"),
+        Some(b'c') => is("connection") || is("clear-site-data") || is("critical-ch"),
+        Some(b'e') => is("expect-ct"),
         Some(b'k') => is("keep-alive"),
-        Some(b'p') => is("public-key-pins") || is("public-key-pins-report-only") || begins("proxy-"),
-        Some(b's') => is("server") || is("set-cookie") || is("set-cookie2") || is("strict-transport-security"),
+        Some(b'n') => is("nel"),
+        // `Proxy-Status` stays: it is for whoever looks for a fault on the whole way (RFC 9209 §2).
+        Some(b'p') => {
+            is("public-key-pins")
+                || is("public-key-pins-report-only")
+                || is("proxy-connection")
+                || is("proxy-authenticate")
+                || is("proxy-authentication-info")
+                || is("proxy-authorization")
+        }
+        Some(b'r') => is("refresh") || is("report-to") || is("reporting-endpoints"),
+        Some(b's') => {
+            is("server")
+                || is("service-worker-allowed")
+                || is("set-cookie")
+                || is("set-cookie2")
+                || is("strict-transport-security")
+        }
         Some(b't') => is("te") || is("trailer") || is("transfer-encoding"),
         Some(b'u') => is("upgrade"),
         _ => false,

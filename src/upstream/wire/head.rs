@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::{Buf, Bytes};
 use httparse::Header;
 use hyper::StatusCode;
-use hyper::header::{HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 
 use super::Malformed;
 use super::framing::{Chunk, Framing, whole};
@@ -97,6 +97,10 @@ impl<'a> Reading<'a> {
             } else {
                 headers.append(name, value);
             }
+        }
+        // What it told was not so, and must not be told again (RFC 9110 §8.6).
+        if code == 204 {
+            headers.remove(CONTENT_LENGTH);
         }
         if let Some(id) = upstream_request_id {
             headers.insert(headers::UPSTREAM_REQUEST_ID, id);

@@ -167,6 +167,21 @@ async fn t71_nothing_a_client_sends_breaks_a_line() {
 }
 
 #[tokio::test]
+async fn t71_a_method_that_nobody_knows_takes_no_room_in_the_log() {
+    let scene = Scene::start().await;
+    let long = "A".repeat(31_000);
+    for (method, told) in [(long.as_str(), "other"), ("PROPFIND", "other"), ("get", "other"), ("PATCH", "PATCH")] {
+        let id = format!("asked-by-{}", &method[..3]);
+        let request = format!("{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Request-Id: {id}\r\n\r\n");
+        scene.raw(request.as_bytes()).await;
+        let line = line_of(&scene, &id).await;
+        assert_eq!(line["method"], told);
+        assert!(line.to_string().len() < 1_000, "{} bytes", line.to_string().len());
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn the_level_says_which_requests_leave_a_line() {
     let scene = Scene::with(|config, _| config.log.level = Level::Warn).await;
     let quiet = scene.submit("quiet").await;
