@@ -13,7 +13,7 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 
-use crate::error::Error;
+use crate::error::{Error, Unreached};
 use crate::jobs::dedup::Delivery;
 use crate::jobs::entry::RETRY_AFTER_DOUBT;
 use crate::upstream::outcome::Answer;
@@ -174,7 +174,9 @@ pub fn refusal(error: &Error) -> Response<Body> {
     }
     match error {
         // The same submission would meet the same: only time, or the operator, changes it.
-        Error::OutcomeUnknown { .. } | Error::UpstreamKeyRefused => {
+        Error::OutcomeUnknown { .. }
+        | Error::UpstreamKeyRefused
+        | Error::UpstreamUnreachable(Unreached::Certificate) => {
             headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         // RFC 6750 §3: nothing more is told to who has not tried.

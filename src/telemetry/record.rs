@@ -151,6 +151,9 @@ impl Record {
     pub fn refused(&mut self, error: &Error) {
         self.error = Some(error.code());
         self.telemetry.metrics.refused(error);
+        if let Error::UpstreamUnreachable(unreached) = error {
+            self.cause(unreached.cause());
+        }
         if self.route.is_submission() {
             self.outcome(SubmissionOutcome::of_refusal(error));
         }

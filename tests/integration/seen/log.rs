@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{EDITS, GENERATIONS, Scene, eventually};
+use crate::support::{Door, EDITS, GENERATIONS, Scene, eventually};
 
 /// The request's line, once it is written.
 async fn line_of(scene: &Scene, request_id: &str) -> Value {
@@ -179,6 +179,27 @@ async fn t71_a_method_that_nobody_knows_takes_no_room_in_the_log() {
         assert!(line.to_string().len() < 1_000, "{} bytes", line.to_string().len());
     }
     scene.end().await;
+}
+
+#[tokio::test]
+async fn f01_f03_the_log_tells_why_the_upstream_could_not_be_reached() {
+    let closed = Door::closed();
+    for (url, want) in [
+        (closed.origin(), "the connection was refused or reset"),
+        ("http://no-such-host.invalid".to_owned(), "the name in upstream.url has no address"),
+    ] {
+        let scene = Scene::with(|config, _| {
+            config.upstream.url = url;
+            config.upstream.allow_http = true;
+        })
+        .await;
+        for answer in [scene.submit("a").await, scene.poll("b").await] {
+            assert_eq!(answer.refusal(), (502, "upstream_unreachable".to_owned()));
+            let line = line_of(&scene, answer.header("x-request-id")).await;
+            assert_eq!((&line["error"], &line["cause"]), (&json!("upstream_unreachable"), &json!(want)));
+        }
+        scene.end().await;
+    }
 }
 
 #[tokio::test]
