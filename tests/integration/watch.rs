@@ -177,11 +177,15 @@ async fn m23_f01_that_our_looks_cannot_reach_the_upstream_is_told_once() {
         assert_eq!(served.submit(&format!("prompt {number}")).await.status, 200);
     }
     let Served { upstream, program, admin, .. } = served;
+    // Four at once wait for an answer, and then find nobody to ask once more.
+    upstream.always_poll(Some(Fault::Stall));
+    let looks = upstream.counts().polls;
+    assert!(upstream.wait_until(|counts| counts.polls >= looks + 4, SOON).await);
     upstream.stop().await;
     program.says("our own polls cannot reach the upstream").await;
-    eventually("several have met it", async || {
+    eventually("all four have met it", async || {
         let metrics = super::support::ask(admin, hyper::Method::GET, "/metrics", &[], "").await.text();
-        super::support::value(&metrics, "upstream_requests_total{operation=\"watch\",outcome=\"not_sent\"}") >= 3.0
+        super::support::value(&metrics, "upstream_requests_total{operation=\"watch\",outcome=\"not_sent\"}") >= 4.0
     })
     .await;
     let output = program.output();
