@@ -48,7 +48,7 @@ pub enum Unreached {
     Timeout,
     /// The TLS handshake failed.
     Tls,
-    /// The upstream's certificate is not trusted.
+    /// The upstream's certificate is not trusted. Unlike the others this does not pass: somebody must mend it.
     Certificate,
 }
 
@@ -61,6 +61,20 @@ impl Unreached {
             Self::Timeout => "connection_timeout",
             Self::Tls => "tls_protocol_error",
             Self::Certificate => "tls_certificate_error",
+        }
+    }
+
+    /// The same for the operator's log, with what decides it.
+    pub const fn cause(self) -> &'static str {
+        match self {
+            Self::Dns => "the name in upstream.url has no address",
+            Self::Refused => "the connection was refused or reset",
+            Self::Timeout => "no connection within upstream.connect_timeout",
+            Self::Tls => "the TLS handshake failed",
+            Self::Certificate => {
+                "the upstream's certificate is not trusted: it is by no authority of upstream.roots, for another name \
+                 than upstream.url has, or out of date"
+            }
         }
     }
 }
@@ -297,6 +311,7 @@ impl Error {
             | Self::RateLimited { retry_after, .. }
             | Self::BudgetExhausted { retry_after, .. } => *retry_after,
             Self::Overloaded { .. } | Self::LedgerUnavailable | Self::Draining => Duration::from_secs(1),
+            Self::UpstreamUnreachable(Unreached::Certificate) => return None,
             Self::UpstreamUnreachable(_) | Self::PollTimeout => Duration::from_secs(2),
             _ => return None,
         };

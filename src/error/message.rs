@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Doubt, Error, Fault, READ_ONLY};
+use super::{Doubt, Error, Fault, READ_ONLY, Unreached};
 
 impl Error {
     /// The text for the client: what is wrong and what to do. It never holds a secret or an upstream's words.
@@ -59,7 +59,7 @@ impl Error {
                 format!("the budget {limit} does not hold this job: {}", hope(limit)).into()
             }
             Self::Internal => "an error of the gateway itself: try again, and tell its operator".into(),
-            Self::UpstreamUnreachable(_) => "the upstream could not be reached: nothing was sent, try again".into(),
+            Self::UpstreamUnreachable(why) => unreached(why).into(),
             Self::PollTimeout => "the upstream did not answer in time: the job goes on, poll again".into(),
             Self::PollUnreadable => {
                 "the upstream answered with something that is no answer of its API: the job goes on, poll again".into()
@@ -100,6 +100,18 @@ fn first_of(faults: &[Fault]) -> Cow<'static, str> {
     match faults.len() {
         1 => named.into(),
         more => format!("{named} (and {} more, see errors)", more - 1).into(),
+    }
+}
+
+/// The text where nothing was sent.
+const fn unreached(why: &Unreached) -> &'static str {
+    match why {
+        Unreached::Certificate => {
+            "the upstream's certificate is not trusted: nothing was sent; tell the gateway's operator to check upstream.roots"
+        }
+        Unreached::Dns | Unreached::Refused | Unreached::Timeout | Unreached::Tls => {
+            "the upstream could not be reached: nothing was sent, try again"
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 
-use crate::error::Error;
+use crate::error::{Error, Unreached};
 use crate::jobs::dedup::Delivery;
 use crate::jobs::entry::RETRY_AFTER_DOUBT;
 use crate::upstream::outcome::Answer;
@@ -143,12 +143,14 @@ pub fn passed(answer: &Answer) -> Response<Body> {
     passed
 }
 
-/// Says of a refusal that passes that it is the upstream's and not ours (RFC 9209).
+/// Says of a refusal that passes that it is the upstream's and not ours (RFC 9209), behind what others on the way have
+/// said.
 pub fn attribute<B>(passed: &mut Response<B>) {
     let status = passed.status();
-    if status.is_client_error() || status.is_server_error() {
-        let received = HeaderValue::try_from(format!("reelgate; received-status={}", status.as_u16()));
-        passed.headers_mut().extend(received.ok().map(|received| (PROXY_STATUS, received)));
+    let is_refusal = status.is_client_error() || status.is_server_error();
+    if is_refusal && let Ok(received) = HeaderValue::try_from(format!("reelgate; received-status={}", status.as_u16()))
+    {
+        passed.headers_mut().append(PROXY_STATUS, received);
     }
 }
 
@@ -172,7 +174,9 @@ pub fn refusal(error: &Error) -> Response<Body> {
     }
     match error {
         // The same submission would meet the same: only time, or the operator, changes it.
-        Error::OutcomeUnknown { .. } | Error::UpstreamKeyRefused => {
+        Error::OutcomeUnknown { .. }
+        | Error::UpstreamKeyRefused
+        | Error::UpstreamUnreachable(Unreached::Certificate) => {
             headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         // RFC 6750 §3: nothing more is told to who has not tried.

@@ -144,7 +144,10 @@ async fn whole(relayed: Response<Relay>, is_veiled: bool, flat: bool) -> Result<
         return Err(Error::UnknownJob);
     }
     let body = if flat { observe::flatten(&body).map_or(body, Bytes::from) } else { body };
-    parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    // RFC 9110 §8.6: an answer that never has content says no length.
+    if !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
     Ok(Response::from_parts(parts, Body::Whole(body)))
 }
 

@@ -10,10 +10,12 @@ use hyper::header::RETRY_AFTER;
 use hyper::{HeaderMap, Response, StatusCode, Version};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
 
 use super::Gateway;
 use super::observer::{Asking, Observer};
 use super::rules::Rules;
+use crate::error::Unreached;
 use crate::jobs::records::Job;
 use crate::request::head::Header;
 use crate::request::route::RequestId;
@@ -29,10 +31,11 @@ pub struct Watcher {
     passed: Passed,
 }
 
-/// What a look has come to: whose it was, and how long the upstream wants to be left alone.
+/// What a look has come to: whose it was, how long the upstream wants to be left alone, and why it was not reached.
 struct Looked {
     id: RequestId,
     rest: Option<Duration>,
+    unreached: Option<Unreached>,
 }
 
 impl Watcher {
@@ -49,6 +52,7 @@ impl Watcher {
         let mut in_hand = HashSet::new();
         let mut rests_until = Instant::now();
         let mut share = Share { next: Instant::now() };
+        let mut unreached = None;
         loop {
             let rules = self.gateway.rules.load_full();
             let quiet = rules.watch.filter(|_| Instant::now() >= rests_until);
@@ -69,9 +73,10 @@ impl Watcher {
             tokio::select! {
                 () = sleep(tick) => self.polls.sweep(),
                 Some(looked) = looks.join_next() => {
-                    if let Ok(Looked { id, rest }) = looked {
-                        in_hand.remove(&id);
-                        rests_until = rests_until.max(Instant::now() + rest.unwrap_or_default());
+                    if let Ok(looked) = looked {
+                        in_hand.remove(&looked.id);
+                        rests_until = rests_until.max(Instant::now() + looked.rest.unwrap_or_default());
+                        tell(&mut unreached, looked.unreached);
                     }
                     // A look that panicked does not say whose it was.
                     if looks.is_empty() {
@@ -88,13 +93,17 @@ impl Watcher {
         let asking = Asking { gateway, polls, passed, operation: UpstreamOperation::Watch };
         let answer = asking.about(&job.id, Some(&job), |_, _| {}).await;
         let (id, rest) = (job.id.clone(), rest(answer.as_ref()));
+        let unreached = match answer {
+            Err(PollFailure::Unreached(why)) => Some(why),
+            Ok(_) | Err(_) => None,
+        };
         if let Ok(answer) = answer {
             let witness = Box::new(Observer::new(&self.gateway, job, answer.body().key().id(), &rules));
             let relay = Relay::begin(answer, Some(witness)).await.into_body();
             // What is longer, or slower, was no answer about a job.
             _ = timeout(LONGEST_ANSWER, Limited::new(relay, MOST_READ).collect()).await;
         }
-        Looked { id, rest }
+        Looked { id, rest, unreached }
     }
 }
 
@@ -119,6 +128,18 @@ impl Share {
     /// A look begins.
     fn take(&mut self, apart: Option<Duration>) {
         self.next += apart.unwrap_or_default();
+    }
+}
+
+/// Tells the operator what has changed on the way to the upstream, and that once: each look would say the same.
+fn tell(last: &mut Option<Unreached>, now: Option<Unreached>) {
+    if *last == now {
+        return;
+    }
+    *last = now;
+    match now {
+        Some(why) => warn!(cause = why.cause(), "our own polls cannot reach the upstream"),
+        None => info!("our own polls reach the upstream again"),
     }
 }
 

@@ -17,6 +17,8 @@ const MAX_FIELDS: usize = 256;
 const MAX_VALUES: usize = 10_000;
 /// What some editors and shells put before UTF-8; RFC 8259 §8.1 forbids it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// How the parser's words for a lone surrogate begin.
+const LONE_SURROGATE: [&str; 2] = ["unexpected end of hex escape", "lone leading surrogate in hex escape"];
 /// From here on a double no longer tells neighbouring integers apart.
 const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
 
@@ -37,7 +39,17 @@ pub fn parse(bytes: &[u8]) -> Result<Value, Error> {
     let parsed = Strict { depth: 0, values: &values }.deserialize(&mut deserializer);
     parsed
         .and_then(|value| deserializer.end().map(|()| value))
-        .map_err(|error| Error::InvalidJson { message: format!("the body is not strict JSON: {error}") })
+        .map_err(|error| Error::InvalidJson { message: format!("the body is not strict JSON: {}", in_words(&error)) })
+}
+
+/// What the parser says, but for lone surrogates, of which it says something that helps nobody.
+fn in_words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if LONE_SURROGATE.iter().any(|words| text.starts_with(words)) {
+        let (line, column) = (error.line(), error.column());
+        return format!("a lone surrogate (half of a pair of \\u escapes) at line {line} column {column}");
+    }
+    text
 }
 
 /// One value, at a depth.
@@ -161,8 +173,14 @@ mod tests {
             (r#"{"a":9007199254740993.0}"#, "cannot be kept exactly"),
             (r#"{"a":1e20}"#, "cannot be kept exactly"),
             (r#"{"a":1e400}"#, "out of range"),
-            (r#"{"a":"\ud800"}"#, "line 1"),
-            (r#"{"a":"\udc00\ud800"}"#, "line 1"),
+            (r#"{"a":"\ud800"}"#, "strict JSON: a lone surrogate (half of a pair of \\u escapes) at line 1 column 13"),
+            (r#"{"a":"\ud800 \udc00"}"#, "a lone surrogate"),
+            (r#"{"a":"\ud800\n"}"#, "a lone surrogate"),
+            (r#"{"a":"\ud800\u0061"}"#, "a lone surrogate"),
+            (r#"{"a":"\udc00\ud800"}"#, "a lone surrogate"),
+            (r#"{"\ud800":1}"#, "a lone surrogate"),
+            (r#"{"a":"\ud8"}"#, "invalid escape"),
+            (r#"{"unexpected end of hex escape":1,"unexpected end of hex escape":2}"#, "stands twice"),
             ("\u{feff}{}", "byte order mark"),
             ("{} x", "trailing characters"),
             ("{}{}", "trailing characters"),

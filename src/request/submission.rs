@@ -1,7 +1,7 @@
 //! A submission as understood: its body parsed, its user, and what its headers wish for. Built from the request, and all
 //! that later stages decide from; the bytes themselves go on as they came.
 
-use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, PRAGMA};
+use hyper::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, PRAGMA};
 use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 
@@ -61,9 +61,10 @@ impl Wishes {
         let variation = single(header, &REELGATE_VARIATION, "Reelgate-Variation", MAX_VARIATION)?;
         let key = single(header, &IDEMPOTENCY_KEY, "Idempotency-Key", MAX_KEY)?;
         let idempotency_key = key.map(|key| unquoted(&key)).transpose()?;
-        let dry_run = match single(header, &REELGATE_DRY_RUN, "Reelgate-Dry-Run", 1)?.as_deref() {
+        let dry_run = only(header, &REELGATE_DRY_RUN, "Reelgate-Dry-Run")?;
+        let dry_run = match dry_run.map(|value| value.as_bytes().trim_ascii()) {
             None => false,
-            Some("1") => true,
+            Some(b"1") => true,
             Some(_) => {
                 let message = "Reelgate-Dry-Run takes 1, or is left out".into();
                 return Err(Error::BadRequest { param: "Reelgate-Dry-Run", message });
@@ -225,17 +226,24 @@ fn single(
     shown: &'static str,
     longest: usize,
 ) -> Result<Option<String>, Error> {
-    let mut values = header.lines(name);
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Error::BadRequest { param: shown, message: format!("{shown} may be sent once only").into() });
-    }
+    let Some(value) = only(header, name, shown)? else { return Ok(None) };
     let text = value.to_str().map(str::trim).unwrap_or_default();
     if text.is_empty() || text.len() > longest || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         let message = format!("{shown} takes 1 to {longest} printable ASCII characters");
         return Err(Error::BadRequest { param: shown, message: message.into() });
     }
     Ok(Some(text.to_owned()))
+}
+
+/// The only line of a header.
+fn only<'a>(header: &Header<'a>, name: &HeaderName, shown: &'static str) -> Result<Option<&'a HeaderValue>, Error> {
+    let mut values = header.lines(name);
+    match (values.next(), values.next()) {
+        (only, None) => Ok(only),
+        (_, Some(_)) => {
+            Err(Error::BadRequest { param: shown, message: format!("{shown} may be sent once only").into() })
+        }
+    }
 }
 
 /// The text of an RFC 8941 string; a bare key is its own text.

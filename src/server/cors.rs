@@ -45,13 +45,17 @@ impl Cors {
         let Some(origin) = origins.next() else {
             let is_safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
             let is_foreign = || header.lines(&SEC_FETCH_SITE).any(|site| site == "cross-site");
-            return if !is_safe && is_foreign() { Err(Error::OriginRefused) } else { Ok(Caller(None)) };
+            return if !is_safe && is_foreign() { Err(Error::OriginRefused) } else { Ok(self.caller(None)) };
         };
         let is_allowed = origins.next().is_none()
             && origin.to_str().is_ok_and(|origin| {
                 self.allowed.iter().any(|allowed| allowed == origin) || self.is_our_own(origin, authority)
             });
-        if is_allowed { Ok(Caller(Some(origin.clone()))) } else { Err(Error::OriginRefused) }
+        if is_allowed { Ok(self.caller(Some(origin.clone()))) } else { Err(Error::OriginRefused) }
+    }
+
+    fn caller(&self, origin: Option<HeaderValue>) -> Caller {
+        Caller { varies: origin.is_some() || !self.allowed.is_empty(), origin }
     }
 
     /// Whether the page came from the very address that it calls, under a name that can only be ours.
@@ -68,21 +72,28 @@ impl Cors {
 
 /// A caller that may call: a page with its origin, or no page at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Caller(Option<HeaderValue>);
+pub struct Caller {
+    origin: Option<HeaderValue>,
+    /// Whether another caller may be told the same with another grant.
+    varies: bool,
+}
 
 impl Caller {
-    /// Lets the page read an answer.
+    /// Lets the page read an answer, and keeps caches from giving one page what was granted to another, or to nobody.
     pub fn grant(&self, answer: &mut HeaderMap) {
         // A preflight's answer has all it needs.
-        if let Some(origin) = self.0.as_ref().filter(|_| !answer.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)) {
+        if !self.varies || answer.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+            return;
+        }
+        if let Some(origin) = &self.origin {
             answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
             answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-            answer.append(VARY, HeaderValue::from_static("Origin"));
         }
+        answer.append(VARY, HeaderValue::from_static("Origin"));
     }
 
-    /// The answer to an OPTIONS request for a path that takes the methods `allow`. It needs no further
-    /// [`Caller::grant`].
+    /// The answer to an OPTIONS request for a path that takes the methods `allow`. To a preflight, [`Caller::grant`] has
+    /// nothing to add.
     ///
     /// # Errors
     /// [`Error::BadRequest`] if the headers asked for are no list of names.
@@ -90,9 +101,8 @@ impl Caller {
         let mut answer = Response::new(());
         *answer.status_mut() = StatusCode::NO_CONTENT;
         let headers = answer.headers_mut();
-        let Some(origin) = self.0.as_ref().filter(|_| request.contains_key(ACCESS_CONTROL_REQUEST_METHOD)) else {
+        let Some(origin) = self.origin.as_ref().filter(|_| request.contains_key(ACCESS_CONTROL_REQUEST_METHOD)) else {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
-            self.grant(headers);
             return Ok(answer);
         };
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
@@ -245,7 +255,10 @@ mod tests {
             assert_eq!(cors(&[]).check(&method, &Header::of(&cross), None).is_ok(), good, "{method}");
         }
         let no_page = headers(&[("sec-fetch-site", "none")]);
-        assert_eq!(cors(&[]).check(&Method::POST, &Header::of(&no_page), None), Ok(Caller(None)));
+        assert_eq!(
+            cors(&[]).check(&Method::POST, &Header::of(&no_page), None),
+            Ok(Caller { origin: None, varies: true })
+        );
         let allowed = headers(&[("sec-fetch-site", "cross-site"), ("origin", "https://app.example")]);
         assert!(cors(&[]).check(&Method::POST, &Header::of(&allowed), None).is_ok());
         let twice = headers(&[("origin", "https://app.example"), ("origin", "https://app.example")]);
@@ -292,7 +305,7 @@ mod tests {
 
     #[test]
     fn r15_a_plain_options_request_gets_the_methods() {
-        let answer = Caller(None).options(&HeaderMap::new(), "POST, OPTIONS").unwrap();
+        let answer = Caller::default().options(&HeaderMap::new(), "POST, OPTIONS").unwrap();
         assert_eq!(answer.status(), StatusCode::NO_CONTENT);
         assert_eq!(*answer.headers(), headers(&[("allow", "POST, OPTIONS")]));
     }
@@ -300,7 +313,7 @@ mod tests {
     #[test]
     fn r73_answers_are_readable_for_allowed_origins_only() {
         let mut answer = headers(&[("vary", "Accept")]);
-        Caller(None).grant(&mut answer);
+        Caller::default().grant(&mut answer);
         assert_eq!(answer, headers(&[("vary", "Accept")]));
         caller().grant(&mut answer);
         assert_eq!(answer[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example");

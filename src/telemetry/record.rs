@@ -151,6 +151,9 @@ impl Record {
     pub fn refused(&mut self, error: &Error) {
         self.error = Some(error.code());
         self.telemetry.metrics.refused(error);
+        if let Error::UpstreamUnreachable(unreached) = error {
+            self.cause(unreached.cause());
+        }
         if self.route.is_submission() {
             self.outcome(SubmissionOutcome::of_refusal(error));
         }
@@ -215,7 +218,7 @@ impl Record {
             }
         }
         line.plain(name!("route"), self.route.name());
-        line.plain(name!("method"), self.method.as_str());
+        line.plain(name!("method"), method_name(&self.method));
         line.number(name!("status"), status.as_u16().into());
         if let Some(outcome) = self.outcome {
             line.plain(name!("outcome"), outcome.name());
@@ -277,6 +280,22 @@ impl Drop for Record {
         metrics.request_duration.observe(self.route, duration);
         metrics.requests_in_flight.dec();
         self.write_line(status, duration);
+    }
+}
+
+/// A method as the log names it. One that nobody knows may be as long as a head (T-71).
+const fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::OPTIONS => "OPTIONS",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::CONNECT => "CONNECT",
+        Method::TRACE => "TRACE",
+        _ => "other",
     }
 }
 

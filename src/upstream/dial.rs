@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tracing::debug;
 
 use crate::error::Unreached;
 use crate::upstream::origin::Origin;
@@ -54,7 +55,10 @@ impl Dialer {
         let Some((connector, name)) = &self.tls else { return Ok(Stream::Plain(tcp)) };
         match timeout_at(deadline, connector.connect(name.clone(), tcp)).await {
             Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
-            Ok(Err(error)) => Err(tls::reason(&error)),
+            Ok(Err(error)) => {
+                debug!(%error, "the TLS handshake with the upstream failed");
+                Err(tls::reason(&error))
+            }
             Err(_) => Err(Unreached::Timeout),
         }
     }
@@ -69,8 +73,10 @@ impl Dialer {
             let share = deadline.saturating_duration_since(Instant::now()) / left;
             failure = match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Unreached::Timeout,
-                Ok(Err(_)) => Unreached::Refused,
+                Ok(Err(error)) => {
+                    debug!(%address, %error, "an address of the upstream takes no connection");
+                    if error.kind() == io::ErrorKind::TimedOut { Unreached::Timeout } else { Unreached::Refused }
+                }
                 Err(_) => Unreached::Timeout,
             };
         }

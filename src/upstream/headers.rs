@@ -68,17 +68,29 @@ pub struct Passed {
 impl Passed {
     /// What passes of this header. Everything else stays here: the upstream would take it together with our key.
     pub fn of(header: &Header<'_>, version: Version, via: &Via) -> Self {
-        let accept = header.lines(&ACCEPT).next();
-        let accept = accept.filter(|value| value.len() <= LONGEST_ACCEPT && value.to_str().is_ok());
         let ours = via.of(version);
         let via = if header.has(&VIA) { extended(header, ours) } else { ours.clone() };
-        Self { accept: accept.cloned().unwrap_or(JSON), via, trace: None }
+        Self { accept: accepted(header), via, trace: None }
     }
 
     /// The same, as a part of this trace.
     pub fn within(self, trace: Option<Trace>) -> Self {
         Self { trace, ..self }
     }
+}
+
+/// The client's `Accept`, its lines as one list (RFC 9110 §5.3); ours where there is none, or one that is too long to be
+/// true.
+fn accepted(header: &Header<'_>) -> HeaderValue {
+    let mut lines = header.lines(&ACCEPT);
+    let accepted = match (lines.next(), lines.next()) {
+        (only, None) => only.cloned(),
+        (_, Some(_)) => {
+            let all: Vec<&[u8]> = header.lines(&ACCEPT).map(HeaderValue::as_bytes).collect();
+            HeaderValue::try_from(all.join(&b", "[..])).ok()
+        }
+    };
+    accepted.filter(|value| value.len() <= LONGEST_ACCEPT && value.to_str().is_ok()).unwrap_or(JSON)
 }
 
 /// The client's `Via` with ours behind it; ours alone if the whole would be too long to be true.
@@ -175,9 +187,20 @@ pub(super) fn is_coding(value: &[u8]) -> bool {
 }
 
 /// Whether the framing can mean two things: then somebody in between may have read another message than we did.
+/// A transfer coding that was not asked for is such a thing too, and could hide the key (M32).
 pub(super) fn is_ambiguous(headers: &HeaderMap) -> bool {
     let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
-    lengths > 1 || lengths == 1 && headers.contains_key(TRANSFER_ENCODING)
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (lengths, codings.next(), codings.next()) {
+        (0 | 1, None, _) => false,
+        (0, Some(coding), None) => !is_chunked(coding.as_bytes()),
+        _ => true,
+    }
+}
+
+/// Whether a `Transfer-Encoding` is `chunked` and nothing else, the one coding that we read (RFC 9112 §6.1).
+pub(super) fn is_chunked(codings: &[u8]) -> bool {
+    codings.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 /// Cleans an upstream's answer in place: what is for one connection only, what speaks for another origin, and whatever
@@ -217,11 +240,28 @@ pub(super) fn is_passed(name: &str) -> bool {
     let begins = |stopped: &str| name.get(..stopped.len()).is_some_and(|start| start.eq_ignore_ascii_case(stopped));
     // Most names pass at their first letter.
     let is_stopped = match name.as_bytes().first().map(u8::to_ascii_lowercase) {
-        Some(b'a') => is("alt-svc") || begins("access-control-"),
-        Some(b'c') => is("connection") || is("clear-site-data"),
+        Some(b'a') => is("alt-svc") || is("accept-ch") || begins("access-control-"),
+        Some(b'c') => is("connection") || is("clear-site-data") || is("critical-ch"),
+        Some(b'e') => is("expect-ct"),
         Some(b'k') => is("keep-alive"),
-        Some(b'p') => is("public-key-pins") || is("public-key-pins-report-only") || begins("proxy-"),
-        Some(b's') => is("server") || is("set-cookie") || is("set-cookie2") || is("strict-transport-security"),
+        Some(b'n') => is("nel"),
+        // `Proxy-Status` stays: it is for whoever looks for a fault on the whole way (RFC 9209 §2).
+        Some(b'p') => {
+            is("public-key-pins")
+                || is("public-key-pins-report-only")
+                || is("proxy-connection")
+                || is("proxy-authenticate")
+                || is("proxy-authentication-info")
+                || is("proxy-authorization")
+        }
+        Some(b'r') => is("refresh") || is("report-to") || is("reporting-endpoints"),
+        Some(b's') => {
+            is("server")
+                || is("service-worker-allowed")
+                || is("set-cookie")
+                || is("set-cookie2")
+                || is("strict-transport-security")
+        }
         Some(b't') => is("te") || is("trailer") || is("transfer-encoding"),
         Some(b'u') => is("upgrade"),
         _ => false,

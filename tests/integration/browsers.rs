@@ -107,6 +107,30 @@ async fn r73_an_allowed_page_reads_successes_and_errors() {
 }
 
 #[tokio::test]
+async fn r73_answers_to_no_page_say_that_pages_get_others() {
+    for (varies, scene) in [("Origin", Scene::with(with_app).await), ("", Scene::start().await)] {
+        let created = scene.submit("a").await;
+        let poll = format!("/grok/v1/videos/{}", created.request_id());
+        let mut all = vec![created, scene.submit("a").await];
+        for (method, path) in [
+            (Method::GET, poll.as_str()),
+            (Method::HEAD, &poll),
+            (Method::GET, "/openapi.json"),
+            (Method::OPTIONS, "/openapi.json"),
+            (Method::GET, "/nothing"),
+        ] {
+            all.push(scene.ask(method, path, &[], "").await);
+        }
+        for answer in all {
+            let found: Vec<_> = answer.headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
+            assert_eq!(found.join(", "), varies, "{answer:?}");
+            assert_eq!(answer.header("access-control-allow-origin"), "");
+        }
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
 async fn r74_a_foreign_page_is_refused_before_anything_is_spent() {
     let scene = Scene::with(with_app).await;
     for origin in [

@@ -167,6 +167,32 @@ async fn m23_a_clients_poll_puts_our_look_off() {
     scene.end().await;
 }
 
+#[tokio::test]
+async fn m23_f01_that_our_looks_cannot_reach_the_upstream_is_told_once() {
+    let key = random_key();
+    let options = Options { key: Some(key.clone()), job_duration: Duration::from_secs(3600), ..Options::default() };
+    let environment = [("REELGATE_POLLS__WATCH", "50ms"), ("REELGATE_LIMITS__USER__GENERATIONS", "off")];
+    let served = Served::start(&key, options, &[], &environment).await;
+    for number in 0..8 {
+        assert_eq!(served.submit(&format!("prompt {number}")).await.status, 200);
+    }
+    let Served { upstream, program, admin, .. } = served;
+    // Four at once wait for an answer, and then find nobody to ask once more.
+    upstream.always_poll(Some(Fault::Stall));
+    let looks = upstream.counts().polls;
+    assert!(upstream.wait_until(|counts| counts.polls >= looks + 4, SOON).await);
+    upstream.stop().await;
+    program.says("our own polls cannot reach the upstream").await;
+    eventually("all four have met it", async || {
+        let metrics = super::support::ask(admin, hyper::Method::GET, "/metrics", &[], "").await.text();
+        super::support::value(&metrics, "upstream_requests_total{operation=\"watch\",outcome=\"not_sent\"}") >= 4.0
+    })
+    .await;
+    let output = program.output();
+    let told: Vec<_> = output.lines().filter(|line| line.contains("our own polls cannot reach")).collect();
+    assert!(told.len() == 1 && told[0].contains("the connection was refused or reset"), "{told:?}");
+}
+
 /// How many jobs could be looked at while it drains.
 const JOBS: u64 = 24;
 

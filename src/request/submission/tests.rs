@@ -53,6 +53,18 @@ fn r60_an_idempotency_key_is_bare_or_quoted_and_stands_once() {
 }
 
 #[test]
+fn a_dry_run_is_asked_for_with_1_and_nothing_else() {
+    let read = |value: &str| Wishes::read(&Header::of(&headers(&[("reelgate-dry-run", value)])));
+    assert!(read("1").unwrap().dry_run && read(" 1 ").unwrap().dry_run);
+    for bad in ["0", "true", "11", "", "\u{e9}"] {
+        let Err(Error::BadRequest { param, message }) = read(bad) else { panic!("{bad:?} is taken") };
+        assert_eq!((param, &*message), ("Reelgate-Dry-Run", "Reelgate-Dry-Run takes 1, or is left out"), "{bad:?}");
+    }
+    let twice = headers(&[("reelgate-dry-run", "1"), ("reelgate-dry-run", "1")]);
+    assert!(matches!(Wishes::read(&Header::of(&twice)), Err(Error::BadRequest { .. })));
+}
+
+#[test]
 fn r65_t61_only_plain_json_in_utf8_is_read() {
     for (lines, want) in [
         (vec![("content-type", "application/json")], None),

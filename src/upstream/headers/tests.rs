@@ -65,6 +65,24 @@ fn r01_r02_r04_r78_only_the_allow_list_goes_upstream_and_our_fields_stand() {
 }
 
 #[test]
+fn r78_what_is_accepted_goes_upstream_whole_or_not_at_all() {
+    let long = "a/b, ".repeat(60);
+    for (lines, want) in [
+        (&[][..], "application/json"),
+        (&["*/*"], "*/*"),
+        (&["text/html;q=0.1", "application/json"], "text/html;q=0.1, application/json"),
+        (&["a/b", "c/d, e/f", "*/*;q=0"], "a/b, c/d, e/f, */*;q=0"),
+        (&["a/b", "\u{e9}"], "application/json"),
+        (&[&long], "application/json"),
+        (&["a/b", &long], "application/json"),
+    ] {
+        let fields: Vec<_> = lines.iter().map(|line| ("accept", *line)).collect();
+        let (submit, poll) = sent(&map(&fields), Version::HTTP_11);
+        assert!(submit[ACCEPT] == want && poll[ACCEPT] == want, "{lines:?}: {:?}", submit[ACCEPT]);
+    }
+}
+
+#[test]
 fn r06_via_names_the_client_s_version_and_follows_those_before() {
     for (before, version, want) in [
         (&[][..], Version::HTTP_10, "1.0 reelgate-0a1b2c3d"),
@@ -117,6 +135,17 @@ fn r01_r03_r77_what_is_not_for_the_client_is_removed_and_the_rest_keeps_its_orde
         ("alt-svc", "h3"),
         ("clear-site-data", "*"),
         ("public-key-pins", "x"),
+        ("proxy-authorization", "Basic x"),
+        ("proxy-authentication-info", "x"),
+        ("nel", "{}"),
+        ("report-to", "{}"),
+        ("reporting-endpoints", "a=\"https://a.example/\""),
+        ("service-worker-allowed", "/"),
+        ("expect-ct", "max-age=1"),
+        ("refresh", "0"),
+        ("accept-ch", "ECT"),
+        ("critical-ch", "ECT"),
+        ("proxy-status", "cdn; next-hop=a"),
         ("access-control-allow-origin", "*"),
         ("access-control-expose-headers", "*"),
         ("server", "cloudflare"),
@@ -138,6 +167,7 @@ fn r01_r03_r77_what_is_not_for_the_client_is_removed_and_the_rest_keeps_its_orde
         [
             "content-length: 2",
             "content-type: application/json",
+            "proxy-status: cdn; next-hop=a",
             "reelgate-upstream-request-id: up-1",
             "retry-after: 7",
             "x-many: 1",
@@ -165,6 +195,13 @@ fn h10_bytes_above_ascii_neither_stop_nor_leave_us() {
 fn r39_two_lengths_or_a_length_beside_a_coding_are_ambiguous() {
     assert!(is_ambiguous(&map(&[("content-length", "2"), ("content-length", "2")])));
     assert!(is_ambiguous(&map(&[("content-length", "2"), ("transfer-encoding", "chunked")])));
+    for codings in
+        [&["gzip, chunked"][..], &["gzip"], &["identity"], &[""], &["chunked", "chunked"], &["gzip", "chunked"]]
+    {
+        let lines: Vec<_> = codings.iter().map(|coding| ("transfer-encoding", *coding)).collect();
+        assert!(is_ambiguous(&map(&lines)), "{codings:?}");
+    }
+    assert!(!is_ambiguous(&map(&[("transfer-encoding", "Chunked ")])));
     assert!(!is_ambiguous(&map(&[("content-length", "2")])));
     assert!(!is_ambiguous(&map(&[("transfer-encoding", "chunked")])));
     assert!(!is_ambiguous(&map(&[])));

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::{Buf, Bytes};
 use httparse::Header;
 use hyper::StatusCode;
-use hyper::header::{HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 
 use super::Malformed;
 use super::framing::{Chunk, Framing, whole};
@@ -36,12 +36,14 @@ pub(super) struct Reading<'a> {
     names: &'a Mutex<Names>,
     /// How many interim ones may still come before it.
     interim: usize,
+    /// Whether one of those told of a body, which none has.
+    is_doubtful: bool,
 }
 
 impl<'a> Reading<'a> {
     /// To be cleaned of this key.
     pub(super) const fn new(key: &'a KeyPattern, names: &'a Mutex<Names>) -> Self {
-        Self { key, names, interim: MOST_INTERIM }
+        Self { key, names, interim: MOST_INTERIM, is_doubtful: false }
     }
 
     /// Takes the head out of what has come, interim ones before it included. `None`: it is not whole yet.
@@ -63,6 +65,7 @@ impl<'a> Reading<'a> {
                 // A few are normal, without end they are an attack on our patience (F-19).
                 100..=199 => {
                     self.interim = self.interim.checked_sub(1).ok_or(Malformed)?;
+                    self.is_doubtful |= Told::by(read.headers)?.tells_a_body();
                     None
                 }
                 _ => Some(self.clean(code, version, read.headers, &come.slice(..length))?),
@@ -77,7 +80,7 @@ impl<'a> Reading<'a> {
     fn clean(&self, code: u16, version: u8, fields: &[Header<'_>], bytes: &Bytes) -> Result<Head, Malformed> {
         let told = Told::by(fields)?;
         let framing = told.framing(code, version)?;
-        let keeps = told.keeps(version) && framing != Framing::UntilClosed;
+        let keeps = told.keeps(code, version) && framing != Framing::UntilClosed && !self.is_doubtful;
         // Nearly never: then each field is looked at.
         let holds_key = self.key.is_in(bytes);
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,6 +98,10 @@ impl<'a> Reading<'a> {
                 headers.append(name, value);
             }
         }
+        // What it told was not so, and must not be told again (RFC 9110 §8.6).
+        if code == 204 {
+            headers.remove(CONTENT_LENGTH);
+        }
         if let Some(id) = upstream_request_id {
             headers.insert(headers::UPSTREAM_REQUEST_ID, id);
         }
@@ -107,8 +114,7 @@ impl<'a> Reading<'a> {
 #[derive(Default)]
 struct Told<'a> {
     length: Option<u64>,
-    /// The last `Transfer-Encoding`.
-    coding: Option<&'a [u8]>,
+    is_chunked: bool,
     is_encoded: bool,
     closes: bool,
     stays: bool,
@@ -126,7 +132,11 @@ impl<'a> Told<'a> {
                 let is_first = told.length.is_none();
                 told.length = Some(digits(field.value).filter(|_| is_first).ok_or(Malformed)?);
             } else if is("transfer-encoding") {
-                told.coding = Some(field.value);
+                // Any other coding was not asked for, and could hide the key (M32).
+                if told.is_chunked || !headers::is_chunked(field.value) {
+                    return Err(Malformed);
+                }
+                told.is_chunked = true;
             } else if is("content-encoding") {
                 told.is_encoded |= headers::is_coding(field.value);
             } else if is("connection") {
@@ -142,18 +152,25 @@ impl<'a> Told<'a> {
 
     /// RFC 9112 §6.3, for a GET; a length beside a coding may mean two things.
     fn framing(&self, code: u16, version: u8) -> Result<Framing, Malformed> {
-        match (code, self.coding, self.length) {
-            (_, Some(_), Some(_)) => Err(Malformed),
+        match (code, self.is_chunked, self.length) {
+            (_, true, Some(_)) => Err(Malformed),
             (204 | 304, ..) => Ok(Framing::Length(0)),
-            (_, None, Some(length)) => Ok(Framing::Length(length)),
-            (_, Some(_), None) if version == 0 => Err(Malformed),
-            (_, Some(coding), None) if is_chunked(coding) => Ok(Chunk::Size.into()),
-            (_, _, None) => Ok(Framing::UntilClosed),
+            (_, false, Some(length)) => Ok(Framing::Length(length)),
+            (_, true, None) if version == 0 => Err(Malformed),
+            (_, true, None) => Ok(Chunk::Size.into()),
+            (_, false, None) => Ok(Framing::UntilClosed),
         }
     }
 
-    const fn keeps(&self, version: u8) -> bool {
-        !self.closes && (self.stays || version > 0)
+    /// Whether another request may follow. Not behind a body that may not be: sent all the same, and late, it would be
+    /// read as the answer to that request.
+    const fn keeps(&self, code: u16, version: u8) -> bool {
+        let is_doubtful = matches!(code, 204 | 205 | 304) && self.tells_a_body();
+        !is_doubtful && !self.closes && (self.stays || version > 0)
+    }
+
+    const fn tells_a_body(&self) -> bool {
+        self.is_chunked || matches!(self.length, Some(1..))
     }
 
     /// Whether `Connection` takes this field away; what frames a body or tells what it is stays.
@@ -166,12 +183,6 @@ impl<'a> Told<'a> {
 /// The values of all fields of a name.
 fn of_name<'a>(fields: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
-}
-
-/// Whether the last coding is `chunked`.
-fn is_chunked(codings: &[u8]) -> bool {
-    let last = codings.rsplit(|byte| *byte == b',').next().unwrap_or_default();
-    last.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 /// A number of digits and nothing else: no sign, no list.

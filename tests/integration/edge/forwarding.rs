@@ -117,6 +117,51 @@ async fn r64_refusals_of_ours_say_by_their_token_what_went_wrong_and_name_nobody
 }
 
 #[tokio::test]
+async fn r64_r77_what_others_say_of_the_way_stays_and_ours_stands_behind_it() {
+    let scene = Scene::start().await;
+    let id = scene.submit("job").await.request_id();
+    let told = ["first; error=dns_error", "cdn; received-status=503"];
+    let headers: Vec<_> = told.iter().map(|status| ("Proxy-Status".to_owned(), (*status).to_owned())).collect();
+    for status in [400, 503] {
+        let fault = Fault::Status { status, form: Form::comet("invalid_request"), headers: headers.clone() };
+        scene.upstream.next_poll(fault.clone());
+        let poll = scene.poll(&id).await;
+        scene.upstream.next_submission(fault);
+        let ours = format!("reelgate; received-status={status}");
+        for answer in [poll, scene.submit(&format!("refused by {status}")).await] {
+            assert_eq!(answer.status, status);
+            let found: Vec<_> = answer.headers.get_all("proxy-status").iter().collect();
+            assert_eq!(found, [told[0], told[1], &ours]);
+        }
+    }
+    // Nothing failed, so that nothing is added.
+    scene.upstream.next_poll(Fault::Headers(headers));
+    assert_eq!(scene.poll(&id).await.headers.get_all("proxy-status").iter().collect::<Vec<_>>(), told);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn r40_an_answer_without_content_says_no_length_to_anybody() {
+    let scene = Scene::start().await;
+    let path = format!("/grok/v1/videos/{}", scene.submit("a").await.request_id());
+    for told in ["", "Content-Length: 0\r\n", "Content-Length: 5\r\n"] {
+        let raw = format!("HTTP/1.1 204 No Content\r\n{told}X-Kept: 1\r\n\r\n");
+        scene.upstream.always_poll(Some(Fault::Garbage(raw.into_bytes())));
+        for method in ["GET", "HEAD"] {
+            let (http1, http2) =
+                (Line::http1(scene.gateway().address()).await, Line::http2(scene.gateway().address()).await);
+            for mut line in [http1, http2] {
+                let answer = line.ask(method, &path, &[], "").await.whole().await;
+                assert_eq!((answer.status, answer.header("x-kept"), answer.text()), (204, "1", String::new()));
+                assert_eq!(answer.header("content-length"), "", "{method} {told}");
+            }
+        }
+        scene.upstream.always_poll(None);
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn r05_r52_what_comes_by_http_2_goes_on_as_http_1_without_its_pseudo_fields() {
     let scene = Scene::start().await;
     let mut line = Line::http2(scene.gateway().address()).await;

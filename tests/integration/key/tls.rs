@@ -60,11 +60,18 @@ async fn t08_a_certificate_that_does_not_hold_gets_no_byte_of_http() {
         for answer in [scene.submit("a").await, scene.submit("a").await, scene.poll("x").await] {
             assert_eq!(answer.refusal(), (502, "upstream_unreachable".to_owned()), "{what}");
             assert_eq!(answer.header("proxy-status"), "reelgate; error=tls_certificate_error", "{what}");
-            assert_eq!(answer.header("retry-after"), "2", "{what}");
+            // Only an operator can change it.
+            assert_eq!((answer.header("retry-after"), answer.header("x-should-retry")), ("", "false"), "{what}");
+            let told = answer.json()["error"]["message"].to_string();
+            assert!(told.contains("certificate is not trusted") && !told.contains("try again"), "{what}: {told}");
         }
         eventually("each handshake has ended", async || front.refused() == 3).await;
         assert_eq!((front.carried(), scene.upstream.counts().connections), (0, 0), "{what}");
         assert_eq!(scene.metric("submissions_total{outcome=\"not_sent\"}").await, 2.0, "{what}");
+        eventually("each has its line", async || scene.log.requests().len() == 3).await;
+        for line in scene.log.requests() {
+            assert!(line["cause"].as_str().unwrap_or_default().contains("upstream.roots"), "{what}: {line}");
+        }
         scene.end().await;
     }
 }

@@ -131,11 +131,21 @@ async fn r77_of_sixty_fields_only_those_of_the_list_are_dropped() {
         ("Keep-Alive", "timeout=5"),
         ("Proxy-Authenticate", "Basic"),
         ("Proxy-Connection", "keep-alive"),
+        ("Proxy-Authentication-Info", "x"),
         ("Trailer", "x-sum"),
+        ("NEL", r#"{"report_to":"a","max_age":9}"#),
+        ("Report-To", r#"{"group":"a","max_age":9,"endpoints":[{"url":"https://a.example/"}]}"#),
+        ("Reporting-Endpoints", r#"a="https://a.example/""#),
+        ("Service-Worker-Allowed", "/"),
+        ("Expect-CT", "max-age=9"),
+        ("Refresh", "0;url=https://a.example/"),
+        ("Accept-CH", "Sec-CH-UA-Model"),
+        ("Critical-CH", "Sec-CH-UA-Model"),
     ];
     let mut kept: Vec<_> = (0..40).map(|number| (format!("x-field-{}", number / 2), number.to_string())).collect();
     kept.push(("cache-control".to_owned(), "private, max-age=3".to_owned()));
     kept.push(("content-language".to_owned(), "it".to_owned()));
+    kept.push(("proxy-status".to_owned(), "cdn; next-hop=a".to_owned()));
     let owned = dropped.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     scene.upstream.next_poll(Fault::Headers(owned.chain(kept.clone()).collect()));
     let answer = scene.poll(&id).await;

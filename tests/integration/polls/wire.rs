@@ -139,6 +139,42 @@ async fn r40_a_body_where_none_may_be_is_nobodys_next_answer() {
 }
 
 #[tokio::test]
+async fn r40_where_a_body_was_told_that_may_not_be_the_next_poll_has_another_connection() {
+    let scene = one_worker().await;
+    let id = scene.submit("a").await.request_id();
+    for (told, again) in [("", true), ("Content-Length: 5\r\n", false), ("Transfer-Encoding: chunked\r\n", false)] {
+        // The body that may not be comes later, or never: nothing tells yet.
+        let answer = poll_with(&scene, &id, Fault::Garbage(format!("HTTP/1.1 204 None\r\n{told}\r\n").into())).await;
+        assert_eq!((answer.status, answer.text()), (204, String::new()), "{told}");
+        let before = scene.upstream.received().last().unwrap().connection;
+        assert!(scene.poll(&id).await.text().contains("status"));
+        assert_eq!(scene.upstream.received().last().unwrap().connection == before, again, "{told}");
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn r39_m32_an_answer_in_a_transfer_coding_is_neither_passed_nor_believed() {
+    let scene = one_worker().await;
+    let id = scene.submit("a").await.request_id();
+    for codings in ["gzip, chunked", "chunked\r\nTransfer-Encoding: chunked", "gzip"] {
+        for status in ["200 OK", "400 Bad Request"] {
+            // Whatever it hides is not what it seems to be.
+            let body = r#"{"request_id":"r-hidden"}"#;
+            let head =
+                format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nTransfer-Encoding: {codings}\r\n\r\n");
+            let fault = Fault::Garbage(format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).into());
+            let answer = poll_with(&scene, &id, fault.clone()).await;
+            assert_eq!(answer.refusal(), (502, "upstream_invalid_answer".to_owned()), "{status} {codings}");
+            scene.upstream.next_submission(fault);
+            let answer = scene.submit(&format!("{status} {codings}")).await;
+            assert_eq!(answer.refusal(), (502, "outcome_unknown".to_owned()), "{status} {codings}");
+        }
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn r23_interim_answers_are_not_the_answer_and_an_unasked_101_is_none() {
     let scene = one_worker().await;
     let id = scene.submit("a").await.request_id();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{EDITS, GENERATIONS, Scene, eventually};
+use crate::support::{Door, EDITS, GENERATIONS, Scene, eventually};
 
 /// The request's line, once it is written.
 async fn line_of(scene: &Scene, request_id: &str) -> Value {
@@ -164,6 +164,42 @@ async fn t71_nothing_a_client_sends_breaks_a_line() {
         assert!(value.get("forged").is_none(), "{line}");
     }
     scene.end().await;
+}
+
+#[tokio::test]
+async fn t71_a_method_that_nobody_knows_takes_no_room_in_the_log() {
+    let scene = Scene::start().await;
+    let long = "A".repeat(31_000);
+    for (method, told) in [(long.as_str(), "other"), ("PROPFIND", "other"), ("get", "other"), ("PATCH", "PATCH")] {
+        let id = format!("asked-by-{}", &method[..3]);
+        let request = format!("{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Request-Id: {id}\r\n\r\n");
+        scene.raw(request.as_bytes()).await;
+        let line = line_of(&scene, &id).await;
+        assert_eq!(line["method"], told);
+        assert!(line.to_string().len() < 1_000, "{} bytes", line.to_string().len());
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn f01_f03_the_log_tells_why_the_upstream_could_not_be_reached() {
+    let closed = Door::closed();
+    for (url, want) in [
+        (closed.origin(), "the connection was refused or reset"),
+        ("http://no-such-host.invalid".to_owned(), "the name in upstream.url has no address"),
+    ] {
+        let scene = Scene::with(|config, _| {
+            config.upstream.url = url;
+            config.upstream.allow_http = true;
+        })
+        .await;
+        for answer in [scene.submit("a").await, scene.poll("b").await] {
+            assert_eq!(answer.refusal(), (502, "upstream_unreachable".to_owned()));
+            let line = line_of(&scene, answer.header("x-request-id")).await;
+            assert_eq!((&line["error"], &line["cause"]), (&json!("upstream_unreachable"), &json!(want)));
+        }
+        scene.end().await;
+    }
 }
 
 #[tokio::test]

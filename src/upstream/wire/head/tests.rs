@@ -26,10 +26,11 @@ fn r39_the_framing_is_certain_or_the_head_is_refused() {
         ("HTTP/1.1 200 OK", "Content-Length: 2\n", length(2)),
         ("HTTP/1.1 200", "content-length:18446744073709551615 \n", length(u64::MAX)),
         ("HTTP/1.1 204 No Content", "", length(0)),
-        ("HTTP/1.1 304 Not Modified", "Content-Length: 7\n", length(0)),
+        ("HTTP/1.1 204 No Content", "Content-Length: 0\n", length(0)),
+        ("HTTP/1.1 205 Reset Content", "Content-Length: 0\n", length(0)),
+        ("HTTP/1.1 304 Not Modified", "", length(0)),
         ("HTTP/1.1 200 OK", "Transfer-Encoding: chunked\n", Ok((Chunk::Size.into(), true))),
-        ("HTTP/1.1 200 OK", "Transfer-Encoding: gzip, Chunked\n", Ok((Chunk::Size.into(), true))),
-        ("HTTP/1.1 200 OK", "Transfer-Encoding: gzip\n", Ok((Framing::UntilClosed, false))),
+        ("HTTP/1.1 200 OK", "Transfer-Encoding: Chunked \n", Ok((Chunk::Size.into(), true))),
         ("HTTP/1.1 200 OK", "", Ok((Framing::UntilClosed, false))),
         ("HTTP/1.1 200 OK", "Content-Length: 2\nConnection: x, Close\n", Ok((Framing::Length(2), false))),
         (
@@ -57,6 +58,51 @@ fn r39_the_framing_is_certain_or_the_head_is_refused() {
         let found = head(status, fields).map(|head| (head.framing, head.keeps));
         assert_eq!(found, want, "{status} {fields}");
     }
+}
+
+#[test]
+fn r39_m32_only_chunked_once_and_alone_is_a_transfer_coding() {
+    for codings in [
+        "gzip, chunked",
+        "gzip",
+        "identity",
+        "chunked, chunked",
+        "chunked,",
+        "chunked;q=1",
+        "",
+        "chunked\nTransfer-Encoding: chunked",
+        "gzip\ntransfer-encoding: chunked",
+        "chunked\nTransfer-Encoding:",
+    ] {
+        for status in ["HTTP/1.1 200 OK", "HTTP/1.1 400 Bad", "HTTP/1.1 204 No"] {
+            let found = head(status, &format!("Transfer-Encoding: {codings}\n"));
+            assert_eq!(found.err(), Some(Malformed), "{status} {codings}");
+        }
+    }
+}
+
+#[test]
+fn r40_where_a_body_was_told_that_may_not_be_the_connection_is_not_kept() {
+    for (status, fields, framing) in [
+        ("HTTP/1.1 204 No Content", "Content-Length: 5\n", Framing::Length(0)),
+        ("HTTP/1.1 204 No Content", "Transfer-Encoding: chunked\n", Framing::Length(0)),
+        ("HTTP/1.0 204 No Content", "Content-Length: 5\nConnection: keep-alive\n", Framing::Length(0)),
+        ("HTTP/1.1 205 Reset Content", "Content-Length: 5\n", Framing::Length(5)),
+        ("HTTP/1.1 205 Reset Content", "Transfer-Encoding: chunked\n", Chunk::Size.into()),
+        ("HTTP/1.1 304 Not Modified", "Content-Length: 7\n", Framing::Length(0)),
+        ("HTTP/1.1 304 Not Modified", "Transfer-Encoding: chunked\n", Framing::Length(0)),
+        ("HTTP/1.1 103 Early\r\nContent-Length: 5\r\n\r\nHTTP/1.1 200 OK", "Content-Length: 2\n", Framing::Length(2)),
+        (
+            "HTTP/1.1 103 Early\r\nTransfer-Encoding: chunked\r\n\r\nHTTP/1.1 200 OK",
+            "Content-Length: 2\n",
+            Framing::Length(2),
+        ),
+    ] {
+        let found = head(status, fields).map(|head| (head.framing, head.keeps));
+        assert_eq!(found, Ok((framing, false)), "{status} {fields}");
+    }
+    let harmless = "HTTP/1.1 103 Early\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK";
+    assert!(head(harmless, "Content-Length: 2\n").unwrap().keeps);
 }
 
 #[test]
