@@ -184,7 +184,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 fn check(file: PathBuf) -> Result<(), Failure> {
     let shown = file.display().to_string();
     let source = Source { file: Some(file), environment: config::environment().collect() };
-    let config = source.load().map_err(|faults| faulty(&faults))?;
+    let config = source.check().map_err(|faults| faulty(&faults))?;
     for warning in config.warnings() {
         tell(&format!("warning: {warning}"));
     }

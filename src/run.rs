@@ -56,6 +56,21 @@ impl Source {
     /// # Errors
     /// All its faults, a line each.
     pub fn load(&self) -> Result<Config, String> {
+        self.tried()?.finish().map_err(|faults| faults.to_string())
+    }
+
+    /// The same for a start that is yet to come: also whether the ledger could have its folder. A start takes it, and a
+    /// reload keeps it.
+    ///
+    /// # Errors
+    /// All its faults, a line each.
+    pub fn check(&self) -> Result<Config, String> {
+        let mut draft = self.tried()?;
+        draft.try_out(&["ledger.path", "ledger.kind"], |config| ledger::look(&config.ledger));
+        draft.finish().map_err(|faults| faults.to_string())
+    }
+
+    fn tried(&self) -> Result<Draft, String> {
         let mut draft = self.draft().map_err(|faults| faults.to_string())?;
         draft.try_out(&["server.tls.certificate", "server.tls.key"], |config| {
             Identity::read(&config.server.tls).map(|_| ())
@@ -71,7 +86,7 @@ impl Source {
         for (keys, trial) in secrets::TRIALS {
             draft.try_out(keys, |config| trial(config).or_else(SecretFault::unless_missing));
         }
-        draft.finish().map_err(|faults| faults.to_string())
+        Ok(draft)
     }
 
     fn draft(&self) -> Result<Draft, Faults> {

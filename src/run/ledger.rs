@@ -13,13 +13,13 @@ use crate::config::Config;
 use crate::gateway::rules;
 use crate::jobs::book::{Book, Bounds};
 use crate::jobs::ledger::Ledger;
-use crate::jobs::ledger::disk;
 use crate::jobs::ledger::disk::journal::File;
 use crate::jobs::ledger::disk::store::{Store, StoreError};
+use crate::jobs::ledger::disk::{self, folder};
 use crate::jobs::ledger::local::LocalLedger;
 use crate::jobs::ledger::observed::ObservedLedger;
 use crate::jobs::ledger::redis::open::{self, Reached};
-use crate::jobs::settings::Kind;
+use crate::jobs::settings::{self, Kind};
 use crate::request::fingerprint::{FingerprintKey, FingerprintKeys};
 use crate::telemetry::labels::LedgerFailure;
 use crate::telemetry::metrics::Metrics;
@@ -77,6 +77,14 @@ pub(super) async fn open(
             let (reached, keys) = reached.map_err(StartError::Part)?;
             Ok((Opened::Redis(Box::new(reached)), keys, clock))
         }
+    }
+}
+
+/// Whether the folder of a ledger on disk could be had by a start, as far as that is seen without making anything.
+pub(super) fn look(ledger: &settings::Ledger) -> Result<(), String> {
+    match ledger.kind {
+        Kind::Disk => folder::look(&ledger.path).map_err(|error| format!("ledger.path: {error}")),
+        Kind::Memory | Kind::Redis => Ok(()),
     }
 }
 

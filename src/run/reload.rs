@@ -9,6 +9,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::Source;
+use crate::access::settings::Mode;
 use crate::config::watch::{Cause, Watch};
 use crate::config::{Config, Reload};
 use crate::gateway::Gateway;
@@ -16,7 +17,7 @@ use crate::gateway::rules::{self, Rules};
 use crate::server::tls::Identity;
 use crate::telemetry::admin::Admin;
 use crate::telemetry::labels::ReloadResult;
-use crate::upstream::key::UpstreamKey;
+use crate::upstream::key::{KeyDoubt, UpstreamKey};
 
 /// What a reload changes.
 pub(super) struct Reloader {
@@ -61,9 +62,9 @@ impl Reloader {
 
     async fn reload(&self, cause: &Cause) -> Result<(), String> {
         let source = self.source.clone();
-        let new = spawn_blocking(move || source.load()).await.map_err(|_| "reading it failed".to_owned())??;
+        let new = spawn_blocking(move || source.tried()).await.map_err(|_| "reading it failed".to_owned())??;
         let mut running = self.config.lock().await;
-        let Reload { config, changed, restart } = running.reload(new).map_err(|faults| faults.to_string())?;
+        let Reload { config, changed, restart } = new.reload(&running).map_err(|faults| faults.to_string())?;
         // Everything that can fail comes before the first change.
         let upstream = config.upstream.clone();
         let read = move || UpstreamKey::read(&upstream, |name| std::env::var(name).ok());
@@ -74,10 +75,8 @@ impl Reloader {
         let identity = identity.map_err(|_| "reading the certificate failed".to_owned())?;
         let identity = identity.map_err(|fault| fault.to_string())?;
         let rules = Rules::new(&config)?;
-        if let Some(doubt) = doubt {
-            warn!("{doubt}");
-        }
         let gateway = &self.gateway;
+        warn_of(&running, &config, doubt);
         for schema in [&rules.validation.generations, &rules.validation.edits] {
             gateway.telemetry.metrics.fields.know(schema.params().iter().map(String::as_str));
         }
@@ -106,5 +105,18 @@ impl Reloader {
         info!(changed = changed.join(", "), signalled, hash = config.hash(), "the configuration was reloaded");
         *running = config;
         Ok(())
+    }
+}
+
+/// Tells what a start would, and what is only seen beside what ran before.
+fn warn_of(running: &Config, new: &Config, doubt: Option<KeyDoubt>) {
+    if (running.access.mode, new.access.mode) == (Mode::Keys, Mode::Open) {
+        warn!("access.mode: \"open\" from now on: whoever reaches server.listen spends, and no key is asked for");
+    }
+    for warning in new.warnings() {
+        warn!("{warning}");
+    }
+    if let Some(doubt) = doubt {
+        warn!("{doubt}");
     }
 }

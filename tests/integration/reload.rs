@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use super::support::process::Served;
 use super::support::{Answer, Folder, eventually, key_is_absent, random_key};
+use super::teams::{self, STUDIO};
 
 const FILE: &str = "reelgate.toml";
 
@@ -114,6 +115,46 @@ async fn inv9_t74_f70_a_bad_file_changes_nothing_and_is_logged_and_counted() {
     assert!(!is_limited(&served.submit("b").await));
     let output = served.end().await;
     assert!(output.contains("what runs is unchanged"), "{output}");
+}
+
+/// A configuration whose gateway asks for keys.
+fn keys() -> String {
+    [teams::MODE, &teams::team("studio", &[teams::key("one", STUDIO, "")], "")].concat()
+}
+
+#[tokio::test]
+async fn f70_a_file_that_has_become_empty_opens_nothing_and_is_told() {
+    let (folder, key) = (Folder::new(), random_key());
+    let served = served(&folder, &key, &keys()).await;
+    for (count, empty) in [(1.0, ""), (2.0, " \t\r\n\n")] {
+        folder.write(FILE, empty);
+        reloads(&served, "error", count).await;
+        assert_eq!(served.submit("a").await.refusal(), (401, "missing_key".to_owned()));
+    }
+    served.program.says("reelgate.toml: it is empty").await;
+    assert_eq!((served.upstream.posts(), served.metric("config_reloads_total{result=\"ok\"}").await), (0, 0.0));
+    // Who means it says something, and is told what it means.
+    folder.write(FILE, "# whoever is on this machine\n");
+    reloads(&served, "ok", 1.0).await;
+    served.program.says("access.mode: \\\"open\\\" from now on").await;
+    assert_eq!(served.submit("a").await.status, 200);
+    // Where all is as it was before, there is nothing to refuse.
+    folder.write(FILE, "");
+    reloads(&served, "ok", 2.0).await;
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_reload_warns_as_check_and_a_start_do() {
+    let (folder, key) = (Folder::new(), random_key());
+    let served = served(&folder, &key, &generations("off")).await;
+    let doubt = "dedup.delivery_window: longer than 24h";
+    assert!(!served.program.output().contains(doubt));
+    folder.write(FILE, &(generations("off") + "[dedup]\ndelivery_window = \"30h\"\n"));
+    reloads(&served, "ok", 1.0).await;
+    let output = served.end().await;
+    let told: Vec<_> = output.lines().filter(|line| line.contains(doubt)).collect();
+    assert!(told.len() == 1 && told[0].contains("\"level\":\"warn\""), "{output}");
 }
 
 #[tokio::test]
