@@ -51,6 +51,8 @@ async fn f46_without_a_key_it_ends_with_2_and_one_line_that_names_the_variable()
         assert_eq!((status, output.lines().count()), (2, 1), "{output}");
         assert!(output.contains("COMETAPI_KEY") && !output.contains("two words"), "{output}");
     }
+    let (_, output) = Program::run(&["serve"], &[("COMETAPI_KEY", "Bearer sk-x")]).await;
+    assert!(output.contains("it holds a space") && output.contains("Bearer is added here"), "{output}");
     let other = [("COMETAPI_KEY", "real"), ("REELGATE_UPSTREAM__KEY_ENV", "VIDEO_KEY")];
     let (status, output) = Program::run(&["serve"], &other).await;
     assert!(status == 2 && output.contains("VIDEO_KEY"), "{output}");
