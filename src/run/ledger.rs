@@ -120,14 +120,7 @@ impl Opened {
 
 /// Why the file could not be opened, and what helps against it.
 fn unopened(error: &StoreError) -> StartError {
-    let advice = match error {
-        StoreError::Unreadable(path, _) => {
-            let folder = path.parent().unwrap_or(path);
-            format!(": `reelgate ledger recover --offline {}` copies what can be read of it", folder.display())
-        }
-        StoreError::InUse(_) | StoreError::Io(..) | StoreError::Format { .. } | StoreError::Write(_) => String::new(),
-    };
-    StartError::Part(format!("{error}{advice}"))
+    StartError::Part(error.with_advice())
 }
 
 fn random() -> Result<FingerprintKey, StartError> {
