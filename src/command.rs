@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use crate::config::watch::Watch;
 use crate::config::{self, Config};
 use crate::run::{self, Running, Source, StartError};
+use crate::server::tls::Identity;
 use crate::simulator::arguments::{self, SimulateArguments};
 use crate::telemetry::Telemetry;
 use crate::upstream::key::UpstreamKey;
@@ -184,8 +185,12 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 fn check(file: PathBuf) -> Result<(), Failure> {
     let shown = file.display().to_string();
     let source = Source { file: Some(file), environment: config::environment().collect() };
-    let config = source.load().map_err(|faults| faulty(&faults))?;
+    let config = source.check().map_err(|faults| faulty(&faults))?;
     for warning in config.warnings() {
+        tell(&format!("warning: {warning}"));
+    }
+    // Its faults were told with the rest.
+    for warning in Identity::read(&config.server.tls).ok().flatten().iter().flat_map(Identity::warnings) {
         tell(&format!("warning: {warning}"));
     }
     match UpstreamKey::read(&config.upstream, |name| std::env::var(name).ok()) {

@@ -113,6 +113,7 @@ impl Config {
     }
 
     fn from_reader(mut reader: Reader<'_>, schema: SchemaCheck<'_>) -> Draft {
+        let blank = reader.blank();
         let config = Self::read(&mut reader.root(), &Self::default());
         let (known, mut faults) = reader.finish();
         for finding in check::faults(&config, schema) {
@@ -125,7 +126,7 @@ impl Config {
             let place = Known::place(&known, key);
             faults.push(Fault { place, key: key.to_owned(), message: finding.message });
         }
-        Draft::new(config, known, faults)
+        Draft::new(config, known, faults, blank)
     }
 
     /// Reads every section; what is not written stays as in `base`.

@@ -104,7 +104,10 @@ pub enum Error {
     /// A token is for another user than the body names.
     UserMismatch,
     /// The team, or its key, may not ask for this model.
-    ModelNotAllowed,
+    ModelNotAllowed {
+        /// The field that names it.
+        param: &'static str,
+    },
     /// The key is not for this.
     RouteNotAllowed {
         /// Its name in the configuration.
@@ -163,8 +166,8 @@ pub enum Error {
     BudgetExhausted {
         /// The budget's name: `user.per_day`, `total.seconds_per_month`, ….
         limit: &'static str,
-        /// When the next day or month begins.
-        retry_after: Duration,
+        /// When the next day or month begins; a token's budget is never renewed.
+        retry_after: Option<Duration>,
     },
     /// Our own fault.
     Internal,
@@ -199,7 +202,7 @@ impl Error {
         match self {
             Self::InvalidJson { .. } | Self::BadRequest { .. } | Self::Aborted => StatusCode::BAD_REQUEST,
             Self::MissingKey | Self::InvalidKey => StatusCode::UNAUTHORIZED,
-            Self::OriginRefused | Self::UserMismatch | Self::ModelNotAllowed | Self::RouteNotAllowed { .. } => {
+            Self::OriginRefused | Self::UserMismatch | Self::ModelNotAllowed { .. } | Self::RouteNotAllowed { .. } => {
                 StatusCode::FORBIDDEN
             }
             Self::NotFound | Self::NotOffered | Self::NoTokens | Self::UnknownJob => StatusCode::NOT_FOUND,
@@ -239,7 +242,7 @@ impl Error {
             Self::InvalidKey => "invalid_key",
             Self::OriginRefused => "origin_refused",
             Self::UserMismatch => "user_mismatch",
-            Self::ModelNotAllowed => "model_not_allowed",
+            Self::ModelNotAllowed { .. } => "model_not_allowed",
             Self::RouteNotAllowed { .. } => "route_not_allowed",
             Self::NotFound | Self::NotOffered | Self::NoTokens => "not_found",
             Self::UnknownJob => "unknown_job",
@@ -273,14 +276,15 @@ impl Error {
             Self::InvalidRequest(faults) => {
                 faults.first().map(|fault| fault.param.as_str()).filter(|param| !param.is_empty())
             }
-            Self::BadRequest { param, .. } | Self::UnsupportedMediaType { param } => Some(param),
+            Self::BadRequest { param, .. } | Self::UnsupportedMediaType { param } | Self::ModelNotAllowed { param } => {
+                Some(param)
+            }
             Self::IdempotencyKeyReused => Some("Idempotency-Key"),
             Self::RateLimited { limit, .. } | Self::BudgetExhausted { limit, .. } => Some(limit),
             Self::Overloaded { what } => Some(what),
             Self::MissingKey | Self::InvalidKey => Some("Authorization"),
             Self::OriginRefused => Some("Origin"),
             Self::UserMismatch => Some("user"),
-            Self::ModelNotAllowed => Some("model"),
             Self::RouteNotAllowed { route } => Some(route),
             Self::MisdirectedRequest => Some("Host"),
             _ => None,
@@ -307,9 +311,8 @@ impl Error {
     /// Whole seconds for `Retry-After`, at least 1, where waiting helps.
     pub fn retry_after(&self) -> Option<u64> {
         let wait = match self {
-            Self::OutcomeUnknown { retry_after, .. }
-            | Self::RateLimited { retry_after, .. }
-            | Self::BudgetExhausted { retry_after, .. } => *retry_after,
+            Self::OutcomeUnknown { retry_after, .. } | Self::RateLimited { retry_after, .. } => *retry_after,
+            Self::BudgetExhausted { retry_after, .. } => (*retry_after)?,
             Self::Overloaded { .. } | Self::LedgerUnavailable | Self::Draining => Duration::from_secs(1),
             Self::UpstreamUnreachable(Unreached::Certificate) => return None,
             Self::UpstreamUnreachable(_) | Self::PollTimeout => Duration::from_secs(2),

@@ -36,6 +36,7 @@ pub mod gateway;
 pub mod error;
 pub mod clock;
 mod panics;
+mod exposure;
 pub mod server;
 pub mod request;
 pub mod access;

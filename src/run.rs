@@ -56,6 +56,21 @@ impl Source {
     /// # Errors
     /// All its faults, a line each.
     pub fn load(&self) -> Result<Config, String> {
+        self.tried()?.finish().map_err(|faults| faults.to_string())
+    }
+
+    /// The same for a start that is yet to come: also whether the ledger could have its folder. A start takes it, and a
+    /// reload keeps it.
+    ///
+    /// # Errors
+    /// All its faults, a line each.
+    pub fn check(&self) -> Result<Config, String> {
+        let mut draft = self.tried()?;
+        draft.try_out(&["ledger.path", "ledger.kind"], |config| ledger::look(&config.ledger));
+        draft.finish().map_err(|faults| faults.to_string())
+    }
+
+    fn tried(&self) -> Result<Draft, String> {
         let mut draft = self.draft().map_err(|faults| faults.to_string())?;
         draft.try_out(&["server.tls.certificate", "server.tls.key"], |config| {
             Identity::read(&config.server.tls).map(|_| ())
@@ -71,7 +86,7 @@ impl Source {
         for (keys, trial) in secrets::TRIALS {
             draft.try_out(keys, |config| trial(config).or_else(SecretFault::unless_missing));
         }
-        draft.finish().map_err(|faults| faults.to_string())
+        Ok(draft)
     }
 
     fn draft(&self) -> Result<Draft, Faults> {
@@ -82,23 +97,24 @@ impl Source {
     /// All files that the configuration of now names, as far as it can be read: it may be refused for any of them.
     fn named_files(&self) -> Vec<PathBuf> {
         let Ok(draft) = self.draft() else { return Vec::new() };
-        let Config { upstream, validation, ledger, .. } = draft.config();
+        let Config { upstream, ledger, .. } = draft.config();
         let roots = match &upstream.roots {
             Roots::File(path) => Some(path),
             Roots::Bundled | Roots::System => None,
         };
-        let schemas = [&validation.generations, &validation.edits].map(|source| match source {
-            SchemaSource::File(path) => Some(path),
-            SchemaSource::Builtin => None,
-        });
-        let others = schemas.into_iter().chain([roots, ledger.redis_roots.as_ref()]).flatten();
+        let others = [roots, ledger.redis_roots.as_ref()].into_iter().flatten();
         self.files(draft.config()).into_iter().chain(others.cloned()).collect()
     }
 
     /// The files that such a configuration comes from: its own, and those that it names and that are read again.
     pub fn files(&self, config: &Config) -> Vec<PathBuf> {
-        let (key_file, tls) = (&config.upstream.key_file, &config.server.tls);
-        let named = [key_file, &tls.certificate, &tls.key].into_iter().flatten();
+        let Config { upstream, server, validation, .. } = config;
+        let schemas = [&validation.generations, &validation.edits].map(|source| match source {
+            SchemaSource::File(path) => Some(path),
+            SchemaSource::Builtin => None,
+        });
+        let secrets = [&upstream.key_file, &server.tls.certificate, &server.tls.key].map(Option::as_ref);
+        let named = secrets.into_iter().chain(schemas).flatten();
         self.file.iter().chain(named).cloned().collect()
     }
 }

@@ -8,6 +8,7 @@ use crate::admission::settings::{Rate, Rates};
 use crate::bill::money::Amount;
 use crate::config::{Raw, Value};
 use crate::error::Fault;
+use crate::request::fields;
 
 /// See the module's page. Nothing: no limit of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Allowance {
                 "budget_usd" => set(&mut limits.budget_usd, amount(value)),
                 "budget_seconds" => set(&mut limits.budget_seconds, seconds(value)),
                 _ => {
-                    faults.push(fault(name, "unknown_field", "is not known here"));
+                    faults.push(fields::stranger(format!("limits.{name}"), name, &FIELDS));
                     continue;
                 }
             };
@@ -99,6 +100,9 @@ impl Allowance {
         Some(Self { rates, budget_usd, budget_seconds: claim.budget_seconds })
     }
 }
+
+/// What `limits` may say.
+const FIELDS: [&str; 4] = ["requests", "generations", "budget_usd", "budget_seconds"];
 
 fn set<T>(place: &mut Option<T>, value: Option<T>) -> bool {
     *place = value;

@@ -229,7 +229,7 @@ impl Pass {
         let lists = [self.team.models.as_slice(), of_key, granted];
         let allowed =
             |list: &[String]| list.is_empty() || model.is_some_and(|model| list.iter().any(|allowed| allowed == model));
-        if lists.into_iter().all(allowed) { Ok(()) } else { Err(Error::ModelNotAllowed) }
+        if lists.into_iter().all(allowed) { Ok(()) } else { Err(Error::ModelNotAllowed { param: "model" }) }
     }
 }
 

@@ -77,7 +77,7 @@ impl Terms {
     pub fn running(&self, holder: &Holder, running: i64) -> Result<(), Exhausted> {
         match self.bound(holder).running {
             Some(most) if running >= i64::from(most) => {
-                Err(Exhausted { limit: limit(holder, "running"), retry_after: BETWEEN_JOBS, kind: What::Running })
+                Err(Exhausted { limit: limit(holder, "running"), retry_after: Some(BETWEEN_JOBS), kind: What::Running })
             }
             _ => Ok(()),
         }
@@ -126,14 +126,13 @@ impl Terms {
     fn caps(&self, key: &AccountKey, charge: &Charge) -> Caps {
         if let (Holder::Token(_), Some(purse)) = (&key.holder, charge.purse) {
             let names = ["token.budget_usd", "token.budget_seconds"];
-            // With this token never, and with another at once.
-            let retry_after = purse.until.since(charge.at);
-            return Caps { money: purse.usd, seconds: purse.seconds, names, retry_after };
+            // With this token never, and with another at once: whoever waits comes back with a token that has ended.
+            return Caps { money: purse.usd, seconds: purse.seconds, names, retry_after: None };
         }
         let budget = self.bound(&key.holder).budget;
         let (money, seconds, names) = named(&budget, key.period);
         let names = names.map(|name| limit(&key.holder, name));
-        Caps { money, seconds, names, retry_after: key.period.next().begins().since(charge.at) }
+        Caps { money, seconds, names, retry_after: Some(key.period.next().begins().since(charge.at)) }
     }
 
     /// What of a reserved amount stays spent.
@@ -150,7 +149,7 @@ struct Caps {
     money: Option<Amount>,
     seconds: Option<u32>,
     names: [&'static str; 2],
-    retry_after: Duration,
+    retry_after: Option<Duration>,
 }
 
 /// What a budget counts.
@@ -192,8 +191,8 @@ pub struct Left {
 pub struct Exhausted {
     /// Its name: `user.per_day`, `team.running`.
     pub limit: &'static str,
-    /// When it is worth asking again.
-    pub retry_after: Duration,
+    /// When it is worth asking again, if ever.
+    pub retry_after: Option<Duration>,
     /// What it is.
     pub kind: What,
 }
@@ -203,7 +202,7 @@ impl From<Exhausted> for Error {
         let Exhausted { limit, retry_after, kind } = exhausted;
         match kind {
             What::Budget => Self::BudgetExhausted { limit, retry_after },
-            What::Running => Self::RateLimited { limit, retry_after },
+            What::Running => Self::RateLimited { limit, retry_after: retry_after.unwrap_or(BETWEEN_JOBS) },
         }
     }
 }

@@ -11,6 +11,7 @@ use super::table::{Output, Table};
 
 /// What was spent.
 #[derive(Args, Debug)]
+#[command(after_help = COLUMNS_EXPLAINED)]
 pub(super) struct SpendArguments {
     #[command(flatten)]
     place: Place,
@@ -90,6 +91,12 @@ const COLUMNS: [&str; 12] = [
     "BUDGET_USD",
     "BUDGET_SECONDS",
 ];
+/// What does not follow from a column's name.
+const COLUMNS_EXPLAINED: &str = "\
+SPENT_USD is for jobs that have ended, RESERVED_USD for those that run and for outcomes still in doubt. LOST_USD is a part of
+SPENT_USD: what brought no video, refused or failed and billed all the same, or of an outcome that nobody ever learned.
+SECONDS are of videos that were made. JOBS are all that have ended, those that failed and those outcomes that nobody ever
+learned too, whether there was a job or not.";
 const FIELDS: [&str; 10] = [
     "team",
     "user",

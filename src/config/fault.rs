@@ -30,19 +30,26 @@ pub(super) struct Source {
     file: Arc<str>,
     /// The offset behind each line's end.
     ends: Vec<usize>,
+    /// Whether nothing but white space stands in it.
+    is_blank: bool,
 }
 
 impl Source {
     /// The lines of `text`.
     pub(super) fn new(file: Arc<str>, text: &str) -> Self {
         let ends = text.match_indices('\n').map(|(end, _)| end.saturating_add(1)).collect();
-        Self { file, ends }
+        Self { file, ends, is_blank: text.trim().is_empty() }
     }
 
     /// The line of the byte at `offset`.
     pub(super) fn line(&self, offset: usize) -> Place {
         let before = self.ends.partition_point(|end| *end <= offset);
         Place::Line(Arc::clone(&self.file), before.saturating_add(1))
+    }
+
+    /// Where it is, if nothing but white space stands in it.
+    pub(super) fn blank(&self) -> Option<Place> {
+        self.is_blank.then(|| self.whole())
     }
 
     /// The file as a whole.

@@ -63,6 +63,11 @@ impl<'a> Reader<'a> {
         Self { document, environment, known: Vec::new(), sections: Vec::new(), lists: Vec::new(), faults: Vec::new() }
     }
 
+    /// The file, if nothing stands in it.
+    pub(super) fn blank(&self) -> Option<Place> {
+        self.document.and_then(|(source, _)| source.blank())
+    }
+
     /// The table around all sections.
     pub(super) fn root(&mut self) -> Section<'_, 'a> {
         let table = self.document.map(|(_, root)| root);

@@ -18,9 +18,7 @@ impl Error {
             Self::UserMismatch => {
                 "user: this token is for another user: leave the field out, or ask for a token".into()
             }
-            Self::ModelNotAllowed => {
-                "model: this team, or this key, may not use this model; name one, and only as model".into()
-            }
+            Self::ModelNotAllowed { param } => unusable(param).into(),
             Self::RouteNotAllowed { route } => format!("this key, or this token, is not for {route}").into(),
             Self::NotFound => "no such path: submit to /grok/v1/videos/generations or /grok/v1/videos/edits, \
                                poll /grok/v1/videos/{request_id}"
@@ -78,6 +76,14 @@ impl Error {
             Self::LoopDetected => "this request has passed through this gateway before: check upstream.url".into(),
             Self::Aborted => "the client left before its body was complete".into(),
         }
+    }
+}
+
+/// The text about a model, or the models of a token, that may not be asked for.
+fn unusable(param: &str) -> &'static str {
+    match param {
+        "models" => "models: this team, or this key, may not use all of these models, and a token is never wider",
+        _ => "model: this team, or this key, may not use this model; name one, and only as model",
     }
 }
 
@@ -156,11 +162,11 @@ mod tests {
                 "this path takes GET, HEAD, OPTIONS: submit to /grok/v1/videos/generations or /grok/v1/videos/edits",
             ),
             (
-                Error::BudgetExhausted { limit: "team.seconds_per_month", retry_after: Duration::ZERO },
+                Error::BudgetExhausted { limit: "team.seconds_per_month", retry_after: Some(Duration::ZERO) },
                 "the budget team.seconds_per_month does not hold this job: it is renewed with the next month (UTC)",
             ),
             (
-                Error::BudgetExhausted { limit: "token.budget_usd", retry_after: Duration::ZERO },
+                Error::BudgetExhausted { limit: "token.budget_usd", retry_after: None },
                 "the budget token.budget_usd does not hold this job: ask for another token",
             ),
             (Error::MethodNotAllowed { allow: "POST, OPTIONS" }, "this path takes POST, OPTIONS"),

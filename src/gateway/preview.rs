@@ -72,7 +72,9 @@ fn tell(preview: &Preview, understood: &Understood, now: u64) -> Map<String, Val
             let refusal = exhausted.or_else(|| preview.limited.as_ref().map(Error::from));
             if let Some(refusal) = &refusal {
                 tell("param", refusal.param().into());
-                tell("retry_after", refusal.retry_after().into());
+                if let Some(seconds) = refusal.retry_after() {
+                    tell("retry_after", seconds.into());
+                }
             }
             refusal.map_or("created", |refusal| refusal.code())
         }

@@ -15,6 +15,7 @@ use crate::access::settings::Gate;
 use crate::access::token::Grant;
 use crate::error::{Error, Fault};
 use crate::request::client::Client;
+use crate::request::fields;
 use crate::request::head::Head;
 use crate::request::json;
 use crate::request::submission;
@@ -37,9 +38,13 @@ impl Worker {
         gateway.limits.before_body(client.who()).map_err(|refusal| Error::from(&refusal))?;
         submission::check_media(&head.header)?;
         let body = body::read(upload, &rules.body.at_most(LONGEST_BODY), &gateway.memory).await?;
+        if body.iter().all(u8::is_ascii_whitespace) {
+            let message = "the body is empty: send a JSON object with a user".to_owned();
+            return Err(Error::InvalidJson { message });
+        }
         let wish = Wish::read(&json::parse(&body)?, rules.token_lifetime).map_err(Error::InvalidRequest)?;
         for model in &wish.models {
-            client.pass.check_model(Some(model))?;
+            client.pass.check_model(Some(model)).map_err(|_| Error::ModelNotAllowed { param: "models" })?;
         }
         for route in &wish.routes {
             client.pass.check_route(*route)?;
@@ -77,7 +82,7 @@ impl Wish {
         let Some(fields) = body.as_object() else { return Err(vec![fault("", "type", "must be an object")]) };
         for name in fields.keys().filter(|name| !FIELDS.contains(&name.as_str())) {
             // Forwarded to nobody: what is not known here was meant to narrow the token, and would not.
-            faults.push(fault(name, "unknown_field", "is not known here"));
+            faults.push(fields::stranger(name.clone(), name, &FIELDS));
         }
         let user = match submission::user(body) {
             Ok(Some(user)) => user,
@@ -86,16 +91,17 @@ impl Wish {
                 String::new()
             }
             Err(of_user) => {
-                faults.push(of_user);
+                // Of a submission it could be left out.
+                faults.push(if of_user.code == "minLength" { fault("user", of_user.code, EMPTY) } else { of_user });
                 String::new()
             }
         };
         let longest = longest.as_secs().max(1);
         let lifetime = match fields.get("expires_in") {
             None => USUAL_LIFETIME.min(longest),
-            Some(seconds) => seconds.as_u64().filter(|seconds| (1..=longest).contains(seconds)).unwrap_or_else(|| {
+            Some(seconds) => within(seconds, longest).unwrap_or_else(|code| {
                 let message = format!("must be a whole number of seconds from 1 to {longest}");
-                faults.push(fault("expires_in", "maximum", &message));
+                faults.push(fault("expires_in", code, &message));
                 0
             }),
         };
@@ -130,10 +136,22 @@ impl Wish {
     }
 }
 
+/// A number of seconds from 1 to the longest; else the rule that it breaks.
+fn within(seconds: &Value, longest: u64) -> Result<u64, &'static str> {
+    match seconds.as_u64() {
+        Some(0) => Err("minimum"),
+        Some(seconds) if seconds <= longest => Ok(seconds),
+        Some(_) => Err("maximum"),
+        None if seconds.is_i64() => Err("minimum"),
+        None => Err("type"),
+    }
+}
+
 fn fault(param: &str, code: &'static str, message: &str) -> Fault {
     Fault { param: param.to_owned(), code, message: message.to_owned() }
 }
 
+const EMPTY: &str = "must not be empty";
 /// What a body may say.
 const FIELDS: [&str; 5] = ["user", "expires_in", "models", "routes", "limits"];
 /// In bytes.

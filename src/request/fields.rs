@@ -202,6 +202,14 @@ impl Level {
     }
 }
 
+/// The fault of a field that is none of the `known` ones, where nobody else could know it.
+pub(crate) fn stranger(param: String, name: &str, known: &[&str]) -> Fault {
+    match nearest(name, known.iter().copied()) {
+        Some(near) => Fault { param, code: "near_miss", message: format!("is not known here: did you mean {near}?") },
+        None => Fault { param, code: "unknown_field", message: "is not known here".to_owned() },
+    }
+}
+
 /// The known name that `name` was probably meant to be.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // A very long name is far from all; looking at its length first bounds the work.

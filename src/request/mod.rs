@@ -7,7 +7,7 @@ pub mod trace;
 pub mod inline;
 pub mod json;
 pub mod schema;
-mod fields;
+pub(crate) mod fields;
 mod media;
 mod path;
 mod wording;

@@ -142,7 +142,11 @@ const REFUSALS: [(&str, &[Refusal]); 4] = [
         &[
             Refusal::or_passed(400, &["invalid_json", "bad_request"], "The request is malformed."),
             NO_KEY,
-            Refusal::or_passed(402, &["budget_exhausted"], "A budget is used up; error.param names it."),
+            Refusal::or_passed(
+                402,
+                &["budget_exhausted"],
+                "A budget is used up; error.param names it. A token's own is never renewed, and says no Retry-After.",
+            ),
             Refusal::or_passed(
                 403,
                 &["origin_refused", "route_not_allowed", "user_mismatch", "model_not_allowed"],

@@ -13,13 +13,13 @@ use crate::config::Config;
 use crate::gateway::rules;
 use crate::jobs::book::{Book, Bounds};
 use crate::jobs::ledger::Ledger;
-use crate::jobs::ledger::disk;
 use crate::jobs::ledger::disk::journal::File;
 use crate::jobs::ledger::disk::store::{Store, StoreError};
+use crate::jobs::ledger::disk::{self, folder};
 use crate::jobs::ledger::local::LocalLedger;
 use crate::jobs::ledger::observed::ObservedLedger;
 use crate::jobs::ledger::redis::open::{self, Reached};
-use crate::jobs::settings::Kind;
+use crate::jobs::settings::{self, Kind};
 use crate::request::fingerprint::{FingerprintKey, FingerprintKeys};
 use crate::telemetry::labels::LedgerFailure;
 use crate::telemetry::metrics::Metrics;
@@ -80,6 +80,14 @@ pub(super) async fn open(
     }
 }
 
+/// Whether the folder of a ledger on disk could be had by a start, as far as that is seen without making anything.
+pub(super) fn look(ledger: &settings::Ledger) -> Result<(), String> {
+    match ledger.kind {
+        Kind::Disk => folder::look(&ledger.path).map_err(|error| format!("ledger.path: {error}")),
+        Kind::Memory | Kind::Redis => Ok(()),
+    }
+}
+
 impl Opened {
     /// The ledger, whose claims are admitted by `limits`. What it needs beside goes on in the current runtime.
     pub(super) fn ledger(
@@ -112,14 +120,7 @@ impl Opened {
 
 /// Why the file could not be opened, and what helps against it.
 fn unopened(error: &StoreError) -> StartError {
-    let advice = match error {
-        StoreError::Unreadable(path, _) => {
-            let folder = path.parent().unwrap_or(path);
-            format!(": `reelgate ledger recover --offline {}` copies what can be read of it", folder.display())
-        }
-        StoreError::InUse(_) | StoreError::Io(..) | StoreError::Format { .. } | StoreError::Write(_) => String::new(),
-    };
-    StartError::Part(format!("{error}{advice}"))
+    StartError::Part(error.with_advice())
 }
 
 fn random() -> Result<FingerprintKey, StartError> {

@@ -9,14 +9,16 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::Source;
+use crate::access::settings::Mode;
 use crate::config::watch::{Cause, Watch};
 use crate::config::{Config, Reload};
 use crate::gateway::Gateway;
 use crate::gateway::rules::{self, Rules};
+use crate::request::route::Operation;
 use crate::server::tls::Identity;
 use crate::telemetry::admin::Admin;
 use crate::telemetry::labels::ReloadResult;
-use crate::upstream::key::UpstreamKey;
+use crate::upstream::key::{KeyDoubt, UpstreamKey};
 
 /// What a reload changes.
 pub(super) struct Reloader {
@@ -61,9 +63,9 @@ impl Reloader {
 
     async fn reload(&self, cause: &Cause) -> Result<(), String> {
         let source = self.source.clone();
-        let new = spawn_blocking(move || source.load()).await.map_err(|_| "reading it failed".to_owned())??;
+        let new = spawn_blocking(move || source.tried()).await.map_err(|_| "reading it failed".to_owned())??;
         let mut running = self.config.lock().await;
-        let Reload { config, changed, restart } = running.reload(new).map_err(|faults| faults.to_string())?;
+        let Reload { config, mut changed, restart } = new.reload(&running).map_err(|faults| faults.to_string())?;
         // Everything that can fail comes before the first change.
         let upstream = config.upstream.clone();
         let read = move || UpstreamKey::read(&upstream, |name| std::env::var(name).ok());
@@ -74,10 +76,12 @@ impl Reloader {
         let identity = identity.map_err(|_| "reading the certificate failed".to_owned())?;
         let identity = identity.map_err(|fault| fault.to_string())?;
         let rules = Rules::new(&config)?;
-        if let Some(doubt) = doubt {
-            warn!("{doubt}");
-        }
         let gateway = &self.gateway;
+        let rewritten = rewritten(gateway, &config, &rules, &key, identity.as_ref());
+        let rewritten = rewritten.filter(|name| changed.iter().all(|changed| changed != name));
+        let rewritten: Vec<_> = rewritten.map(|name| format!("{name} (its file)")).collect();
+        changed.extend(rewritten);
+        warn_of(&running, &config, doubt);
         for schema in [&rules.validation.generations, &rules.validation.edits] {
             gateway.telemetry.metrics.fields.know(schema.params().iter().map(String::as_str));
         }
@@ -107,4 +111,39 @@ impl Reloader {
         *running = config;
         Ok(())
     }
+}
+
+/// Tells what a start would, and what is only seen beside what ran before.
+fn warn_of(running: &Config, new: &Config, doubt: Option<KeyDoubt>) {
+    if (running.access.mode, new.access.mode) == (Mode::Keys, Mode::Open) {
+        warn!("access.mode: \"open\" from now on: whoever reaches server.listen spends, and no key is asked for");
+    }
+    for warning in new.warnings() {
+        warn!("{warning}");
+    }
+    if let Some(doubt) = doubt {
+        warn!("{doubt}");
+    }
+}
+
+/// The keys that name a file which says something else than before.
+fn rewritten(
+    gateway: &Gateway,
+    config: &Config,
+    rules: &Rules,
+    key: &UpstreamKey,
+    identity: Option<&Identity>,
+) -> impl Iterator<Item = &'static str> {
+    let running = gateway.rules.load();
+    let schema =
+        |operation| running.validation.schema(operation).document() != rules.validation.schema(operation).document();
+    let shown = gateway.certificates.as_ref().zip(identity);
+    let is_of_file = config.upstream.key_file.is_some();
+    let all = [
+        ("upstream.key_file", is_of_file && key.id() != gateway.upstream.key().id()),
+        ("server.tls.certificate", shown.is_some_and(|(shown, new)| !shown.shows(new))),
+        ("validation.generations", schema(Operation::Generations)),
+        ("validation.edits", schema(Operation::Edits)),
+    ];
+    all.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name)
 }

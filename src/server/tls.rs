@@ -1,13 +1,15 @@
 //! TLS towards clients (`[server.tls]`): a certificate and its key from files, HTTP/2 and HTTP/1.1 by ALPN. The files are
 //! read again when they change; connections that are open keep what they began with (`HARDENING.md` F-71).
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 use tracing::warn;
@@ -15,6 +17,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use super::settings::Tls;
+use crate::exposure::{self, Exposure};
 
 /// The certificate that new connections are shown.
 pub struct Certificates(ArcSwap<Identity>);
@@ -22,8 +25,12 @@ pub struct Certificates(ArcSwap<Identity>);
 /// A certificate, its key, and what is spoken under them.
 pub struct Identity {
     config: Arc<ServerConfig>,
+    /// The first of its chain.
+    own: Option<CertificateDer<'static>>,
     /// Seconds since the Unix epoch.
     expires: i64,
+    /// The file of the key, if others than its owner can read it.
+    open_to_others: Option<String>,
 }
 
 impl Certificates {
@@ -37,6 +44,11 @@ impl Certificates {
     pub fn replace(&self, identity: Identity) {
         identity.complain();
         self.0.store(Arc::new(identity));
+    }
+
+    /// Whether they are shown this certificate already.
+    pub fn shows(&self, identity: &Identity) -> bool {
+        self.0.load().own == identity.own
     }
 
     /// The seconds until it expires; less than zero, it has.
@@ -56,13 +68,12 @@ impl Identity {
     /// Why they cannot be used; no part of the key is told.
     pub fn read(settings: &Tls) -> Result<Option<Self>, TlsFault> {
         let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) else { return Ok(None) };
-        let read = chain(certificate);
-        let private = PrivateKeyDer::from_pem_file(key).map_err(|_| TlsFault::Key(key.display().to_string()));
-        let ((chain, expires), private) = match (read, private) {
+        let ((chain, expires), (private, open_to_others)) = match (chain(certificate), private(key)) {
             (Ok(read), Ok(private)) => (read, private),
             (Err(fault), Err(other)) => return Err(TlsFault::Both(Box::new([fault, other]))),
             (Err(fault), _) | (_, Err(fault)) => return Err(fault),
         };
+        let own = chain.first().cloned();
         // The provider is named because a second one in the tree would make rustls panic at the first handshake.
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -72,12 +83,22 @@ impl Identity {
             .with_single_cert(chain, private)
             .map_err(|_| TlsFault::Pair(certificate.display().to_string(), key.display().to_string()))?;
         config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
-        Ok(Some(Self { config: Arc::new(config), expires }))
+        Ok(Some(Self { config: Arc::new(config), own, expires, open_to_others }))
+    }
+
+    /// What an operator should know of it, though it can be used.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let expired = (self.seconds_left() <= 0)
+            .then(|| "the certificate of server.tls has expired: clients will refuse it".to_owned());
+        let open = self.open_to_others.as_ref().map(|file| {
+            format!("server.tls.key: {file} can be read by others than its owner: give it the mode 0600 where that can be done")
+        });
+        expired.into_iter().chain(open)
     }
 
     fn complain(&self) {
-        if self.seconds_left() <= 0 {
-            warn!("the certificate of server.tls has expired: clients will refuse it");
+        for warning in self.warnings() {
+            warn!("{warning}");
         }
     }
 
@@ -90,10 +111,26 @@ impl Identity {
 
 /// The certificates in a file, and when the first one expires.
 fn chain(file: &Path) -> Result<(Vec<CertificateDer<'static>>, i64), TlsFault> {
-    let fault = |_| TlsFault::of(file);
+    let fault = |error: pem::Error| match error {
+        pem::Error::Io(error) => TlsFault::unreadable("certificate", file, &error),
+        _ => TlsFault::of(file),
+    };
     let chain = CertificateDer::pem_file_iter(file).map_err(fault)?.collect::<Result<Vec<_>, _>>().map_err(fault)?;
     let expires = chain.first().and_then(|own| not_after(own)).ok_or_else(|| TlsFault::of(file))?;
     Ok((chain, expires))
+}
+
+/// The key in a file, and that file's name if others than its owner can read it.
+fn private(path: &Path) -> Result<(PrivateKeyDer<'static>, Option<String>), TlsFault> {
+    let unreadable = |error: &io::Error| TlsFault::unreadable("key", path, error);
+    let file = File::open(path).map_err(|error| unreadable(&error))?;
+    let credentials = std::env::var_os(exposure::CREDENTIALS);
+    let exposure = Exposure::of(&file, path, credentials.as_deref().map(Path::new));
+    let private = PrivateKeyDer::from_pem_reader(file).map_err(|error| match error {
+        pem::Error::Io(error) => unreadable(&error),
+        _ => TlsFault::Key(path.display().to_string()),
+    })?;
+    Ok((private, exposure.map(|_| path.display().to_string())))
 }
 
 /// The end of a certificate's validity (RFC 5280 §4.1.2.5), in seconds since the Unix epoch; rustls does not tell it.
@@ -106,6 +143,9 @@ fn not_after(certificate: &[u8]) -> Option<i64> {
 /// Why there can be no TLS.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFault {
+    /// One of the files cannot be read at all.
+    #[error("server.tls.{0}: {1} cannot be read: {2}")]
+    Unreadable(&'static str, String, String),
     /// The file of certificates.
     #[error("server.tls.certificate: {0} cannot be read as a chain of PEM certificates")]
     Certificate(String),
@@ -124,6 +164,10 @@ pub enum TlsFault {
 }
 
 impl TlsFault {
+    fn unreadable(what: &'static str, file: &Path, error: &io::Error) -> Self {
+        Self::Unreadable(what, file.display().to_string(), error.to_string())
+    }
+
     fn of(certificate: &Path) -> Self {
         Self::Certificate(certificate.display().to_string())
     }

@@ -397,7 +397,7 @@ impl SubmissionOutcome {
             | Error::InvalidKey
             | Error::OriginRefused
             | Error::UserMismatch
-            | Error::ModelNotAllowed
+            | Error::ModelNotAllowed { .. }
             | Error::RouteNotAllowed { .. }
             | Error::NotFound
             | Error::NotOffered

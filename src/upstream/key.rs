@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hyper::header::HeaderValue;
-use rustix::fs::{FileType, StatVfsMountFlags};
 use secrecy::zeroize::Zeroizing;
 
+use crate::exposure::{self, Exposure};
 use crate::upstream::mask::KeyPattern;
 use crate::upstream::settings::Settings;
 
@@ -32,7 +32,7 @@ impl UpstreamKey {
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<(Self, Option<KeyDoubt>), KeyFault> {
         match &settings.key_file {
-            Some(path) => Self::from_file(path, environment(CREDENTIALS).as_deref().map(Path::new)),
+            Some(path) => Self::from_file(path, environment(exposure::CREDENTIALS).as_deref().map(Path::new)),
             None => {
                 let variable = &settings.key_env;
                 let missing = || KeyFault::NoVariable(variable.clone());
@@ -50,7 +50,11 @@ impl UpstreamKey {
     fn from_file(path: &Path, credentials: Option<&Path>) -> Result<(Self, Option<KeyDoubt>), KeyFault> {
         let unreadable = |error: std::io::Error| KeyFault::Unreadable(path.to_owned(), error.kind());
         let file = File::open(path).map_err(unreadable)?;
-        let doubt = check_mode(&file, path)?.filter(|_| !credentials.is_some_and(|folder| is_below(path, folder)));
+        let doubt = match Exposure::of(&file, path, credentials) {
+            Some(Exposure::Ours) => return Err(KeyFault::OpenToOthers(path.to_owned())),
+            Some(Exposure::Mounted) => Some(KeyDoubt::OpenToOthers(path.to_owned())),
+            None => None,
+        };
         let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES + 1));
         let limit = u64::try_from(MAX_FILE_BYTES + 1).unwrap_or(u64::MAX);
         file.take(limit).read_to_end(&mut text).map_err(unreadable)?;
@@ -75,7 +79,7 @@ impl UpstreamKey {
             return Err(Flaw::TooLong);
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Flaw::NotVisibleAscii);
+            return Err(if text.contains(' ') { Flaw::Spaced } else { Flaw::NotVisibleAscii });
         }
         let bearer = Zeroizing::new(format!("Bearer {text}"));
         let mut authorization = HeaderValue::from_str(&bearer).map_err(|_| Flaw::NotVisibleAscii)?;
@@ -121,7 +125,10 @@ pub enum Flaw {
     /// No key is that long.
     #[error("it is longer than {MAX_FILE_BYTES} bytes")]
     TooLong,
-    /// White space, a quote from a copied page, a second line.
+    /// Often a scheme before it.
+    #[error("it holds a space: give the key alone, for Bearer is added here")]
+    Spaced,
+    /// A quote from a copied page, a second line.
     #[error("it holds something else than visible ASCII characters")]
     NotVisibleAscii,
 }
@@ -156,45 +163,8 @@ pub enum KeyDoubt {
     OpenToOthers(PathBuf),
 }
 
-/// Refuses a key that lies open on a disk of ours (T-09). A secret mounted by a supervisor (read-only, in memory, or of
-/// another user) often cannot be given another mode: that, and what cannot be told, is only a doubt.
-fn check_mode(file: &File, path: &Path) -> Result<Option<KeyDoubt>, KeyFault> {
-    let Ok(status) = rustix::fs::fstat(file) else { return Ok(None) };
-    if status.st_mode & GROUP_AND_OTHERS == 0 {
-        return Ok(None);
-    }
-    // Ours alone is a regular file of our own user's: of another's, such as root's, we could not change the mode.
-    let is_ours = FileType::from_raw_mode(status.st_mode) == FileType::RegularFile
-        && status.st_uid == rustix::process::geteuid().as_raw();
-    let read_only = rustix::fs::fstatvfs(file).map(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY));
-    let in_memory = rustix::fs::fstatfs(file)
-        .map(|system| u32::try_from(system.f_type).is_ok_and(|kind| kind == TMPFS || kind == RAMFS));
-    if let (true, Ok(false), Ok(false)) = (is_ours, read_only, in_memory) {
-        return Err(KeyFault::OpenToOthers(path.to_owned()));
-    }
-    Ok(Some(KeyDoubt::OpenToOthers(path.to_owned())))
-}
-
-/// Whether a file is in a folder, wherever links lead.
-fn is_below(path: &Path, folder: &Path) -> bool {
-    match (path.canonicalize(), folder.canonicalize()) {
-        (Ok(path), Ok(folder)) => path.starts_with(folder),
-        _ => false,
-    }
-}
-
-/// Where systemd puts a service's credentials. Its group's bit there may stand for the list of who may read it (acl(5)), and
-/// that is the service alone.
-const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
-
 /// The longest key, and the most that is read of a file.
 const MAX_FILE_BYTES: usize = 8192;
-/// The mode bits that nobody but the owner should have.
-const GROUP_AND_OTHERS: u32 = 0o077;
-/// `TMPFS_MAGIC` of Linux's statfs(2).
-const TMPFS: u32 = 0x0102_1994;
-/// `RAMFS_MAGIC` of Linux's statfs(2).
-const RAMFS: u32 = 0x8584_58f6;
 
 #[cfg(test)]
 mod tests {
@@ -202,6 +172,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::exposure::{CREDENTIALS, TMPFS};
 
     const TEXT: &str = "sk-Zx81kPq0LmN7vTrY2aBcD3eFgH4iJ5kL6mN7oP8q";
 

@@ -100,6 +100,42 @@ async fn a_secret_that_is_not_set_is_a_warning_of_check_and_ends_serve() {
     assert!(status == 0 && said.lines().count() == 1, "{said}");
 }
 
+#[tokio::test]
+async fn f46_a_ledger_that_has_no_place_is_refused_by_check_which_makes_none() {
+    let folder = Folder::new();
+    let file = folder.write("b.sh", "echo");
+    std::os::unix::fs::symlink(folder.path("nowhere"), folder.path("link")).unwrap();
+    let below = file.join("below/it");
+    fs::create_dir_all(folder.path("data/ledger.redb")).unwrap();
+    for (path, part) in [
+        (Path::new("/proc/nope"), "/proc"),
+        (&file, "b.sh: not a folder"),
+        (&below, "b.sh: not a folder"),
+        (&folder.path("link"), "link: No such file"),
+        (&folder.path("data"), "ledger.redb: "),
+    ] {
+        let environment = [("REELGATE_LEDGER__KIND", "disk"), ("REELGATE_LEDGER__PATH", path.to_str().unwrap())];
+        let [(checked, said), (served, refused)] = told(&folder, "", &environment).await;
+        assert!(checked == 2 && said.contains("ledger.path: ") && said.contains(part), "{path:?}: {checked} {said}");
+        assert!(served == 1 && refused.lines().last().unwrap().contains(part), "{path:?}: {served} {refused}");
+        assert!(!refused.contains("File exists"), "{refused}");
+    }
+    let (config, absent) = (folder.path("reelgate.toml"), folder.path("some/where"));
+    for (kind, path) in [("disk", absent.to_str().unwrap()), ("memory", "/proc/nope"), ("disk", "some-where")] {
+        let environment = [("COMETAPI_KEY", "k"), ("REELGATE_LEDGER__KIND", kind), ("REELGATE_LEDGER__PATH", path)];
+        let (status, said) = Program::run(&["check", "--config", config.to_str().unwrap()], &environment).await;
+        assert_eq!(status, 0, "{path}: {said}");
+    }
+    assert!(!folder.path("some").exists() && !Path::new("some-where").exists(), "check makes nothing");
+    // What is not ours to write refuses everybody but root.
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).unwrap();
+    let environment = [("COMETAPI_KEY", "k"), ("REELGATE_LEDGER__PATH", absent.to_str().unwrap())];
+    let (status, said) = Program::run(&["check", "--config", config.to_str().unwrap()], &environment).await;
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    assert!(is_root || status == 2 && said.contains("Permission denied"), "{said}");
+}
+
 /// A file on a disk in memory that everybody can read; gone with this value. `None` where there is no such disk.
 struct Open(PathBuf);
 

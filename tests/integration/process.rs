@@ -51,6 +51,8 @@ async fn f46_without_a_key_it_ends_with_2_and_one_line_that_names_the_variable()
         assert_eq!((status, output.lines().count()), (2, 1), "{output}");
         assert!(output.contains("COMETAPI_KEY") && !output.contains("two words"), "{output}");
     }
+    let (_, output) = Program::run(&["serve"], &[("COMETAPI_KEY", "Bearer sk-x")]).await;
+    assert!(output.contains("it holds a space") && output.contains("Bearer is added here"), "{output}");
     let other = [("COMETAPI_KEY", "real"), ("REELGATE_UPSTREAM__KEY_ENV", "VIDEO_KEY")];
     let (status, output) = Program::run(&["serve"], &other).await;
     assert!(status == 2 && output.contains("VIDEO_KEY"), "{output}");
@@ -212,6 +214,12 @@ async fn health_ends_with_0_or_1() {
     let admin = served.admin.to_string();
     let (status, output) = Program::run(&["health", "--admin", &admin], &[]).await;
     assert!(status == 0 && output.contains("degraded"), "{output}");
+    // What the other commands take, this one takes too.
+    let url = format!("http://{admin}");
+    let (status, output) = Program::run(&["health", "--admin", &url], &[]).await;
+    assert!(status == 0 && output.contains("degraded"), "{output}");
+    let (status, output) = Program::run(&["health", "--admin", "https://127.0.0.1:1"], &[]).await;
+    assert!(status == 2 && output.contains("--admin: expected HOST:PORT or http://HOST:PORT"), "{output}");
     // The listeners are told by the environment, as in a container; serve alone would want to know who may call.
     let environment = [("REELGATE_ADMIN__LISTEN", admin.as_str()), ("REELGATE_SERVER__LISTEN", "0.0.0.0:8080")];
     let (status, output) = Program::run(&["health"], &environment).await;

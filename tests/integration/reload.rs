@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use super::support::process::Served;
 use super::support::{Answer, Folder, eventually, key_is_absent, random_key};
+use super::teams::{self, STUDIO};
 
 const FILE: &str = "reelgate.toml";
 
@@ -116,6 +117,67 @@ async fn inv9_t74_f70_a_bad_file_changes_nothing_and_is_logged_and_counted() {
     assert!(output.contains("what runs is unchanged"), "{output}");
 }
 
+/// A configuration whose gateway asks for keys.
+fn keys() -> String {
+    [teams::MODE, &teams::team("studio", &[teams::key("one", STUDIO, "")], "")].concat()
+}
+
+#[tokio::test]
+async fn f70_a_file_that_has_become_empty_opens_nothing_and_is_told() {
+    let (folder, key) = (Folder::new(), random_key());
+    let served = served(&folder, &key, &keys()).await;
+    for (count, empty) in [(1.0, ""), (2.0, " \t\r\n\n")] {
+        folder.write(FILE, empty);
+        reloads(&served, "error", count).await;
+        assert_eq!(served.submit("a").await.refusal(), (401, "missing_key".to_owned()));
+    }
+    served.program.says("reelgate.toml: it is empty").await;
+    assert_eq!((served.upstream.posts(), served.metric("config_reloads_total{result=\"ok\"}").await), (0, 0.0));
+    // Who means it says something, and is told what it means.
+    folder.write(FILE, "# whoever is on this machine\n");
+    reloads(&served, "ok", 1.0).await;
+    served.program.says("access.mode: \\\"open\\\" from now on").await;
+    assert_eq!(served.submit("a").await.status, 200);
+    // Where all is as it was before, there is nothing to refuse.
+    folder.write(FILE, "");
+    reloads(&served, "ok", 2.0).await;
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_reload_warns_as_check_and_a_start_do() {
+    let (folder, key) = (Folder::new(), random_key());
+    let served = served(&folder, &key, &generations("off")).await;
+    let doubt = "dedup.delivery_window: longer than 24h";
+    assert!(!served.program.output().contains(doubt));
+    folder.write(FILE, &(generations("off") + "[dedup]\ndelivery_window = \"30h\"\n"));
+    reloads(&served, "ok", 1.0).await;
+    let output = served.end().await;
+    let told: Vec<_> = output.lines().filter(|line| line.contains(doubt)).collect();
+    assert!(told.len() == 1 && told[0].contains("\"level\":\"warn\""), "{output}");
+}
+
+#[tokio::test]
+async fn a_schema_file_is_followed_and_its_change_is_named() {
+    let (folder, key) = (Folder::new(), random_key());
+    let needs = |field: &str| folder.write("schema.json", &format!("{{\"required\": [\"prompt\", \"{field}\"]}}"));
+    let schema = needs("mood");
+    let served = served(&folder, &key, &format!("[validation]\ngenerations = {schema:?}\n")).await;
+    assert!(served.submit("a").await.text().contains("mood"));
+    needs("tone");
+    served.program.says("\"changed\":\"validation.generations (its file)\"").await;
+    assert!(served.submit("a").await.text().contains("tone"));
+    assert_eq!(served.metric("config_changes_total{section=\"validation\"}").await, 1.0);
+    // Nothing changed, nothing is named.
+    served.program.signal(Signal::HUP);
+    reloads(&served, "ok", 2.0).await;
+    folder.write("schema.json", "no schema");
+    reloads(&served, "error", 1.0).await;
+    assert!(served.submit("a").await.text().contains("tone"));
+    let output = served.end().await;
+    assert_eq!(output.matches("(its file)").count(), 1, "{output}");
+}
+
 #[tokio::test]
 async fn a_key_that_needs_a_restart_is_named_and_the_rest_is_applied() {
     let (folder, key) = (Folder::new(), random_key());
@@ -168,6 +230,7 @@ async fn inv1_a_new_key_in_the_key_file_is_used_by_what_comes_after_it() {
     served.submit("a").await.request_id();
     folder.write("key", &format!("{new}\n"));
     reloads(&served, "ok", 1.0).await;
+    served.program.says("\"changed\":\"upstream.key_file (its file)\"").await;
     served.submit("b").await.request_id();
     // A key that cannot be one is not taken.
     folder.write("key", "two words\n");
@@ -215,7 +278,7 @@ async fn f70_what_was_refused_for_a_missing_file_is_taken_when_the_file_comes() 
     };
     assert_eq!((of("POST"), of("GET")), (vec![false, false, true], vec![true]));
 
-    // A schema is read with the configuration alone, so its coming is noticed only where it was missed.
+    // So it is with a schema.
     let schema = format!("{key}[validation]\ngenerations = {:?}\n", folder.path("schema.json"));
     folder.write(FILE, &(generations("off") + &schema));
     reloads(&served, "error", 3.0).await;

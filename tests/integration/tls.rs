@@ -1,10 +1,13 @@
 //! The public listener behind TLS (`[server.tls]`; LIM-1, R-75, F-71): both protocols by ALPN, a deadline for the
 //! handshake, and certificates that are replaced while connections go on.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use reelgate::simulator::Options;
+use rustix::process::Signal;
 use rustls::pki_types::ServerName;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -140,6 +143,7 @@ async fn f71_a_new_certificate_is_shown_to_new_connections_and_open_ones_go_on()
     assert_eq!(open.ask("GET", "/openapi.json", &[], "").await.whole().await.status, 200);
 
     write(&new, 2060);
+    served.program.says("\"changed\":\"server.tls.certificate (its file)\"").await;
     eventually("the new certificate is shown", async || connect(served.address, &new, &[]).await.is_ok()).await;
     assert!(connect(served.address, &old, &[]).await.is_err(), "the old one is shown to nobody");
     assert_eq!(open.ask("GET", "/openapi.json", &[], "").await.whole().await.status, 200, "what is open goes on");
@@ -162,6 +166,31 @@ async fn f71_a_new_certificate_is_shown_to_new_connections_and_open_ones_go_on()
 }
 
 #[tokio::test]
+async fn t09_a_private_key_that_others_can_read_is_warned_about_once_by_each_who_reads_it() {
+    let (folder, authority, key) = (Folder::new(), Authority::new(), random_key());
+    let (certificate, private) = authority.certificate("localhost", 2100);
+    let (certificate, file) = (folder.write("cert.pem", &certificate), folder.write("key.pem", &private));
+    let environment = [
+        ("REELGATE_SERVER__TLS__CERTIFICATE", certificate.to_str().unwrap()),
+        ("REELGATE_SERVER__TLS__KEY", file.to_str().unwrap()),
+        ("COMETAPI_KEY", key.as_str()),
+    ];
+    let (doubt, config) = (format!("server.tls.key: {} can be read by others", file.display()), folder.write("c", ""));
+    let check = ["check", "--config", config.to_str().unwrap()];
+    let (status, said) = Program::run(&check, &environment).await;
+    assert!(status == 0 && !said.contains(&doubt), "{said}");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let (status, said) = Program::run(&check, &environment).await;
+    assert!(status == 0 && said.matches(&format!("warning: {doubt}")).count() == 1, "{said}");
+    let options = Options { key: Some(key.clone()), ..Options::default() };
+    let served = Served::start(&key, options, &[], &environment).await;
+    assert_eq!(served.program.output().matches(&doubt).count(), 1, "{}", served.program.output());
+    served.program.signal(Signal::HUP);
+    served.program.says("the configuration was reloaded").await;
+    assert_eq!(served.end().await.matches(&doubt).count(), 2);
+}
+
+#[tokio::test]
 async fn f71_f46_what_is_no_certificate_and_key_refuses_to_start() {
     let (folder, authority) = (Folder::new(), Authority::new());
     let (certificate, key) = authority.certificate("localhost", 2100);
@@ -171,11 +200,11 @@ async fn f71_f46_what_is_no_certificate_and_key_refuses_to_start() {
     let absent = folder.path("absent.pem");
     for (certificate, key, told) in [
         (&good, &other, "the key in"),
-        (&text, &its, "server.tls.certificate"),
-        (&absent, &its, "server.tls.certificate"),
+        (&text, &its, "text.pem cannot be read as a chain of PEM certificates"),
+        (&absent, &its, "absent.pem cannot be read: No such file or directory"),
         (&its, &its, "server.tls.certificate"),
-        (&good, &good, "server.tls.key"),
-        (&good, &absent, "server.tls.key"),
+        (&good, &good, "cert.pem cannot be read as a PEM private key"),
+        (&good, &absent, "absent.pem cannot be read: No such file or directory"),
     ] {
         let environment = [
             ("REELGATE_SERVER__TLS__CERTIFICATE", certificate.to_str().unwrap()),

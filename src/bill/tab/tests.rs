@@ -49,7 +49,7 @@ fn m29_a_budget_holds_to_the_tick_and_is_refused_by_name() {
     }
     let refused = tab.fits(&charge(7)).unwrap_err();
     assert_eq!((refused.limit, refused.kind), ("user.per_day", What::Budget));
-    assert_eq!(refused.retry_after, Duration::from_secs(12 * 3600), "until midnight, UTC");
+    assert_eq!(refused.retry_after, Some(Duration::from_secs(12 * 3600)), "until midnight, UTC");
     assert_eq!(tab.fits(&charge(8)), Ok(()), "another user has a budget of its own");
     tab.release(attempt(1));
     assert_eq!(tab.fits(&charge(7)), Ok(()), "what was not sent is given back");
@@ -221,7 +221,7 @@ fn m24_a_token_has_a_budget_for_its_life_and_its_jobs_count_for_its_user_too() {
     tab.reserve(attempt(2), of(1, late));
     let refused = tab.fits(&of(1, late)).unwrap_err();
     assert_eq!((refused.limit, refused.kind), ("token.budget_usd", What::Budget));
-    assert_eq!(refused.retry_after, Duration::from_secs(7 * 3600), "until it ends");
+    assert_eq!(refused.retry_after, None, "its end brings nothing back");
     assert_eq!(tab.left(&of(1, late)).last(), Some(&Left { limit: "token.budget_usd", left: 0.0 }));
     assert_eq!(tab.fits(&of(2, late)), Ok(()), "another token has its own");
     tab.release(attempt(2));

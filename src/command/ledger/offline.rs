@@ -28,8 +28,8 @@ impl Offline {
     pub(super) fn open(folder: &Path, config: Option<&Path>) -> Result<Self, Failure> {
         let dedup = Config::dedup(config, config::environment()).map_err(|faults| faulty(&faults))?;
         let windows = Windows::from(&dedup);
-        let store = Store::open_existing(folder).map_err(|error| failed(&error))?;
-        let left = disk::look(store, &windows, Clock::system()).map_err(|error| failed(&error))?;
+        let read = |store| disk::look(store, &windows, Clock::system());
+        let left = Store::open_existing(folder).and_then(read).map_err(|error| failed(&error.with_advice()))?;
         Ok(Self { left, windows })
     }
 
@@ -85,7 +85,7 @@ impl Offline {
         }
         let dirty = opened.book.take_dirty();
         let batch = Batch::of(&opened.book, &dirty, opened.clock.now());
-        opened.store.write(&batch).map_err(|error| failed(&error))?;
+        opened.store.write(&batch).map_err(|error| failed(&error.with_advice()))?;
         Ok(line.to_json())
     }
 

@@ -47,7 +47,7 @@ fn refusals() -> Vec<(u16, &'static str)> {
         Error::InvalidKey,
         Error::OriginRefused,
         Error::UserMismatch,
-        Error::ModelNotAllowed,
+        Error::ModelNotAllowed { param: "" },
         Error::RouteNotAllowed { route: "" },
         Error::NotFound,
         Error::NotOffered,
@@ -69,7 +69,7 @@ fn refusals() -> Vec<(u16, &'static str)> {
         Error::Internal,
         Error::UpstreamUnreachable(Unreached::Dns),
         Error::UpstreamUnreachable(Unreached::Timeout),
-        Error::BudgetExhausted { limit: "", retry_after: Duration::ZERO },
+        Error::BudgetExhausted { limit: "", retry_after: None },
         Error::PollTimeout,
         Error::UpstreamInvalidAnswer,
         Error::PollUnreadable,
@@ -88,7 +88,7 @@ fn refusals() -> Vec<(u16, &'static str)> {
             | Error::InvalidKey
             | Error::OriginRefused
             | Error::UserMismatch
-            | Error::ModelNotAllowed
+            | Error::ModelNotAllowed { .. }
             | Error::RouteNotAllowed { .. }
             | Error::NotFound
             | Error::NotOffered

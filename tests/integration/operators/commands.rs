@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::process::{Program, Served};
-use crate::support::{Folder, GENERATIONS, ask, eventually, key_is_absent, random_key};
+use crate::support::{Folder, GENERATIONS, SOON, ask, eventually, key_is_absent, random_key};
 
 const ADMIN_KEY: &str = "an-admin-key-0123456789";
 
@@ -161,6 +161,25 @@ async fn m7_what_was_forgotten_stays_so_after_a_kill() {
 }
 
 #[tokio::test]
+async fn what_is_on_its_way_is_forgotten_by_the_switch_that_is_named() {
+    let mut office = Office::open().await;
+    office.served.upstream.next_submission(Fault::Stall);
+    let address = office.served.address;
+    let waits = tokio::spawn(async move {
+        ask(address, Method::POST, GENERATIONS, &[("content-type", "application/json")], "{\"prompt\":\"a lamp\"}")
+            .await
+    });
+    assert!(office.served.upstream.wait_until(|counts| counts.posts == 1, SOON).await);
+    let line = &parsed(&office.says(&["ledger", "entries", "--json"]).await)[0];
+    let digits = line["fingerprint"].as_str().unwrap()[..12].to_owned();
+    let (status, told) = office.ask(&["ledger", "forget", &digits]).await;
+    assert!(status == 1 && told.contains("say --force") && !told.contains("force=true"), "{status}: {told}");
+    assert!(office.says(&["ledger", "forget", &digits, "--force"]).await.contains("forgotten, it was sending"));
+    waits.abort();
+    office.close();
+}
+
+#[tokio::test]
 async fn what_was_spent_is_told_as_a_table_and_as_csv() {
     let mut office = Office::open().await;
     let id = office.served.submit("a candle").await.request_id();
@@ -207,11 +226,18 @@ async fn a_command_says_what_is_wrong() {
     let elsewhere = office.folder.path("elsewhere");
     let nowhere = elsewhere.to_str().unwrap();
     for (arguments, key, status, told) in [
-        (&["ledger", "jobs", "--admin", &url][..], "", 1, "401"),
-        (&["spend", "--admin", &url], "wrong", 1, "admin.key_env"),
-        (&["ledger", "jobs", "--admin", "http://127.0.0.1:1"], "", 1, "127.0.0.1:1"),
-        (&["ledger", "jobs", "--admin", "https://127.0.0.1:1"], "", 2, "--admin"),
-        (&["ledger", "jobs", "--admin", "127.0.0.1:1"], "", 2, "--admin"),
+        (&["ledger", "jobs", "--admin", &url][..], "", 1, "401: set REELGATE_ADMIN_KEY to the key that admin.key_env"),
+        (
+            &["spend", "--admin", &url],
+            "wrong",
+            1,
+            "401: what REELGATE_ADMIN_KEY holds is not the key that admin.key_env",
+        ),
+        (&["ledger", "jobs", "--admin", "http://127.0.0.1:1"], "", 1, "127.0.0.1:1: "),
+        (&["ledger", "jobs", "--admin", "127.0.0.1:1"], "", 1, "127.0.0.1:1: "),
+        (&["ledger", "jobs", "--admin", "https://127.0.0.1:1"], "", 2, "--admin: expected HOST:PORT"),
+        (&["ledger", "jobs", "--admin", "127.0.0.1"], "", 2, "--admin: expected HOST:PORT"),
+        (&["ledger", "jobs", "--admin", "me@127.0.0.1:1"], "", 2, "--admin: expected HOST:PORT"),
         (&["ledger", "jobs", "--state", "gone"], "", 2, "expected one of running, done"),
         (&["ledger", "forget", "123"], "", 2, "12 to 64 hex digits"),
         (&["ledger", "entries", "0123456789xy"], "", 2, "12 to 64 hex digits"),
@@ -295,6 +321,36 @@ async fn f43_what_can_be_read_of_a_damaged_ledger_is_copied_into_a_new_one() {
     }
     assert_eq!(served.submit("a candle in the rain").await.code(), "outcome_unknown");
     served.end().await;
+    office.close();
+}
+
+#[tokio::test]
+async fn f43_a_damaged_page_is_told_in_one_line_that_says_what_helps() {
+    let mut office = Office::open().await;
+    for number in 0..30 {
+        office.served.submit(&format!("a candle {number}")).await.request_id();
+    }
+    office.stop().await;
+    let (data, file) = (office.data(), office.data().join("ledger.redb"));
+    let (whole, log) = (std::fs::read(&file).unwrap(), std::fs::read(data.join("ledger.wal")).unwrap());
+    let advice = format!("reelgate ledger recover --offline {}", data.display());
+    let mut refused = 0;
+    for page in 1..(whole.len() / 4096).min(20) {
+        let mut scratched = whole.clone();
+        scratched[page * 4096..][..4096].iter_mut().for_each(|byte| *byte ^= 0xff);
+        std::fs::write(&file, &scratched).unwrap();
+        std::fs::write(data.join("ledger.wal"), &log).unwrap();
+        let (status, told) = offline(&["ledger", "jobs"], &data).await;
+        assert!(!told.contains("panicked"), "page {page}: {told}");
+        if status != 0 {
+            refused += 1;
+            assert!(told.lines().count() == 1 && told.contains(&advice), "page {page}: {told}");
+            let to = office.folder.path(&format!("copy-{page}"));
+            let (status, told) = offline(&["ledger", "recover", "--to", to.to_str().unwrap()], &data).await;
+            assert!(status == 0 && !told.contains("panicked"), "page {page}: {told}");
+        }
+    }
+    assert!(refused > 0, "nothing was damaged");
     office.close();
 }
 

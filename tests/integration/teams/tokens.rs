@@ -90,6 +90,46 @@ async fn a_token_makes_no_tokens_and_may_be_narrower_but_never_wider_than_its_ke
 }
 
 #[tokio::test]
+async fn a_refused_wish_for_a_token_is_told_in_its_own_words() {
+    let scene = super::scene_of(&two_teams("models = [\"grok-imagine-video\"]", ""), |_, _| {}).await;
+    let alice = |field: &str, value: serde_json::Value| json!({"user": "alice", field: value});
+    for (body, status, param, code, part) in [
+        (json!({"user": ""}), 422, "user", "minLength", "must not be empty"),
+        (alice("expires_in", json!(0)), 422, "expires_in", "minimum", "from 1 to 3600"),
+        (alice("expires_in", json!(-5)), 422, "expires_in", "minimum", "from 1 to 3600"),
+        (alice("expires_in", json!(3601)), 422, "expires_in", "maximum", "from 1 to 3600"),
+        (alice("expires_in", json!("900")), 422, "expires_in", "type", "whole number of seconds"),
+        (alice("expires_in", json!(1.5)), 422, "expires_in", "type", "whole number of seconds"),
+        (alice("usr", json!("x")), 422, "usr", "near_miss", "did you mean user?"),
+        (alice("expiresin", json!(60)), 422, "expiresin", "near_miss", "did you mean expires_in?"),
+        (alice("colour", json!("x")), 422, "colour", "unknown_field", "is not known here"),
+        (
+            alice("limits", json!({"generation": "5/hour"})),
+            422,
+            "limits.generation",
+            "near_miss",
+            "did you mean generations?",
+        ),
+        (alice("models", json!(["x"])), 403, "models", "", "models: "),
+    ] {
+        let answer = token_as(&scene, STUDIO, &body).await;
+        let told = answer.json();
+        assert_eq!((answer.status, &told["error"]["param"]), (status, &json!(param)), "{body}: {told}");
+        let message = told["error"]["message"].as_str().unwrap();
+        assert!(message.contains(part) && !message.contains("leave it out"), "{body}: {message}");
+        if status == 422 {
+            assert_eq!(told["errors"][0]["code"], code, "{body}");
+        } else {
+            assert!(answer.code() == "model_not_allowed" && !message.contains("only as model"), "{message}");
+        }
+    }
+    let empty = scene.post_text("/grok/v1/client_tokens", " ", &[("authorization", &bearer(STUDIO))]).await;
+    assert_eq!(empty.refusal(), (400, "invalid_json".to_owned()));
+    assert!(empty.text().contains("with a user") && !empty.text().contains("prompt"), "{}", empty.text());
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn a_forged_or_foreign_token_is_as_invalid_as_any_key() {
     let (one, other) = (scene(|_, _| {}).await, scene(|_, _| {}).await);
     let token = token_for(&one, STUDIO, "alice").await;

@@ -59,6 +59,20 @@ pub enum StoreError {
     Write(String),
 }
 
+impl StoreError {
+    /// What is wrong, and what helps against it.
+    pub fn with_advice(&self) -> String {
+        let advice = match self {
+            Self::Unreadable(path, _) => {
+                let folder = path.parent().unwrap_or(path);
+                format!(": `reelgate ledger recover --offline {}` copies what can be read of it", folder.display())
+            }
+            Self::InUse(_) | Self::Io(..) | Self::Format { .. } | Self::Write(_) => String::new(),
+        };
+        format!("{self}{advice}")
+    }
+}
+
 /// Rows, each in its last version.
 type Pending = HashMap<(Kind, Vec<u8>), Option<Vec<u8>>>;
 

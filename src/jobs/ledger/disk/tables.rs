@@ -2,7 +2,7 @@
 //! an answer like another (F-43).
 
 use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -11,6 +11,7 @@ use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, TableDefi
 use super::batch::{KINDS, Kind, Row};
 use super::seal::{Checked, unseal};
 use super::store::StoreError;
+use crate::panics::quietly;
 
 pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -173,20 +174,19 @@ pub(super) const fn table(kind: Kind) -> Table {
 
 /// The answer of a call that may panic.
 pub(super) fn guarded<T>(path: &Path, call: impl FnOnce() -> T) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(call))
-        .map_err(|_| StoreError::Unreadable(path.to_path_buf(), "the store gave up on it".to_owned()))
+    quietly(call).map_err(|_| StoreError::Unreadable(path.to_path_buf(), "the store gave up on it".to_owned()))
 }
 
-/// Does both at a time. A panic of either is this one's.
+/// Does both at a time. A panic of either is this one's, which is [`guarded`].
 pub(super) fn beside<A: Send, B>(
     first: impl FnOnce() -> Result<A, redb::Error> + Send,
     second: impl FnOnce() -> Result<B, redb::Error>,
 ) -> Result<(A, B), redb::Error> {
     thread::scope(|scope| {
-        let first = thread::Builder::new().name("ledger-read".to_owned()).spawn_scoped(scope, first);
+        let first = thread::Builder::new().name("ledger-read".to_owned()).spawn_scoped(scope, || quietly(first));
         let first = first.map_err(redb::Error::Io)?;
         let second = second();
-        let first = first.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let first = first.join().flatten().unwrap_or_else(|panic| resume_unwind(panic));
         Ok((first?, second?))
     })
 }
