@@ -68,7 +68,7 @@ impl Worker {
         let mut answer = if header_only || may_be_unknown || flat || adopter.is_some() {
             Box::pin(whole(relayed, is_veiled, flat)).await?
         } else {
-            relayed.map(Body::Relayed)
+            relayed.map(|relay| Body::Relayed(relay, None))
         };
         if let Some(owner) = adopter.filter(|_| answer.status().is_success()) {
             let now = gateway.dedup.ledger().now();

@@ -274,6 +274,11 @@ impl PolledBody {
         &self.key
     }
 
+    /// Nothing more is wanted of it: its connection is closed.
+    pub(super) fn abandon(&mut self) {
+        self.connection = None;
+    }
+
     pub(super) fn home(&self) -> &Polls {
         &self.home
     }
