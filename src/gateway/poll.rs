@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
+use tokio::time::timeout_at;
 
 use super::Worker;
 use super::answer::{self, Body};
@@ -136,10 +137,12 @@ enum Known {
     Untold,
 }
 
-/// An answer that has to be looked at whole: bounded, and read as a stream would have been.
+/// An answer that has to be looked at whole: bounded, within the time of its head, and read as a stream would have been.
 async fn whole(relayed: Response<Relay>, is_veiled: bool, flat: bool) -> Result<Response<Body>, Error> {
     let (mut parts, relay) = relayed.into_parts();
-    let body = Limited::new(relay, MAX_WHOLE).collect().await.map_err(|_| Error::PollUnreadable)?.to_bytes();
+    let deadline = relay.whole_by();
+    let collected = timeout_at(deadline, Limited::new(relay, MAX_WHOLE).collect()).await;
+    let body = collected.map_err(|_| Error::PollTimeout)?.map_err(|_| Error::PollUnreadable)?.to_bytes();
     if is_veiled && observe::read(parts.status, &body) == Seen::Missing {
         return Err(Error::UnknownJob);
     }

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::{Response, StatusCode};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::telemetry::labels::Unread;
 use crate::upstream::mask::KeyMask;
@@ -51,6 +51,8 @@ struct Passage {
     cut: Option<RelayError>,
     patience: Option<Pin<Box<Sleep>>>,
     timeout: Duration,
+    /// When all of it must have come.
+    deadline: Instant,
 }
 
 impl Relay {
@@ -87,6 +89,7 @@ impl Relay {
                 cut: None,
                 patience: None,
                 timeout: body.home().timeout(),
+                deadline: body.begun() + body.home().timeout().max(LONGEST_ANSWER),
                 body,
             })))
         })
@@ -104,6 +107,11 @@ impl Relay {
             }
         }
         passage.fetched.len()
+    }
+
+    /// When an answer must have come that is read whole before any of it is passed on.
+    pub fn whole_by(&self) -> Instant {
+        self.0.as_ref().map_or_else(Instant::now, |passage| passage.body.begun() + passage.timeout)
     }
 
     fn is_over(&self) -> bool {
@@ -193,10 +201,12 @@ impl Passage {
         before
     }
 
-    /// Ready when no piece has come for too long. The timer is made only when there is something to wait for.
+    /// Ready when no piece has come for too long, or not all of them. The timer is made only when there is something to wait
+    /// for.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timeout = self.timeout;
-        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        let (timeout, deadline) = (self.timeout, self.deadline);
+        let patience =
+            self.patience.get_or_insert_with(|| Box::pin(sleep_until(deadline.min(Instant::now() + timeout))));
         patience.as_mut().poll(cx)
     }
 }
@@ -268,7 +278,7 @@ async fn drain(mut passage: Box<Passage>) {
 pub enum RelayError {
     /// The upstream's connection broke.
     Upstream(WireError),
-    /// The upstream paused for too long.
+    /// The upstream paused for too long, or took too long in all.
     Timeout,
 }
 
@@ -276,7 +286,7 @@ impl fmt::Display for RelayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Upstream(_) => f.write_str("the upstream's answer was cut"),
-            Self::Timeout => f.write_str("the upstream paused for too long within its answer"),
+            Self::Timeout => f.write_str("the upstream took too long over its answer"),
         }
     }
 }
@@ -292,6 +302,8 @@ impl std::error::Error for RelayError {
 
 /// The most that a witness is shown, and that is drained for it.
 const MOST_SHOWN: usize = 64 * 1024;
+/// How long an answer may take in all from when it was asked for, where `upstream.poll_timeout` allows no more to its head.
+const LONGEST_ANSWER: Duration = Duration::from_secs(90);
 /// How long an answer is drained for its witness.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 

@@ -182,6 +182,21 @@ async fn fetch(body: &mut Relay, most: usize) -> usize {
 }
 
 #[tokio::test]
+async fn f09_lim11_an_answer_that_drips_for_ever_is_cut_in_time() {
+    let head = say("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{");
+    let (upstream, polls) = start(vec![head, Act::Drip], LONG).await;
+    let begun = Instant::now();
+    let mut body = relay(&polls, None).await.into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    // From here on both ends wait for the clock alone.
+    tokio::time::pause();
+    assert!(matches!(body.collect().await, Err(RelayError::Timeout)));
+    let lasted = begun.elapsed();
+    assert!(lasted >= LONGEST_ANSWER && lasted < LONGEST_ANSWER + LONG, "{lasted:?}");
+    upstream.ended(1).await;
+}
+
+#[tokio::test]
 async fn m21_what_the_client_has_no_room_for_is_fetched_and_read_and_its_connection_goes_home() {
     let (second, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let script = vec![
