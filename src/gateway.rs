@@ -168,6 +168,8 @@ impl Worker {
                 self.submit(operation, head, upload, &mut client, rules, record).await
             }
             Route::Poll { id, head: header_only } => {
+                // Nobody reads what a client sends here, and it would wait with its request, outside of all bounds.
+                drop(upload);
                 let pass = self.identify(Gate::Poll, head, peer, rules, record)?;
                 let passed = Passed::of(&head.header, head.version, self.gateway.upstream.via());
                 let passed = passed.within(record.trace());
