@@ -40,7 +40,8 @@ impl<H: Handler> Connections<H> {
                 let (this, life) = (Rc::clone(&this), Rc::clone(&life));
                 async move {
                     // Boxed, so that what answered a request is given back while its answer waits for a window.
-                    let answering = answer(Rc::clone(&this.handler), request, peer, &this.drain, &this.tally);
+                    let (handler, of_body) = (Rc::clone(&this.handler), Some(Rc::clone(&life)));
+                    let answering = answer(handler, request, peer, of_body, &this.drain, &this.tally);
                     let answer = Box::pin(answering).await;
                     Ok::<_, Infallible>(answer.map(|body| this.streams.begin(body, life)))
                 }
@@ -117,6 +118,7 @@ impl Bounds {
 }
 
 /// How long an HTTP/2 connection lives: no connection for ever, none without any progress.
+#[derive(Debug)]
 pub(super) struct Life {
     aged_at: Instant,
     progress_at: Cell<Instant>,
