@@ -19,6 +19,7 @@ pub mod watch;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -73,7 +74,7 @@ pub struct Gateway {
     /// The bytes of all bodies together.
     pub memory: BodyMemory,
     /// The requests in work.
-    pub in_flight: InFlight,
+    pub in_flight: Arc<InFlight>,
     /// What makes two submissions identical.
     pub fingerprints: FingerprintKeys,
     /// One job for identical prompts.
@@ -159,7 +160,7 @@ impl Worker {
         rules: &LocalRules,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
-        let _guard = self.gateway.in_flight.enter().ok_or(Error::Overloaded { what: "server.requests_in_flight" })?;
+        let place = self.gateway.in_flight.enter().ok_or(Error::Overloaded { what: "server.requests_in_flight" })?;
         match Route::find(&head.method, head.uri.path(), head.uri.query())? {
             Route::Submit(operation) => {
                 let pass = self.identify(operation.into(), head, peer, rules, record)?;
@@ -167,10 +168,14 @@ impl Worker {
                 self.submit(operation, head, upload, &mut client, rules, record).await
             }
             Route::Poll { id, head: header_only } => {
+                // Nobody reads what a client sends here, and it would wait with its request, outside of all bounds.
+                drop(upload);
                 let pass = self.identify(Gate::Poll, head, peer, rules, record)?;
                 let passed = Passed::of(&head.header, head.version, self.gateway.upstream.via());
                 let passed = passed.within(record.trace());
-                self.poll(&id, header_only, &passed, &pass, rules, record).await
+                let mut answer = self.poll(&id, header_only, &passed, &pass, rules, record).await?;
+                answer.body_mut().keep(place);
+                Ok(answer)
             }
             Route::ClientTokens => {
                 let pass = self.identify(Gate::ClientTokens, head, peer, rules, record)?;
@@ -212,6 +217,13 @@ impl Handler for Worker {
                 answer::behead(&mut answer);
             }
             record.follow(answer)
+        }
+    }
+
+    fn fetch(body: &mut Self::Body, context: &mut Context<'_>, most: usize) -> usize {
+        match body.get_mut() {
+            Body::Relayed(relay, _) => relay.fetch(context, most),
+            Body::Empty | Body::Whole(_) | Body::Owed(..) => 0,
         }
     }
 

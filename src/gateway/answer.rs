@@ -16,6 +16,7 @@ use hyper::{Response, StatusCode};
 use crate::error::{Error, Unreached};
 use crate::jobs::dedup::Delivery;
 use crate::jobs::entry::RETRY_AFTER_DOUBT;
+use crate::server::in_flight::Place;
 use crate::upstream::outcome::Answer;
 use crate::upstream::relay::Relay;
 
@@ -27,8 +28,17 @@ pub enum Body {
     Whole(Bytes),
     /// The same, with somebody who wants to know whether it was taken (`MONEY.md` M15).
     Owed(Bytes, Option<Delivery>),
-    /// A poll's, as it comes.
-    Relayed(Relay),
+    /// A poll's, as it comes, and its place among the requests in work.
+    Relayed(Relay, Option<Place>),
+}
+
+impl Body {
+    /// A body that comes from the upstream keeps the place of its request: behind it is a connection.
+    pub fn keep(&mut self, place: Place) {
+        if let Self::Relayed(_, kept) = self {
+            *kept = Some(place);
+        }
+    }
 }
 
 /// How a relayed body breaks.
@@ -57,7 +67,7 @@ impl http_body::Body for Body {
                 *self = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Self::Relayed(relay) => Pin::new(relay).poll_frame(context).map_err(Into::into),
+            Self::Relayed(relay, _) => Pin::new(relay).poll_frame(context).map_err(Into::into),
         }
     }
 
@@ -66,7 +76,7 @@ impl http_body::Body for Body {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Owed(..) => false,
-            Self::Relayed(relay) => relay.is_end_stream(),
+            Self::Relayed(relay, _) => relay.is_end_stream(),
         }
     }
 
@@ -74,7 +84,7 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) | Self::Owed(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Relayed(relay) => relay.size_hint(),
+            Self::Relayed(relay, _) => relay.size_hint(),
         }
     }
 }

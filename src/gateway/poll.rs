@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
+use tokio::time::timeout_at;
 
 use super::Worker;
 use super::answer::{self, Body};
@@ -68,7 +69,7 @@ impl Worker {
         let mut answer = if header_only || may_be_unknown || flat || adopter.is_some() {
             Box::pin(whole(relayed, is_veiled, flat)).await?
         } else {
-            relayed.map(Body::Relayed)
+            relayed.map(|relay| Body::Relayed(relay, None))
         };
         if let Some(owner) = adopter.filter(|_| answer.status().is_success()) {
             let now = gateway.dedup.ledger().now();
@@ -136,10 +137,12 @@ enum Known {
     Untold,
 }
 
-/// An answer that has to be looked at whole: bounded, and read as a stream would have been.
+/// An answer that has to be looked at whole: bounded, within the time of its head, and read as a stream would have been.
 async fn whole(relayed: Response<Relay>, is_veiled: bool, flat: bool) -> Result<Response<Body>, Error> {
     let (mut parts, relay) = relayed.into_parts();
-    let body = Limited::new(relay, MAX_WHOLE).collect().await.map_err(|_| Error::PollUnreadable)?.to_bytes();
+    let deadline = relay.whole_by();
+    let collected = timeout_at(deadline, Limited::new(relay, MAX_WHOLE).collect()).await;
+    let body = collected.map_err(|_| Error::PollTimeout)?.map_err(|_| Error::PollUnreadable)?.to_bytes();
     if is_veiled && observe::read(parts.status, &body) == Seen::Missing {
         return Err(Error::UnknownJob);
     }

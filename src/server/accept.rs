@@ -71,7 +71,7 @@ impl Worker {
 }
 
 /// Where the connections of one worker come in.
-struct Door<H> {
+struct Door<H: Handler> {
     connections: Rc<Connections<H>>,
     seats: Arc<Seats>,
     tracker: TaskTracker,

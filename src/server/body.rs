@@ -4,6 +4,7 @@
 use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -15,6 +16,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
+use super::http2::Life;
 use super::settings::Settings;
 use crate::error::Error;
 
@@ -23,12 +25,14 @@ use crate::error::Error;
 pub struct Upload {
     incoming: Incoming,
     reading: Reading,
+    /// The life of its connection, if that wants to see progress.
+    life: Option<Rc<Life>>,
 }
 
 impl Upload {
-    pub(super) fn new(incoming: Incoming) -> (Self, Reading) {
+    pub(super) fn new(incoming: Incoming, life: Option<Rc<Life>>) -> (Self, Reading) {
         let reading = Reading((!incoming.is_end_stream()).then(|| Arc::new(AtomicBool::new(true))));
-        (Self { incoming, reading: reading.clone() }, reading)
+        (Self { incoming, reading: reading.clone(), life }, reading)
     }
 }
 
@@ -43,6 +47,9 @@ impl Body for Upload {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
         if frame.is_none() || self.incoming.is_end_stream() {
             self.reading.end();
+        }
+        if let (Some(life), Some(Ok(_))) = (&self.life, &frame) {
+            life.progress();
         }
         Poll::Ready(frame)
     }

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::drain::{Drain, Phase};
+use super::sending::Streams;
 use super::settings::Settings;
 use super::socket::{Socket, WriteTimeout};
 use super::tally::{Closed, Tally};
@@ -17,12 +18,13 @@ use super::tls::{Certificates, HTTP_2};
 use super::{Handler, Peer, http1, http2};
 
 /// How one worker serves its connections.
-pub(super) struct Connections<H> {
+pub(super) struct Connections<H: Handler> {
     pub(super) handler: Rc<H>,
     pub(super) http1: hyper::server::conn::http1::Builder,
     /// For connections that carry one request only.
     pub(super) http1_once: hyper::server::conn::http1::Builder,
-    pub(super) http2: hyper::server::conn::http2::Builder<http2::Spawner>,
+    pub(super) http2: hyper::server::conn::http2::Builder<Streams<H>>,
+    pub(super) streams: Streams<H>,
     pub(super) life: http2::Bounds,
     certificates: Option<Arc<Certificates>>,
     handshake_timeout: Duration,
@@ -42,11 +44,13 @@ impl<H: Handler> Connections<H> {
         tally: Arc<Tally>,
         certificates: Option<Arc<Certificates>>,
     ) -> Rc<Self> {
+        let streams = Streams::new(Arc::clone(&tally), settings.write_timeout);
         Rc::new(Self {
             handler: Rc::new(handler),
             http1: http1::builder(settings, true),
             http1_once: http1::builder(settings, false),
-            http2: http2::builder(&settings.http2, &tally),
+            http2: http2::builder(&settings.http2, &streams),
+            streams,
             life: http2::Bounds::new(&settings.http2),
             certificates,
             handshake_timeout: settings.tls.handshake_timeout,

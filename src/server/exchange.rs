@@ -10,15 +10,17 @@ use hyper::{Method, Request, Response, Version};
 
 use super::body::Upload;
 use super::drain::Drain;
+use super::http2::Life;
 use super::tally::Tally;
 use super::{Handler, Peer};
 use crate::panics::{Panicked, caught};
 
-/// Answers one request.
+/// Answers one request. What comes of its body is progress of the connection's `life`.
 pub(super) async fn answer<H: Handler>(
     handler: Rc<H>,
     request: Request<Incoming>,
     peer: Peer,
+    life: Option<Rc<Life>>,
     drain: &Drain,
     tally: &Tally,
 ) -> Response<H::Body> {
@@ -29,7 +31,7 @@ pub(super) async fn answer<H: Handler>(
         // In a block of its own, so that the head is not held here as well.
         let (head, incoming) = request.into_parts();
         let upload;
-        (upload, reading) = Upload::new(incoming);
+        (upload, reading) = Upload::new(incoming, life);
         Rc::clone(&handler).handle(head, upload, peer)
     });
     let handled = caught(handling).await;

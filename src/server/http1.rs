@@ -88,7 +88,7 @@ impl<H: Handler> Connections<H> {
             move |request| {
                 let (this, work) = (Rc::clone(&this), Work::begin(&pulse));
                 async move {
-                    let answer = answer(Rc::clone(&this.handler), request, peer, &this.drain, &this.tally).await;
+                    let answer = answer(Rc::clone(&this.handler), request, peer, None, &this.drain, &this.tally).await;
                     // An answer that closes may leave something unread; any other has read the whole request.
                     work.0.set_sending(answer.headers().contains_key(CONNECTION));
                     Ok::<_, Infallible>(answer.map(|body| Worked { body, _work: work }))

@@ -4,14 +4,11 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,12 +18,12 @@ use tokio::time::{Instant, sleep_until};
 use super::connection::{BUFFER_BYTES, Connections};
 use super::drain::Phase;
 use super::exchange::answer;
+use super::sending::Streams;
 use super::settings::Http2;
 use super::socket::Connected;
 use super::stream::Stream;
-use super::tally::{Closed, Tally};
+use super::tally::Closed;
 use super::{Handler, Peer};
-use crate::panics::caught;
 
 impl<H: Handler> Connections<H> {
     /// Serves a connection to its end.
@@ -43,9 +40,10 @@ impl<H: Handler> Connections<H> {
                 let (this, life) = (Rc::clone(&this), Rc::clone(&life));
                 async move {
                     // Boxed, so that what answered a request is given back while its answer waits for a window.
-                    let answering = answer(Rc::clone(&this.handler), request, peer, &this.drain, &this.tally);
+                    let (handler, of_body) = (Rc::clone(&this.handler), Some(Rc::clone(&life)));
+                    let answering = answer(handler, request, peer, of_body, &this.drain, &this.tally);
                     let answer = Box::pin(answering).await;
-                    Ok::<_, Infallible>(answer.map(|body| Followed { body, life }))
+                    Ok::<_, Infallible>(answer.map(|body| this.streams.begin(body, life)))
                 }
             }
         });
@@ -87,8 +85,8 @@ impl<H: Handler> Connections<H> {
 }
 
 /// The builder of HTTP/2 connections.
-pub(super) fn builder(settings: &Http2, tally: &Arc<Tally>) -> http2::Builder<Spawner> {
-    let mut builder = http2::Builder::new(Spawner(Arc::clone(tally)));
+pub(super) fn builder<H: Handler>(settings: &Http2, streams: &Streams<H>) -> http2::Builder<Streams<H>> {
+    let mut builder = http2::Builder::new(streams.clone());
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.streams)
@@ -102,22 +100,6 @@ pub(super) fn builder(settings: &Http2, tally: &Arc<Tally>) -> http2::Builder<Sp
         .keep_alive_interval(settings.ping_interval)
         .keep_alive_timeout(settings.ping_timeout);
     builder
-}
-
-/// Runs the streams of an HTTP/2 connection on the thread of the connection.
-#[derive(Clone)]
-pub(super) struct Spawner(Arc<Tally>);
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for Spawner {
-    fn execute(&self, stream: F) {
-        let tally = Arc::clone(&self.0);
-        tokio::task::spawn_local(async move {
-            if caught(pin!(stream)).await.is_err() {
-                tally.add_panic();
-                tracing::error!("the answer of a request panicked: it was cut off");
-            }
-        });
-    }
 }
 
 /// How long connections may live.
@@ -136,10 +118,13 @@ impl Bounds {
 }
 
 /// How long an HTTP/2 connection lives: no connection for ever, none without any progress.
-struct Life {
+#[derive(Debug)]
+pub(super) struct Life {
     aged_at: Instant,
     progress_at: Cell<Instant>,
     requests: Cell<u32>,
+    /// How many bytes of answers that the client has no room for were fetched.
+    pub(super) fetched: Cell<usize>,
     bounds: Bounds,
 }
 
@@ -149,7 +134,7 @@ impl Life {
         // Connections that began together do not all end together.
         let spread = bounds.max_age * u32::from(peer.address.port() % 600) / SPREAD;
         let aged_at = now + bounds.max_age.saturating_sub(spread);
-        Self { aged_at, progress_at: Cell::new(now), requests: Cell::new(0), bounds }
+        Self { aged_at, progress_at: Cell::new(now), requests: Cell::new(0), fetched: Cell::new(0), bounds }
     }
 
     fn begin_request(&self) {
@@ -157,8 +142,11 @@ impl Life {
         self.progress();
     }
 
-    fn progress(&self) {
-        self.progress_at.set(Instant::now());
+    /// There is progress, now.
+    pub(super) fn progress(&self) -> Instant {
+        let now = Instant::now();
+        self.progress_at.set(now);
+        now
     }
 
     /// When time alone may end this connection.
@@ -177,33 +165,6 @@ impl Life {
             () if now >= self.progress_at.get() + self.bounds.idle_timeout => Some(Closed::Idle),
             () => None,
         }
-    }
-}
-
-/// An answer's body on HTTP/2, whose frames are signs of life.
-struct Followed<B> {
-    body: B,
-    life: Rc<Life>,
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for Followed<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if frame.is_ready() {
-            self.life.progress();
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Requests in work, counted and capped: past the cap a request is refused at once instead of waiting.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The count of requests in work.
@@ -16,9 +17,9 @@ impl InFlight {
     }
 
     /// A place for one request, if there is one left.
-    pub fn enter(&self) -> Option<Guard<'_>> {
+    pub fn enter(self: &Arc<Self>) -> Option<Place> {
         if self.count.fetch_add(1, Ordering::Relaxed) < self.limit {
-            return Some(Guard(&self.count));
+            return Some(Place(Arc::clone(self)));
         }
         self.count.fetch_sub(1, Ordering::Relaxed);
         None
@@ -30,13 +31,13 @@ impl InFlight {
     }
 }
 
-/// A request in work; its place is free again when this is dropped.
+/// The place of a request in work; it is free again when this is dropped.
 #[derive(Debug)]
-pub struct Guard<'a>(&'a AtomicUsize);
+pub struct Place(Arc<InFlight>);
 
-impl Drop for Guard<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -46,7 +47,7 @@ mod tests {
 
     #[test]
     fn lim9_a_full_house_refuses_until_somebody_leaves() {
-        let in_flight = InFlight::new(2);
+        let in_flight = Arc::new(InFlight::new(2));
         let first = in_flight.enter().unwrap();
         let _second = in_flight.enter().unwrap();
         assert!(in_flight.enter().is_none());

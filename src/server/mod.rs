@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Context;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub mod listen;
 pub mod proxies;
 mod pulse;
 mod seats;
+mod sending;
 pub mod settings;
 mod socket;
 mod stream;
@@ -68,6 +70,12 @@ pub trait Handler: 'static {
         upload: Upload,
         peer: Peer,
     ) -> impl Future<Output = Response<Self::Body>> + 'static;
+
+    /// Fetches more of an answer that the client has no room for, as long as fewer than `most` bytes of it wait, and says
+    /// how many wait then: its next frame has all of them.
+    fn fetch(_body: &mut Self::Body, _context: &mut Context<'_>, _most: usize) -> usize {
+        0
+    }
 
     /// The answer of a request whose handling panicked: our `internal_error`.
     fn broken(&self) -> Response<Self::Body>;

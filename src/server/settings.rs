@@ -34,7 +34,7 @@ pub struct Settings {
     pub connections: usize,
     /// `connections_per_address`: open connections of one address.
     pub connections_per_address: usize,
-    /// `requests_in_flight`: requests in work in all; past it 503 `overloaded`.
+    /// `requests_in_flight`: requests in work in all, answers about jobs until they are passed on; past it 503 `overloaded`.
     pub requests_in_flight: usize,
     /// `shutdown_grace`: how long paid calls in flight may go on after SIGTERM.
     pub shutdown_grace: Duration,

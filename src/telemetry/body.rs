@@ -19,6 +19,11 @@ impl<B> Recorded<B> {
     pub const fn unrecorded(body: B) -> Self {
         Self { body, record: None }
     }
+
+    /// The body itself.
+    pub const fn get_mut(&mut self) -> &mut B {
+        &mut self.body
+    }
 }
 
 impl<B: Body + Unpin> Body for Recorded<B> {

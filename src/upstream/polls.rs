@@ -86,6 +86,7 @@ impl Polls {
             home: self.clone(),
             key: key.clone(),
             encoded,
+            begun: now,
         };
         body.settle();
         let mut answer = Response::new(body);
@@ -173,7 +174,7 @@ impl Polls {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// How long a piece of an answer may take.
+    /// How long a piece of an answer may take, and an answer that is read whole before any of it is passed on.
     pub(super) fn timeout(&self) -> Duration {
         self.upstream.poll_timeout
     }
@@ -261,6 +262,7 @@ pub struct PolledBody {
     home: Arc<Polls>,
     key: Arc<UpstreamKey>,
     encoded: bool,
+    begun: Instant,
 }
 
 impl PolledBody {
@@ -272,6 +274,16 @@ impl PolledBody {
     /// The key that it was asked for with.
     pub fn key(&self) -> &UpstreamKey {
         &self.key
+    }
+
+    /// When the poll began that it answers.
+    pub(super) const fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Nothing more is wanted of it: its connection is closed.
+    pub(super) fn abandon(&mut self) {
+        self.connection = None;
     }
 
     pub(super) fn home(&self) -> &Polls {

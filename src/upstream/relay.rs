@@ -7,11 +7,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::{Response, StatusCode};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::telemetry::labels::Unread;
 use crate::upstream::mask::KeyMask;
@@ -45,8 +45,14 @@ struct Passage {
     /// What a frame waits for, and the frame; an empty one stands for the end.
     waiting: Option<(Before, Bytes)>,
     ended: bool,
+    /// What was fetched before the client had room for it.
+    fetched: BytesMut,
+    /// How the answer was cut behind that.
+    cut: Option<RelayError>,
     patience: Option<Pin<Box<Sleep>>>,
     timeout: Duration,
+    /// When all of it must have come.
+    deadline: Instant,
 }
 
 impl Relay {
@@ -79,19 +85,61 @@ impl Relay {
                 so_far: Vec::new(),
                 waiting: None,
                 ended: body.is_end_stream(),
+                fetched: BytesMut::new(),
+                cut: None,
                 patience: None,
                 timeout: body.home().timeout(),
+                deadline: body.begun() + body.home().timeout().max(LONGEST_ANSWER),
                 body,
             })))
         })
     }
 
+    /// Fetches more of it before the client has room for it, as long as fewer than `most` bytes wait, so that the upstream's
+    /// connection need not wait for the client. How many wait then: the next frame has all of them.
+    pub fn fetch(&mut self, cx: &mut Context<'_>, most: usize) -> usize {
+        let Some(passage) = &mut self.0 else { return 0 };
+        while passage.fetched.len() < most && passage.cut.is_none() && !passage.is_read() {
+            match passage.poll_frame(cx) {
+                Poll::Ready(Some(Ok(piece))) => passage.fetched.extend_from_slice(&piece),
+                Poll::Ready(Some(Err(error))) => passage.cut(error),
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        passage.fetched.len()
+    }
+
+    /// When an answer must have come that is read whole before any of it is passed on.
+    pub fn whole_by(&self) -> Instant {
+        self.0.as_ref().map_or_else(Instant::now, |passage| passage.body.begun() + passage.timeout)
+    }
+
     fn is_over(&self) -> bool {
-        self.0.as_ref().is_none_or(|passage| passage.ended && passage.waiting.is_none() && passage.mask.held() == 0)
+        self.0.as_ref().is_none_or(|passage| passage.is_read() && passage.fetched.is_empty())
     }
 }
 
 impl Passage {
+    /// Whether all of it has come from the upstream and is through.
+    fn is_read(&self) -> bool {
+        self.ended && self.waiting.is_none() && self.mask.held() == 0
+    }
+
+    /// It was cut, which the client is told behind what came before. Nothing may ask the body for more: it has no end.
+    fn cut(&mut self, error: RelayError) {
+        self.body.abandon();
+        self.witness = None;
+        self.cut = Some(error);
+    }
+
+    /// What was fetched, and how it was cut behind that.
+    fn take_fetched(&mut self) -> Option<Result<Bytes, RelayError>> {
+        if self.fetched.is_empty() {
+            return self.cut.take().map(Err);
+        }
+        Some(Ok(std::mem::take(&mut self.fetched).freeze()))
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RelayError>>> {
         loop {
             if let Some((before, _)) = &mut self.waiting {
@@ -153,10 +201,12 @@ impl Passage {
         before
     }
 
-    /// Ready when no piece has come for too long. The timer is made only when there is something to wait for.
+    /// Ready when no piece has come for too long, or not all of them. The timer is made only when there is something to wait
+    /// for.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timeout = self.timeout;
-        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        let (timeout, deadline) = (self.timeout, self.deadline);
+        let patience =
+            self.patience.get_or_insert_with(|| Box::pin(sleep_until(deadline.min(Instant::now() + timeout))));
         patience.as_mut().poll(cx)
     }
 }
@@ -167,7 +217,10 @@ impl Body for Relay {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         let Some(passage) = &mut self.0 else { return Poll::Ready(None) };
-        let piece = ready!(passage.poll_frame(cx));
+        let piece = match passage.take_fetched() {
+            Some(fetched) => Some(fetched),
+            None => ready!(passage.poll_frame(cx)),
+        };
         if !matches!(piece, Some(Ok(_))) {
             // Over, or cut: there is nothing to drain, and a cut connection is closed.
             self.0 = None;
@@ -182,7 +235,7 @@ impl Body for Relay {
     fn size_hint(&self) -> SizeHint {
         let Some(passage) = &self.0 else { return SizeHint::with_exact(0) };
         let waiting = passage.waiting.as_ref().map_or(0, |(_, frame)| frame.len());
-        let kept = u64::try_from(passage.mask.held() + waiting).unwrap_or(u64::MAX);
+        let kept = u64::try_from(passage.mask.held() + waiting + passage.fetched.len()).unwrap_or(u64::MAX);
         let inner = passage.body.size_hint();
         let mut hint = SizeHint::new();
         if let Some(upper) = inner.upper() {
@@ -225,7 +278,7 @@ async fn drain(mut passage: Box<Passage>) {
 pub enum RelayError {
     /// The upstream's connection broke.
     Upstream(WireError),
-    /// The upstream paused for too long.
+    /// The upstream paused for too long, or took too long in all.
     Timeout,
 }
 
@@ -233,7 +286,7 @@ impl fmt::Display for RelayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Upstream(_) => f.write_str("the upstream's answer was cut"),
-            Self::Timeout => f.write_str("the upstream paused for too long within its answer"),
+            Self::Timeout => f.write_str("the upstream took too long over its answer"),
         }
     }
 }
@@ -249,6 +302,8 @@ impl std::error::Error for RelayError {
 
 /// The most that a witness is shown, and that is drained for it.
 const MOST_SHOWN: usize = 64 * 1024;
+/// How long an answer may take in all from when it was asked for, where `upstream.poll_timeout` allows no more to its head.
+const LONGEST_ANSWER: Duration = Duration::from_secs(90);
 /// How long an answer is drained for its witness.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 

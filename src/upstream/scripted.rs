@@ -27,6 +27,8 @@ pub(crate) enum Act {
     Say(Vec<u8>),
     /// Nothing, until the test says so.
     Wait(Arc<Notify>),
+    /// A space each second, for ever.
+    Drip,
     /// The connection is closed by FIN.
     Close,
     /// The connection is closed by RST.
@@ -137,6 +139,12 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     stream.flush().await.unwrap_or_default();
                 }
                 Act::Wait(notify) => notify.notified().await,
+                Act::Drip => {
+                    while stream.write_all(b" ").await.is_ok() {
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                    return None;
+                }
                 Act::Close => {
                     stream.shutdown().await.unwrap_or_default();
                     return None;

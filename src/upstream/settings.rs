@@ -30,7 +30,8 @@ pub struct Settings {
     pub submit_timeout: Duration,
     /// `late_answer`: how long an answer may still come before its outcome is unknown, counted from the send.
     pub late_answer: Duration,
-    /// `poll_timeout`: from a poll's send to its answer's head, and between two pieces of its body.
+    /// `poll_timeout`: from a poll's send to its answer's head, or to the end of one that is read whole before any of it is
+    /// passed on, and between two pieces of its body.
     pub poll_timeout: Duration,
     /// `submissions`: submissions on their way upstream at once; past it 503 `overloaded`. As many again whose outcome is
     /// unknown are still read for a late answer.

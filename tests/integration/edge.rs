@@ -8,4 +8,5 @@ mod http2;
 mod methods;
 mod targets;
 mod tracing;
+mod unread;
 mod visibility;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use reelgate::admission::settings::Rate;
 use reelgate::config::Config;
+use reelgate::simulator::Fault;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -115,6 +116,24 @@ async fn r36_what_stands_behind_an_unread_body_never_becomes_a_request() {
     assert!(answer.starts_with("HTTP/1.1 415 ") && answer.matches("HTTP/1.1 ").count() == 1, "{answer}");
     scene.metric_becomes("requests_total{route=\"generations\",status=\"415\"}", 1.0).await;
     assert_eq!(scene.upstream.connections(), 0);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn r36_r37_what_a_poll_has_for_a_body_ends_its_connection_however_long_its_answer_takes() {
+    let scene = Scene::with(|config, _| config.server.workers = 1).await;
+    let id = scene.submit("a").await.request_id();
+    let head = format!("GET /grok/v1/videos/{id} HTTP/1.1\r\nHost: a\r\n");
+    let hidden = "GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n";
+    let length = format!("Content-Length: {}\r\n\r\n", hidden.len());
+    for (framing, rest) in
+        [(length.as_str(), hidden), (length.as_str(), ""), ("Transfer-Encoding: chunked\r\n\r\n", "5\r\n")]
+    {
+        scene.upstream.next_poll(Fault::Delay(Duration::from_millis(300)));
+        let answer = String::from_utf8(scene.raw(format!("{head}{framing}{rest}").as_bytes()).await).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.matches("HTTP/1.1 ").count() == 1, "{answer}");
+        assert!(answer.contains("connection: close") && answer.ends_with('}'), "{answer}");
+    }
     scene.end().await;
 }
 

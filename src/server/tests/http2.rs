@@ -1,11 +1,13 @@
 //! How long HTTP/2 connections live, under a paused clock and over pipes in memory.
 
+use std::task::ready;
+
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::connections::{http2_client, http2_get};
 use super::*;
@@ -39,7 +41,10 @@ fn serve() -> (DuplexStream, JoinHandle<Result<(), Closed>>) {
     (client, spawn_local(connections.serve_http2(socket, peer)))
 }
 
-async fn client(socket: DuplexStream) -> http2::SendRequest<Empty<Bytes>> {
+async fn client<B>(socket: DuplexStream) -> http2::SendRequest<B>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
     let (sender, connection) = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(socket)).await.unwrap();
     spawn_local(connection);
     sender
@@ -70,7 +75,7 @@ async fn lim6_a_client_that_only_answers_pings_is_closed_when_it_was_idle_for_lo
     let check = async {
         let (socket, served) = serve();
         let mut sender = client(socket).await;
-        tokio::time::sleep(MAX_IDLE - Duration::from_secs(10)).await;
+        sleep(MAX_IDLE - Duration::from_secs(10)).await;
         assert!(get(&mut sender).await);
         let start = Instant::now();
         assert_eq!(served.await.unwrap(), Err(Closed::Idle));
@@ -96,13 +101,56 @@ async fn lim15_a_stream_that_is_not_read_does_not_keep_its_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lim4_lim6_a_long_body_that_keeps_its_rate_is_a_sign_of_life() {
+    let check = async {
+        let (socket, served) = serve();
+        let mut sender = client(socket).await;
+        let start = Instant::now();
+        let upload = Request::post("http://a/read").body(Slow::begin()).unwrap();
+        let answer = sender.send_request(upload).await.expect("its connection was ended");
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), format!("{} bytes", 30 << 20));
+        assert!(start.elapsed() > MAX_IDLE + WIND_DOWN);
+        drop(sender);
+        served.await.unwrap().unwrap();
+    };
+    LocalSet::new().run_until(check).await;
+}
+
+/// A body that is sent a little faster than `server.min_rate` wants: 30 MiB, one each 15 s.
+struct Slow {
+    left: u32,
+    pause: Pin<Box<Sleep>>,
+}
+
+impl Slow {
+    const PAUSE: Duration = Duration::from_secs(15);
+
+    fn begin() -> Self {
+        Self { left: 30, pause: Box::pin(sleep(Self::PAUSE)) }
+    }
+}
+
+impl Body for Slow {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        ready!(self.pause.as_mut().poll(cx));
+        let Some(left) = self.left.checked_sub(1) else { return Poll::Ready(None) };
+        self.left = left;
+        self.pause.as_mut().reset(Instant::now() + Self::PAUSE);
+        Poll::Ready(Some(Ok(Frame::data(vec![b'x'; 1 << 20].into()))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn lim6_a_busy_connection_ends_with_its_age() {
     let check = async {
         let (socket, served) = serve();
         let mut sender = client(socket).await;
         let start = Instant::now();
         while get(&mut sender).await {
-            tokio::time::sleep(Duration::from_secs(20)).await;
+            sleep(Duration::from_secs(20)).await;
         }
         assert_eq!(served.await.unwrap(), Err(Closed::Age));
         let lived = start.elapsed();

@@ -176,6 +176,92 @@ async fn an_upstream_that_pauses_too_long_ends_in_an_error() {
     upstream.ended(1).await;
 }
 
+/// Fetches until nothing more comes for now, or until `most` bytes wait.
+async fn fetch(body: &mut Relay, most: usize) -> usize {
+    std::future::poll_fn(|cx| Poll::Ready(body.fetch(cx, most))).await
+}
+
+#[tokio::test]
+async fn f09_lim11_an_answer_that_drips_for_ever_is_cut_in_time() {
+    let head = say("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{");
+    let (upstream, polls) = start(vec![head, Act::Drip], LONG).await;
+    let begun = Instant::now();
+    let mut body = relay(&polls, None).await.into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    // From here on both ends wait for the clock alone.
+    tokio::time::pause();
+    assert!(matches!(body.collect().await, Err(RelayError::Timeout)));
+    let lasted = begun.elapsed();
+    assert!(lasted >= LONGEST_ANSWER && lasted < LONGEST_ANSWER + LONG, "{lasted:?}");
+    upstream.ended(1).await;
+}
+
+#[tokio::test]
+async fn m21_what_the_client_has_no_room_for_is_fetched_and_read_and_its_connection_goes_home() {
+    let (second, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let script = vec![
+        say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n{\"status\":\r\n"),
+        Act::Wait(second.clone()),
+        say("9\r\n\"failed\"}\r\n"),
+        Act::Wait(second.clone()),
+        say("0\r\n\r\n"),
+    ];
+    let (_upstream, polls) = start(script, LONG).await;
+    let (witness, _, mut tells) = notes(Some(gate.clone()));
+    let mut body = relay(&polls, witness).await.into_body();
+    assert_eq!(fetch(&mut body, usize::MAX).await, 10);
+    second.notify_one();
+    tokio::select! {
+        biased;
+        _ = tells.recv() => {}
+        () = std::future::poll_fn(|cx| {
+            assert_eq!(body.fetch(cx, usize::MAX), 10, "it passed before its witness was done");
+            Poll::Pending
+        }) => {}
+    }
+    gate.notify_one();
+    second.notify_one();
+    std::future::poll_fn(|cx| {
+        body.fetch(cx, usize::MAX);
+        if polls.idle() == 1 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    assert!(!body.is_end_stream());
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), r#"{"status":"failed"}"#);
+    assert!(body.is_end_stream());
+}
+
+#[tokio::test]
+async fn inv8_what_was_fetched_of_a_cut_answer_never_looks_complete() {
+    let head = say("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{\"status\":\"failed\"}");
+    let (upstream, polls) = start(vec![head, Act::Close], LONG).await;
+    let (witness, seen, _) = notes(None);
+    let mut body = relay(&polls, witness).await.into_body();
+    upstream.ended(1).await;
+    // A break is told only when it is asked for once more.
+    for _ in 0..3 {
+        assert_eq!(fetch(&mut body, usize::MAX).await, 19);
+        tokio::task::yield_now().await;
+    }
+    assert!(!body.is_end_stream());
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), r#"{"status":"failed"}"#);
+    assert!(!body.is_end_stream());
+    assert!(matches!(body.frame().await, Some(Err(RelayError::Upstream(_)))));
+    assert_eq!(*seen.lock().unwrap(), [(r#"{"status":"failed"}"#.to_owned(), false)]);
+    assert_eq!(polls.idle(), 0);
+}
+
+#[tokio::test]
+async fn lim11_no_more_is_fetched_than_wanted() {
+    let (_upstream, polls) = start(vec![json("200 OK", &"x".repeat(1 << 20))], LONG).await;
+    let mut body = relay(&polls, None).await.into_body();
+    for _ in 0..100 {
+        assert!(fetch(&mut body, 10_000).await < 20_000);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(body.collect().await.unwrap().to_bytes().len(), 1 << 20);
+}
+
 #[tokio::test]
 async fn t02_m32_the_key_is_masked_across_frames_and_the_length_stands() {
     let (start_of_key, rest_of_key) = KEY.split_at(11);

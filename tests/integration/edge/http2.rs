@@ -250,6 +250,41 @@ async fn h45_lim3_lim5_a_header_list_beyond_16_kib_is_a_431_or_the_end() {
 }
 
 #[tokio::test]
+async fn lim4_lim8_inv7_what_comes_as_the_body_of_a_get_is_dropped_and_keeps_no_window() {
+    const STREAM_WINDOW: usize = 256 << 10;
+    let scene = Scene::with(|config, _| config.server.workers = 1).await;
+    let id = scene.submit("a").await.request_id();
+    scene.upstream.always_poll(Some(Fault::Stall));
+    let mut frames = Frames::connect(scene.gateway().address(), &[]).await;
+    // The streams' windows count from when the client has acknowledged them; the connection's is raised at once.
+    assert_eq!(frames.read().await.unwrap().kind, SETTINGS);
+    frames.frame(SETTINGS, 1, 0, &[]).await;
+    while frames.read().await.unwrap().kind != WINDOW_UPDATE {}
+    let path = format!("/grok/v1/videos/{id}");
+    let get = [(":method", "GET"), (":scheme", "http"), (":path", &path), (":authority", "a")];
+    for stream in [1, 3, 5, 7] {
+        frames.headers(stream, &get, false).await;
+    }
+    assert!(scene.upstream.wait_until(|counts| counts.polls == 4, SOON).await);
+    // As much as the connection's window holds, less what it begins with.
+    for stream in [1, 3, 5, 7] {
+        for _ in 0..STREAM_WINDOW / (16 << 10) - 1 {
+            frames.frame(DATA, 0, stream, &[b'x'; 16 << 10]).await;
+        }
+    }
+    // The connection has room again, the streams have not.
+    let raised = loop {
+        let frame = frames.read().await.unwrap();
+        if frame.kind == WINDOW_UPDATE {
+            break frame.stream;
+        }
+    };
+    assert_eq!(raised, 0);
+    drop(frames);
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn r05_trailers_of_http_2_end_here_too() {
     let scene = Scene::start().await;
     let mut frames = Frames::connect(scene.gateway().address(), &[]).await;

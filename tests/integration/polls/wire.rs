@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use hyper::HeaderMap;
+use hyper::{HeaderMap, Method};
 use reelgate::simulator::{CutAt, End, Fault, How, Malformed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -190,6 +190,24 @@ async fn r23_interim_answers_are_not_the_answer_and_an_unasked_101_is_none() {
         assert_eq!(answer.refusal(), (502, "upstream_invalid_answer".to_owned()), "{head}");
     }
     assert_eq!(scene.poll(&id).await.status, 200);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn f09_lim11_an_answer_that_is_looked_at_whole_has_the_time_of_a_poll() {
+    let scene = Scene::with(|config, _| {
+        config.server.workers = 1;
+        config.upstream.poll_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let id = scene.submit("a").await.request_id();
+    // The head comes in one step, and no pause is too long.
+    let slow = Fault::Trickle { bytes: 400, every: Duration::from_millis(300) };
+    scene.upstream.always_poll(Some(Fault::All(vec![failure(), Fault::Padded(4000), slow])));
+    assert_eq!(scene.ask(Method::HEAD, &path(&id), &[], "").await.status, 504);
+    // What is passed on as it comes may take longer.
+    let flowing = scene.poll(&id).await;
+    assert_eq!((flowing.status, flowing.text().len()), (200, 4000));
     scene.end().await;
 }
 
