@@ -173,9 +173,11 @@ impl Worker {
                 let pass = self.identify(Gate::Poll, head, peer, rules, record)?;
                 let passed = Passed::of(&head.header, head.version, self.gateway.upstream.via());
                 let passed = passed.within(record.trace());
-                let mut answer = self.poll(&id, header_only, &passed, &pass, rules, record).await?;
-                answer.body_mut().keep(place);
-                Ok(answer)
+                let mut answer = self.poll(&id, header_only, &passed, &pass, rules, record).await;
+                if let Ok(answer) = &mut answer {
+                    answer.body_mut().keep(place);
+                }
+                answer
             }
             Route::ClientTokens => {
                 let pass = self.identify(Gate::ClientTokens, head, peer, rules, record)?;

@@ -133,6 +133,7 @@ impl Passage {
     }
 
     /// What was fetched, and how it was cut behind that.
+    #[cold]
     fn take_fetched(&mut self) -> Option<Result<Bytes, RelayError>> {
         if self.fetched.is_empty() {
             return self.cut.take().map(Err);
@@ -217,10 +218,9 @@ impl Body for Relay {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         let Some(passage) = &mut self.0 else { return Poll::Ready(None) };
-        let piece = match passage.take_fetched() {
-            Some(fetched) => Some(fetched),
-            None => ready!(passage.poll_frame(cx)),
-        };
+        // Nearly always the client has room, and nothing was fetched before it asks.
+        let is_fetched = !passage.fetched.is_empty() || passage.cut.is_some();
+        let piece = if is_fetched { passage.take_fetched() } else { ready!(passage.poll_frame(cx)) };
         if !matches!(piece, Some(Ok(_))) {
             // Over, or cut: there is nothing to drain, and a cut connection is closed.
             self.0 = None;
