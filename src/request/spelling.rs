@@ -1,6 +1,8 @@
 //! The names of fields, to a parser that does not mind the case of letters: to one like Go's, `Model` is `model`, and of
 //! two the last counts. So what decides about access or money counts every spelling; the bytes go on as they came.
 
+use std::cmp::Ordering;
+
 use serde_json::Value;
 
 /// The fields of a body that such a parser takes for the one named `name`, which is plain and in small letters.
@@ -20,8 +22,11 @@ pub fn text<'a>(body: &'a Value, name: &'static str, usual: &'a str) -> Option<&
 
 fn is_spelt(field: &str, name: &str) -> bool {
     // Letters beyond ASCII take more bytes than the ones they are folded to.
-    if field.len() <= name.len() || field.is_ascii() {
-        return field.eq_ignore_ascii_case(name);
+    match field.len().cmp(&name.len()) {
+        Ordering::Less => return false,
+        Ordering::Equal => return field.eq_ignore_ascii_case(name),
+        Ordering::Greater if field.is_ascii() => return false,
+        Ordering::Greater => {}
     }
     // The two letters beyond ASCII whose other case is within it.
     let fold = |letter| match letter {

@@ -299,7 +299,7 @@ fn log(tables: &Tables, places: &Places) -> Result<(Wal, Pending, bool), StoreEr
 
 /// Begins the log of a new file, and gives the row that names it.
 pub(super) fn new_log(folder: &Path) -> io::Result<Row> {
-    let name = Name::default().next()?;
+    let name = Name::first()?;
     Wal::create(folder, &name)?;
     Ok(Row::text(LOG, &name.to_text()))
 }

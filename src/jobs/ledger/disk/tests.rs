@@ -245,10 +245,10 @@ fn a_start_that_was_cut_off_while_it_made_the_file_is_made_good() {
 fn f43_a_log_that_was_cut_loses_its_last_record_and_nothing_without_a_word() {
     let folder = Folder::new("cut-log");
     let Files { tables, log } = paid(&folder, 20);
-    // What came after the quiet moment stands in the first half, behind the beginning of its log.
-    let end = log[..4 << 20].iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    // What came after the quiet moment stands in the second half, behind the beginning of its log.
+    let (begins, end) = (4 << 20, log.iter().rposition(|byte| *byte != 0).unwrap() + 1);
     let mut fewest = usize::MAX;
-    for length in (64..end).step_by(97).chain([end, log.len()]) {
+    for length in (begins + 64..end).step_by(97).chain([end, log.len()]) {
         let cut = Files { tables: tables.clone(), log: log[..length].to_vec() };
         // What was told to be on the disk and is not cannot be known from what is left, but what is left counts.
         let freed = freed(&folder, &cut).unwrap();
@@ -260,7 +260,7 @@ fn f43_a_log_that_was_cut_loses_its_last_record_and_nothing_without_a_word() {
     }
     // A log that has lost its beginning is not taken for one in which nothing was written yet.
     let whole = log.len();
-    for log in [Vec::new(), log[..63].to_vec(), vec![0; whole], vec![7; whole], log[4 << 20..].to_vec()] {
+    for log in [&[], &log[..begins], &log[..begins + 63], &vec![0; whole], &vec![7; whole]].map(<[u8]>::to_vec) {
         let emptied = Files { tables: tables.clone(), log };
         assert!(matches!(freed(&folder, &emptied), Err(StoreError::Unreadable(path, _)) if path == folder.log()));
     }

@@ -21,6 +21,11 @@ pub(in super::super) struct Name {
 }
 
 impl Name {
+    /// The name of a file's first log. It is in the first half, so that a new file is short.
+    pub(in super::super) fn first() -> io::Result<Self> {
+        Self { in_second: true, ..Self::default() }.next()
+    }
+
     /// The name of the log after this one.
     pub(in super::super) fn next(&self) -> io::Result<Self> {
         let mut generation = Generation::default();
