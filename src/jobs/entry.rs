@@ -232,7 +232,7 @@ impl Entry {
     }
 
     /// Whether this is the same wish again: SDKs repeat a failed call with its headers (M13).
-    pub fn renews_wish(&self, asker: Asker, now: Time) -> bool {
+    fn renews_wish(&self, asker: Asker, now: Time) -> bool {
         asker.no_cache
             && self.rest.wish.is_some_and(|(caller, at)| caller == asker.caller && now.since(at) < RETRY_AFTER_DOUBT)
     }

@@ -106,17 +106,13 @@ impl Book {
     }
 
     /// For a keyless submission where only keys share: what the equal ones say that are held, or whose answer nobody took
-    /// (M15). A wish asks only what the same wish has begun (M13), and a job that can be had stands before a hold.
+    /// (M15). A wish is answered by what the same wish has begun (M13), and a job that can be had stands before a hold.
     fn look_at_twins(&mut self, ask: &Ask, now: Time, windows: &Windows) -> Option<(Fingerprint, Look)> {
-        let asked = |entry: &&Entry| {
-            entry.due(windows).is_none_or(|due| now < due) && (!ask.asker.no_cache || entry.renews_wish(ask.asker, now))
-        };
-        let twins = self.entries.of_base(&ask.base?).iter();
-        let twins = twins.filter_map(|twin| Some((*twin, self.entry(twin).filter(asked)?)));
-        let (held, others): (Vec<_>, Vec<_>) = twins
-            .map(|(twin, entry)| (twin, matches!(entry.state, State::Unknown(_))))
-            .partition(|(_, is_unknown)| *is_unknown);
-        let looks = others.into_iter().chain(held).map(|(twin, _)| (twin, self.look(twin, ask, now, windows)));
-        looks.into_iter().find(|(_, look)| *look != Look::Free)
+        let lives = |entry: &Entry| entry.due(windows).is_none_or(|due| now < due);
+        let is_held = |entry: &Entry| matches!(entry.state, State::Unknown(_));
+        let mut twins = self.entries.of_base(&ask.base?).to_vec();
+        twins.retain(|twin| self.entry(twin).is_some_and(lives));
+        twins.sort_by_key(|twin| self.entry(twin).is_some_and(is_held));
+        twins.into_iter().map(|twin| (twin, self.look(twin, ask, now, windows))).find(|(_, look)| *look != Look::Free)
     }
 }
