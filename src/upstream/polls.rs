@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Error, Unreached};
 use crate::request::route::RequestId;
 use crate::upstream::client::Upstream;
-use crate::upstream::headers::{Passed, PollHead};
+use crate::upstream::headers::{Heads, Passed};
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::wire::{Framing, Head, Names, Wire, WireError};
 
@@ -24,8 +24,8 @@ pub struct Polls {
     upstream: Arc<Upstream>,
     /// The last one used is on top; the oldest lies at the bottom.
     idle: Mutex<Vec<Idle>>,
-    /// The head for the key used last.
-    head: Mutex<Option<(Arc<UpstreamKey>, Arc<PollHead>)>>,
+    /// The heads for the key used last.
+    heads: Mutex<Option<(Arc<UpstreamKey>, Arc<Heads>)>>,
     /// How the fields of the last answer were called.
     names: Mutex<Names>,
 }
@@ -46,7 +46,7 @@ struct Connection {
 impl Polls {
     /// No connection yet.
     pub fn new(upstream: Arc<Upstream>) -> Arc<Self> {
-        Arc::new(Self { upstream, idle: Mutex::default(), head: Mutex::default(), names: Mutex::default() })
+        Arc::new(Self { upstream, idle: Mutex::default(), heads: Mutex::default(), names: Mutex::default() })
     }
 
     /// Asks about a job. The answer's headers are cleaned; its body is to be relayed by [`crate::upstream::relay`].
@@ -104,7 +104,7 @@ impl Polls {
         now: Instant,
     ) -> Result<(Head, Box<Connection>), PollFailure> {
         let deadline = now + self.upstream.poll_timeout;
-        let request = || self.head(key).of(id, passed);
+        let request = || self.heads(key).poll(id, passed);
         let mut connection = match self.take(now) {
             Some(connection) => connection,
             None => Box::pin(self.connect(deadline)).await?,
@@ -121,11 +121,11 @@ impl Polls {
         }
     }
 
-    fn head(&self, key: &Arc<UpstreamKey>) -> Arc<PollHead> {
-        let mut last = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+    fn heads(&self, key: &Arc<UpstreamKey>) -> Arc<Heads> {
+        let mut last = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
-            Some((of, head)) if Arc::ptr_eq(of, key) => head.clone(),
-            _ => last.insert((key.clone(), Arc::new(self.upstream.poll_head(key)))).1.clone(),
+            Some((of, heads)) if Arc::ptr_eq(of, key) => heads.clone(),
+            _ => last.insert((key.clone(), Arc::new(self.upstream.heads(key)))).1.clone(),
         }
     }
 
