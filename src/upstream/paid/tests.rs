@@ -365,7 +365,7 @@ async fn answered_early(length: usize, says: &[&str], reads_on: bool) -> Result<
 }
 
 #[tokio::test]
-async fn r22_an_answer_that_comes_before_the_request_has_gone_counts() {
+async fn an_answer_that_comes_before_the_request_has_gone_counts() {
     let refusal = "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\n{}";
     let answer = answered_early(32 << 20, &[refusal], false).await.unwrap();
     assert_eq!((answer.status, &answer.body[..]), (StatusCode::PAYLOAD_TOO_LARGE, b"{}".as_slice()));
