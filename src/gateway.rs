@@ -36,6 +36,7 @@ use crate::error::Error;
 use crate::gateway::answer::Body;
 use crate::gateway::concurrency::Concurrency;
 use crate::gateway::local::{InForce, LocalRules};
+use crate::gateway::observer::Observers;
 use crate::gateway::rules::Rules;
 use crate::jobs::dedup::Dedup;
 use crate::jobs::observe::Reader;
@@ -95,6 +96,7 @@ pub struct Gateway {
 pub struct Worker {
     gateway: Arc<Gateway>,
     polls: Arc<Polls>,
+    observers: Arc<Observers>,
     concurrency: Rc<Concurrency>,
     in_force: InForce,
     telemetry: WorkerTelemetry,
@@ -118,7 +120,8 @@ impl Worker {
         tokio::task::spawn_local(async move { adapting.adapt().await });
         let in_force = InForce::new(&gateway.rules);
         let telemetry = WorkerTelemetry::new(&gateway.telemetry);
-        Self { gateway, polls, concurrency, in_force, telemetry }
+        let observers = Observers::new(gateway.clone());
+        Self { gateway, polls, observers, concurrency, in_force, telemetry }
     }
 
     /// What is asked, checked in the order in which it could hurt (`HARDENING.md` §7).

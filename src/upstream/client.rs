@@ -97,15 +97,16 @@ impl Upstream {
         self.keys.load().current.clone()
     }
 
-    /// Whether new requests carry this key.
-    pub fn is_current(&self, key: &UpstreamKey) -> bool {
-        self.keys.load().current.id() == key.id()
+    /// Whether new requests carry the key of this id.
+    pub fn is_current(&self, id: &str) -> bool {
+        self.keys.load().current.id() == id
     }
 
-    /// The key of this id, as long as it is known; else the one that new requests carry.
-    pub fn key_of(&self, id: &str) -> Arc<UpstreamKey> {
+    /// Shows the key of this id, as long as it is known, else the one that new requests carry.
+    pub(super) fn with_key<T>(&self, id: Option<&str>, show: impl FnOnce(&Arc<UpstreamKey>) -> T) -> T {
         let keys = self.keys.load();
-        keys.retired.iter().find(|key| key.id() == id).unwrap_or(&keys.current).clone()
+        let retired = id.and_then(|id| keys.retired.iter().find(|key| key.id() == id));
+        show(retired.unwrap_or(&keys.current))
     }
 
     /// New requests carry this key; those in flight keep theirs (F-17), and so do the jobs that were made with it: the

@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod outgoing;
 pub mod paid;
 pub mod pressure;
+pub mod poll_key;
 pub mod polls;
 pub mod relay;
 mod resolver;
