@@ -36,6 +36,7 @@ use crate::error::Error;
 use crate::gateway::answer::Body;
 use crate::gateway::concurrency::Concurrency;
 use crate::gateway::local::{InForce, LocalRules};
+use crate::gateway::observer::Observers;
 use crate::gateway::rules::Rules;
 use crate::jobs::dedup::Dedup;
 use crate::jobs::observe::Reader;
@@ -45,7 +46,7 @@ use crate::request::head::Head;
 use crate::request::route::Route;
 use crate::server::body::{BodyMemory, Upload};
 use crate::server::cors::Caller;
-use crate::server::in_flight::InFlight;
+use crate::server::in_flight::{InFlight, Places};
 use crate::server::proxies::Proxies;
 use crate::server::tls::Certificates;
 use crate::server::{Handler, Peer};
@@ -73,7 +74,7 @@ pub struct Gateway {
     pub limits: Arc<Limits>,
     /// The bytes of all bodies together.
     pub memory: BodyMemory,
-    /// The requests in work.
+    /// The places for requests in work.
     pub in_flight: Arc<InFlight>,
     /// What makes two submissions identical.
     pub fingerprints: FingerprintKeys,
@@ -95,6 +96,8 @@ pub struct Gateway {
 pub struct Worker {
     gateway: Arc<Gateway>,
     polls: Arc<Polls>,
+    observers: Arc<Observers>,
+    places: Rc<Places>,
     concurrency: Rc<Concurrency>,
     in_force: InForce,
     telemetry: WorkerTelemetry,
@@ -118,7 +121,8 @@ impl Worker {
         tokio::task::spawn_local(async move { adapting.adapt().await });
         let in_force = InForce::new(&gateway.rules);
         let telemetry = WorkerTelemetry::new(&gateway.telemetry);
-        Self { gateway, polls, concurrency, in_force, telemetry }
+        let (observers, places) = (Observers::new(gateway.clone()), Places::new(gateway.in_flight.clone()));
+        Self { gateway, polls, observers, places, concurrency, in_force, telemetry }
     }
 
     /// What is asked, checked in the order in which it could hurt (`HARDENING.md` §7).
@@ -160,7 +164,7 @@ impl Worker {
         rules: &LocalRules,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
-        let place = self.gateway.in_flight.enter().ok_or(Error::Overloaded { what: "server.requests_in_flight" })?;
+        let place = self.places.enter().ok_or(Error::Overloaded { what: "server.requests_in_flight" })?;
         match Route::find(&head.method, head.uri.path(), head.uri.query())? {
             Route::Submit(operation) => {
                 let pass = self.identify(operation.into(), head, peer, rules, record)?;

@@ -9,15 +9,12 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Gateway;
-use super::rules::Rules;
-use crate::bill::price::Prices;
 use crate::jobs::entry::Turn;
 use crate::jobs::observe::{Facts, Seen};
 use crate::jobs::records::{End, Job, Life};
 use crate::request::route::RequestId;
 use crate::telemetry::labels::{Degraded, Unread, UpstreamOperation, UpstreamOutcome};
 use crate::upstream::headers::Passed;
-use crate::upstream::key::UpstreamKey;
 use crate::upstream::polls::{PollFailure, PolledBody, Polls};
 use crate::upstream::relay::{Before, Witness};
 
@@ -39,22 +36,22 @@ impl Asking<'_> {
         mut called: impl FnMut(Option<StatusCode>, Duration),
     ) -> Result<Response<PolledBody>, PollFailure> {
         let upstream = &self.gateway.upstream;
-        let mut key = job.map_or_else(|| upstream.key(), |job| upstream.key_of(&job.key));
+        let mut key = self.polls.key(job.map(|job| &*job.key));
         loop {
             let begun = Instant::now();
-            let answer = self.polls.get_by(&key, id, self.passed, begun).await;
+            let answer = self.polls.get(&key, id, self.passed, begun).await;
             let duration = begun.elapsed();
-            self.count(answer.as_ref(), &key, duration);
+            self.count(answer.as_ref(), key.id(), duration);
             called(answer.as_ref().ok().map(Response::status), duration);
             // A retired key is forgotten once, the one that pays never.
             if !matches!(answer, Err(PollFailure::KeyRefused)) || !upstream.forget_key(key.id()) {
                 return answer;
             }
-            key = upstream.key();
+            key = self.polls.key(None);
         }
     }
 
-    fn count(&self, answer: Result<&Response<PolledBody>, &PollFailure>, key: &UpstreamKey, duration: Duration) {
+    fn count(&self, answer: Result<&Response<PolledBody>, &PollFailure>, key: &str, duration: Duration) {
         let metrics = &self.gateway.telemetry.metrics;
         let outcome = match answer {
             Ok(answer) if answer.status().is_success() => UpstreamOutcome::Ok,
@@ -73,32 +70,42 @@ impl Asking<'_> {
     }
 }
 
-/// Reads along, so that an entry ends before its end is told (M21).
-pub(super) struct Observer {
+/// What the observers of one worker have in common. They hold this, and not the gateway, whose holders all workers would
+/// count in one place, for each poll.
+pub(super) struct Observers {
     gateway: Arc<Gateway>,
+}
+
+impl Observers {
+    pub(super) fn new(gateway: Arc<Gateway>) -> Arc<Self> {
+        Arc::new(Self { gateway })
+    }
+
+    /// An observer of an answer about `job` that was asked for with the upstream key of this id.
+    pub(super) fn of(self: &Arc<Self>, job: Arc<Job>, key: &str) -> Box<dyn Witness> {
+        Box::new(Observer { by_its_key: *job.key == *key, job, common: self.clone() })
+    }
+}
+
+/// Reads along, so that an entry ends before its end is told (M21).
+struct Observer {
+    common: Arc<Observers>,
     job: Arc<Job>,
     /// Whether it was asked about with the upstream key that made it.
     by_its_key: bool,
-    prices: Arc<Prices>,
-}
-
-impl Observer {
-    /// An observer of an answer about `job` that was asked for with the upstream key of this id.
-    pub(super) fn new(gateway: &Arc<Gateway>, job: Arc<Job>, key: &str, rules: &Rules) -> Self {
-        Self { by_its_key: *job.key == *key, gateway: gateway.clone(), job, prices: rules.prices.clone() }
-    }
 }
 
 impl Witness for Observer {
     fn unread(&mut self, why: Unread) {
-        self.gateway.telemetry.metrics.polls_unread.inc(why);
+        self.common.gateway.telemetry.metrics.polls_unread.inc(why);
     }
 
     fn saw(&mut self, status: StatusCode, so_far: &[u8], _complete: bool) -> Option<Before> {
-        let (turn, life, facts) = match self.gateway.reader.read(&self.job, status, so_far) {
+        let gateway = &self.common.gateway;
+        let (turn, life, facts) = match gateway.reader.read(&self.job, status, so_far) {
             Seen::Nothing | Seen::KeyRefused => return None,
             Seen::Unfinished => {
-                self.job.note_unfinished(self.gateway.dedup.ledger().now());
+                self.job.note_unfinished(gateway.dedup.ledger().now());
                 return None;
             }
             Seen::Done(facts) => (Turn::Done(facts.finished), Life::Done, facts),
@@ -109,9 +116,9 @@ impl Witness for Observer {
             Seen::Missing if !self.by_its_key => return None,
             Seen::Missing => (Turn::Missing, Life::Expired, Facts::default()),
         };
-        let cost = facts.ticks.and_then(|ticks| self.prices.of_ticks(ticks));
+        let cost = facts.ticks.and_then(|ticks| gateway.rules.load().prices.of_ticks(ticks));
         let end = End { life, cost, length: facts.duration };
-        let (job, gateway) = (self.job.clone(), self.gateway.clone());
+        let (job, gateway) = (self.job.clone(), gateway.clone());
         Some(Box::pin(async move {
             let id = job.id.clone();
             if let Err(error) = gateway.dedup.ledger().turned(job, turn, end).await {

@@ -11,7 +11,7 @@ use tokio::time::timeout_at;
 
 use super::Worker;
 use super::answer::{self, Body};
-use super::observer::{Asking, Observer};
+use super::observer::Asking;
 use super::rules::Rules;
 use crate::access::teams::Pass;
 use crate::error::Error;
@@ -24,7 +24,7 @@ use crate::request::route::RequestId;
 use crate::telemetry::labels::UpstreamOperation;
 use crate::telemetry::record::Record;
 use crate::upstream::headers::Passed;
-use crate::upstream::relay::{Relay, Witness};
+use crate::upstream::relay::Relay;
 
 impl Worker {
     /// Serves a poll.
@@ -55,13 +55,13 @@ impl Worker {
         if is_veiled && matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::GONE) {
             return Err(Error::UnknownJob);
         }
-        let key = response.body().key().shared_id();
-        let witness = job.clone().map(|job| -> Box<dyn Witness> {
+        let key = response.body().key();
+        let adopter = asking.filter(|_| may_adopt).map(|owner| (owner, key.shared_id()));
+        let witness = job.map(|job| {
             gateway.dedup.ledger().polled(&job);
-            Box::new(Observer::new(gateway, job, &key, rules))
+            self.observers.of(job, key.id())
         });
         let relayed = Relay::begin(response, witness).await;
-        let adopter = asking.filter(|_| may_adopt);
         let succeeds = relayed.status().is_success();
         // Relays say it in the body of a 200 too.
         let may_be_unknown = is_veiled && (succeeds || relayed.status() == StatusCode::BAD_REQUEST);
@@ -71,7 +71,7 @@ impl Worker {
         } else {
             relayed.map(|relay| Body::Relayed(relay, None))
         };
-        if let Some(owner) = adopter.filter(|_| answer.status().is_success()) {
+        if let Some((owner, key)) = adopter.filter(|_| answer.status().is_success()) {
             let now = gateway.dedup.ledger().now();
             Box::pin(self.adopt(Job::adopted(id.clone(), owner.clone(), &key, now), &owner)).await?;
         }

@@ -13,8 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::Gateway;
-use super::observer::{Asking, Observer};
-use super::rules::Rules;
+use super::observer::{Asking, Observers};
 use crate::error::Unreached;
 use crate::jobs::records::Job;
 use crate::request::head::Header;
@@ -28,6 +27,7 @@ use crate::upstream::relay::Relay;
 pub struct Watcher {
     gateway: Arc<Gateway>,
     polls: Arc<Polls>,
+    observers: Arc<Observers>,
     passed: Passed,
 }
 
@@ -43,7 +43,8 @@ impl Watcher {
     pub fn new(gateway: Arc<Gateway>) -> Arc<Self> {
         let polls = Polls::new(gateway.upstream.clone());
         let passed = Passed::of(&Header::of(&HeaderMap::new()), Version::HTTP_11, gateway.upstream.via());
-        Arc::new(Self { gateway, polls, passed })
+        let observers = Observers::new(gateway.clone());
+        Arc::new(Self { gateway, polls, observers, passed })
     }
 
     /// Goes on for ever; dropped, it ends what it is looking at.
@@ -64,7 +65,7 @@ impl Watcher {
                 let jobs = self.gateway.dedup.ledger().watch_next(quiet, free).await.unwrap_or_default();
                 for job in jobs {
                     if in_hand.insert(job.id.clone()) {
-                        looks.spawn(self.clone().look(job, rules.clone()));
+                        looks.spawn(self.clone().look(job));
                         share.take(apart);
                     }
                 }
@@ -88,7 +89,7 @@ impl Watcher {
     }
 
     /// Looks at one job, and tells the ledger as a client's poll would.
-    async fn look(self: Arc<Self>, job: Arc<Job>, rules: Arc<Rules>) -> Looked {
+    async fn look(self: Arc<Self>, job: Arc<Job>) -> Looked {
         let (gateway, polls, passed) = (&*self.gateway, &self.polls, &self.passed);
         let asking = Asking { gateway, polls, passed, operation: UpstreamOperation::Watch };
         let answer = asking.about(&job.id, Some(&job), |_, _| {}).await;
@@ -98,7 +99,7 @@ impl Watcher {
             Ok(_) | Err(_) => None,
         };
         if let Ok(answer) = answer {
-            let witness = Box::new(Observer::new(&self.gateway, job, answer.body().key().id(), &rules));
+            let witness = self.observers.of(job, answer.body().key().id());
             let relay = Relay::begin(answer, Some(witness)).await.into_body();
             // What is longer, or slower, was no answer about a job.
             _ = timeout(LONGEST_ANSWER, Limited::new(relay, MOST_READ).collect()).await;

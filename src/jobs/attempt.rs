@@ -25,10 +25,11 @@ use crate::request::route::{Operation, RequestId};
 use crate::telemetry::labels::{Degraded, SubmissionOutcome, UpstreamOperation, UpstreamOutcome};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::submission_count::SubmissionCount;
-use crate::upstream::client::{PaidConnection, Upstream};
-use crate::upstream::gate::SendBy;
+use crate::upstream::client::Upstream;
 use crate::upstream::headers::Passed;
 use crate::upstream::outcome::{self, Answer, NotSent, Outcome, Reply, Unanswered};
+use crate::upstream::outgoing::SendBy;
+use crate::upstream::paid::PaidConnection;
 use crate::upstream::pressure::Pressure;
 
 /// What is to be sent.
@@ -68,11 +69,6 @@ impl Load {
     /// All of it, once.
     fn take(&self) -> Bytes {
         std::mem::take(&mut *self.lock())
-    }
-
-    /// Its bytes; none once it was taken.
-    fn len(&self) -> usize {
-        self.lock().len()
     }
 
     /// Whether it was taken; no submission is empty.
@@ -171,7 +167,7 @@ impl Attempt {
 
     /// Everything before the first byte: a connection for this call alone, then the ledger's word (M2).
     async fn depart(&self) -> Result<PaidConnection, NotSent> {
-        let connection = tokio::select! {
+        let mut connection = tokio::select! {
             biased;
             () = self.parts.ending.draining.cancelled() => return Err(NotSent::Draining),
             () = self.lost.cancelled() => return Err(NotSent::Superseded),
@@ -202,7 +198,7 @@ impl Attempt {
             NoSlot::TooLong { retry_after } => NotSent::Paced(retry_after),
             NoSlot::Unavailable => NotSent::Ledger,
         })?;
-        self.parts.upstream.connect(self.order.body.len()).await.map_err(NotSent::Unreached)
+        self.parts.upstream.connect().await.map_err(NotSent::Unreached)
     }
 
     /// Resolves when nobody waits for it any more, here or in another replica (M6).

@@ -4,6 +4,7 @@
 
 mod canonical;
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
@@ -16,7 +17,7 @@ use super::inline::Inline;
 use super::route::Operation;
 
 /// The name of a prompt within one deployment.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 
 /// It is a keyed hash already: hashing it again only picks bits, and nobody can choose which.
@@ -45,6 +46,20 @@ impl Hash for Fingerprint {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+/// As its bytes. The first word nearly always decides, and to compare that takes no call.
+impl Ord for Fingerprint {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let first = |Self([a, b, c, d, e, f, g, h, ..]): &Self| u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+        first(self).cmp(&first(other)).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for Fingerprint {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

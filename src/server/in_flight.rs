@@ -1,45 +1,93 @@
 //! Requests in work, counted and capped: past the cap a request is refused at once instead of waiting.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The count of requests in work.
+/// The places for requests in work, of all workers together.
 #[derive(Debug)]
 pub struct InFlight {
-    limit: usize,
-    count: AtomicUsize,
+    /// Places that no worker has.
+    free: AtomicUsize,
+    /// How many a worker takes at a time.
+    at_once: usize,
 }
 
 impl InFlight {
     /// Room for `limit` requests.
     pub fn new(limit: usize) -> Self {
-        Self { limit, count: AtomicUsize::new(0) }
+        Self { free: AtomicUsize::new(limit), at_once: (limit / FEW).min(MOST_AT_ONCE) }
+    }
+
+    fn take(&self) -> Option<usize> {
+        let wanted = self.at_once.max(1);
+        let left = |free: usize| (free > 0).then(|| free.saturating_sub(wanted));
+        let free = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).ok()?;
+        Some(free.min(wanted))
+    }
+
+    fn give_back(&self, places: usize) {
+        self.free.fetch_add(places, Ordering::Relaxed);
+    }
+}
+
+/// One worker's places. It keeps a few that nobody is at, so that the processors do not take the count of all from each
+/// other twice for each request. There are never more requests than places; where nearly all are taken, some may be refused
+/// while another worker has a few.
+#[derive(Debug)]
+pub struct Places {
+    all: Arc<InFlight>,
+    spare: Cell<usize>,
+}
+
+impl Places {
+    /// A worker's, none yet.
+    pub fn new(all: Arc<InFlight>) -> Rc<Self> {
+        Rc::new(Self { all, spare: Cell::new(0) })
     }
 
     /// A place for one request, if there is one left.
-    pub fn enter(self: &Arc<Self>) -> Option<Place> {
-        if self.count.fetch_add(1, Ordering::Relaxed) < self.limit {
-            return Some(Place(Arc::clone(self)));
-        }
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        None
+    pub fn enter(self: &Rc<Self>) -> Option<Place> {
+        let spare = match self.spare.get() {
+            0 => self.all.take()?,
+            spare => spare,
+        };
+        self.spare.set(spare - 1);
+        Some(Place(Rc::clone(self)))
     }
 
-    /// Requests in work now.
-    pub fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+    fn leave(&self) {
+        let (spare, kept) = (self.spare.get() + 1, self.all.at_once);
+        if spare > 2 * kept {
+            self.all.give_back(spare - kept);
+            self.spare.set(kept);
+        } else {
+            self.spare.set(spare);
+        }
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        self.all.give_back(self.spare.get());
     }
 }
 
 /// The place of a request in work; it is free again when this is dropped.
 #[derive(Debug)]
-pub struct Place(Arc<InFlight>);
+pub struct Place(Rc<Places>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.leave();
     }
 }
+
+/// Of fewer places no worker keeps any.
+const FEW: usize = 1024;
+/// The most that a worker takes at a time; it keeps twice as many at most.
+const MOST_AT_ONCE: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -47,13 +95,36 @@ mod tests {
 
     #[test]
     fn lim9_a_full_house_refuses_until_somebody_leaves() {
-        let in_flight = Arc::new(InFlight::new(2));
-        let first = in_flight.enter().unwrap();
-        let _second = in_flight.enter().unwrap();
-        assert!(in_flight.enter().is_none());
-        assert!(in_flight.enter().is_none());
+        let all = Arc::new(InFlight::new(2));
+        let (here, there) = (Places::new(all.clone()), Places::new(all.clone()));
+        let first = here.enter().unwrap();
+        let _second = there.enter().unwrap();
+        assert!(here.enter().is_none());
+        assert!(there.enter().is_none());
         drop(first);
-        assert!(in_flight.enter().is_some());
-        assert_eq!(in_flight.count(), 1);
+        assert!(there.enter().is_some());
+        assert_eq!(all.free.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn lim9_there_are_never_more_requests_than_places_and_nearly_as_many() {
+        const LIMIT: usize = 20_000;
+        let all = Arc::new(InFlight::new(LIMIT));
+        let workers = [(); 3].map(|()| Places::new(all.clone()));
+        let mut entered = Vec::new();
+        for round in 0.. {
+            let came: Vec<_> = workers.iter().filter_map(Places::enter).collect();
+            if came.is_empty() {
+                break;
+            }
+            entered.extend(came);
+            assert!(entered.len() <= LIMIT);
+            // Some leave meanwhile.
+            entered.truncate(entered.len() - usize::from(round % 3 == 0));
+        }
+        assert!(entered.len() >= LIMIT - 2 * workers.len() * MOST_AT_ONCE, "{}", entered.len());
+        entered.clear();
+        drop(workers);
+        assert_eq!(all.free.load(Ordering::Relaxed), LIMIT);
     }
 }

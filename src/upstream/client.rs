@@ -1,35 +1,20 @@
-//! The API behind, and the paid call to it: a new connection for one POST, sent once, read whole. Nothing here ever
-//! sends a request again (`MONEY.md` M2).
+//! The API behind: where it is, how it is reached, and the keys for it.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, Uri};
-use hyper_util::rt::TokioIo;
-use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use crate::error::{Doubt, Unreached};
-use crate::request::route::Operation;
-use crate::upstream::MOST_INTERIM;
-use crate::upstream::dial::{Dialer, Stream};
-use crate::upstream::gate::{Gate, Gated, SendBy};
-use crate::upstream::headers::{self, Passed, PollHead, Via};
+use crate::error::Unreached;
+use crate::upstream::dial::Dialer;
+use crate::upstream::headers::{Heads, Via};
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::origin::{Origin, OriginFault};
-use crate::upstream::outcome::{Answer, Unanswered};
+use crate::upstream::paid::PaidConnection;
 use crate::upstream::settings::Settings;
 use crate::upstream::tls::{self, TlsFault};
-use crate::upstream::wire::Wire;
+use crate::upstream::wire::{Names, Wire};
 
 /// The API behind: where it is, how it is reached, and the key for it.
 pub struct Upstream {
@@ -37,13 +22,14 @@ pub struct Upstream {
     dialer: Dialer,
     keys: ArcSwap<Keys>,
     via: Via,
+    names: Mutex<Names>,
     /// `upstream.poll_timeout`.
     pub(super) poll_timeout: Duration,
     /// `upstream.idle_connections`.
     pub(super) idle_connections: usize,
     /// `upstream.idle_timeout`.
     pub(super) idle_timeout: Duration,
-    /// The tasks that drive connections; each ends with its connection.
+    /// Tasks that outlive a request; each ends with its connection.
     pub(super) tasks: TaskTracker,
 }
 
@@ -64,6 +50,7 @@ impl Upstream {
             dialer,
             keys: ArcSwap::from_pointee(Keys { current: Arc::new(key), retired: Vec::new() }),
             via: Via::new(pseudonym).ok_or(UpstreamFault::Pseudonym)?,
+            names: Mutex::default(),
             poll_timeout: settings.poll_timeout,
             idle_connections: settings.idle_connections,
             idle_timeout: settings.idle_timeout,
@@ -73,7 +60,7 @@ impl Upstream {
 
     /// Asks another than the system's resolver where it is.
     #[cfg(test)]
-    fn set_resolver(&mut self, resolver: crate::upstream::resolver::Resolver) {
+    pub(super) fn set_resolver(&mut self, resolver: crate::upstream::resolver::Resolver) {
         self.dialer.set_resolver(resolver);
     }
 
@@ -82,12 +69,17 @@ impl Upstream {
         &self.origin
     }
 
-    /// The heads of polls with this key.
-    pub(super) fn poll_head(&self, key: &UpstreamKey) -> PollHead {
-        PollHead::new(&self.origin, key)
+    /// The heads of requests with this key.
+    pub(super) fn heads(&self, key: &UpstreamKey) -> Heads {
+        Heads::new(&self.origin, key)
     }
 
-    /// A new connection for polls.
+    /// How the fields of the last answer to a paid call were called.
+    pub(super) const fn names(&self) -> &Mutex<Names> {
+        &self.names
+    }
+
+    /// A new connection.
     ///
     /// # Errors
     /// Why the upstream could not be reached.
@@ -105,15 +97,16 @@ impl Upstream {
         self.keys.load().current.clone()
     }
 
-    /// Whether new requests carry this key.
-    pub fn is_current(&self, key: &UpstreamKey) -> bool {
-        self.keys.load().current.id() == key.id()
+    /// Whether new requests carry the key of this id.
+    pub fn is_current(&self, id: &str) -> bool {
+        self.keys.load().current.id() == id
     }
 
-    /// The key of this id, as long as it is known; else the one that new requests carry.
-    pub fn key_of(&self, id: &str) -> Arc<UpstreamKey> {
+    /// Shows the key of this id, as long as it is known, else the one that new requests carry.
+    pub(super) fn with_key<T>(&self, id: Option<&str>, show: impl FnOnce(&Arc<UpstreamKey>) -> T) -> T {
         let keys = self.keys.load();
-        keys.retired.iter().find(|key| key.id() == id).unwrap_or(&keys.current).clone()
+        let retired = id.and_then(|id| keys.retired.iter().find(|key| key.id() == id));
+        show(retired.unwrap_or(&keys.current))
     }
 
     /// New requests carry this key; those in flight keep theirs (F-17), and so do the jobs that were made with it: the
@@ -139,20 +132,12 @@ impl Upstream {
         was_retired
     }
 
-    /// A new connection for one paid call with a body of this length. Nothing of HTTP has been sent yet; dropping it closes
-    /// it.
+    /// A new connection for one paid call. Nothing of HTTP has been sent yet; dropping it closes it.
     ///
     /// # Errors
     /// Why the upstream could not be reached: nothing was sent.
-    pub async fn connect(self: &Arc<Self>, length: usize) -> Result<PaidConnection, Unreached> {
-        let gate = Arc::new(Gate::default());
-        let stream = TokioIo::new(Gated::new(self.dialer.dial().await?, gate.clone()));
-        let mut builder = http1::Builder::new();
-        // A body may be 32 MiB: written from where it lies, not copied into hyper's buffer. A short one costs less there.
-        builder.writev(length > SHORT_BODY).max_buf_size(MAX_HEAD_BYTES).max_header_size(MAX_HEAD_BYTES);
-        let (sender, connection) = builder.handshake(stream).await.map_err(|_| Unreached::Refused)?;
-        // Boxed, because it is handed on from step to step, and is large.
-        Ok(PaidConnection { sender, connection: Box::new(connection), gate, upstream: self.clone(), key: self.key() })
+    pub async fn connect(self: &Arc<Self>) -> Result<PaidConnection, Unreached> {
+        Ok(PaidConnection::new(self.wire().await?, self.clone(), self.key()))
     }
 }
 
@@ -161,132 +146,6 @@ struct Keys {
     current: Arc<UpstreamKey>,
     /// The last one first; they make no jobs, but the jobs they made are theirs.
     retired: Vec<Arc<UpstreamKey>>,
-}
-
-/// hyper's side of a connection.
-type Connection = http1::Connection<TokioIo<Gated<Stream>>, Full<Bytes>>;
-
-/// A connection that has carried nothing yet and will carry one paid call.
-pub struct PaidConnection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    connection: Box<Connection>,
-    gate: Arc<Gate>,
-    upstream: Arc<Upstream>,
-    key: Arc<UpstreamKey>,
-}
-
-impl PaidConnection {
-    /// The key that pays for the call.
-    pub fn key(&self) -> &UpstreamKey {
-        &self.key
-    }
-
-    /// Lets the first byte leave until then and no later: [`Unanswered::TooLate`] (M3).
-    pub fn send_by(&self, limit: SendBy) {
-        self.gate.limit(limit);
-    }
-
-    /// Sends the body as it came and reads the whole answer. The caller holds the deadline.
-    ///
-    /// # Errors
-    /// Why there is no complete answer, and whether anything may have been sent.
-    pub async fn send(self, operation: Operation, passed: &Passed, body: Bytes) -> Result<Answer, Unanswered> {
-        let Self { mut sender, connection, gate, upstream, key } = self;
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = Uri::from_static(operation.path());
-        *request.headers_mut() = headers::submit(&upstream.origin, passed, &key);
-        // It carries nothing else, and whoever closes first keeps the remains for a minute.
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        let interim = Interim::watch(&mut request);
-        let call = async {
-            let response = tokio::select! {
-                biased;
-                () = gate.shut() => return Err(Unanswered::TooLate),
-                () = interim.too_many.notified() => return Err(Unanswered::InDoubt(Doubt::Broken)),
-                response = sender.try_send_request(request) => response,
-            };
-            let response = response.map_err(|mut failure| match failure.take_message() {
-                _ if gate.is_shut() => Unanswered::TooLate,
-                // Given back: not a byte of it was written.
-                Some(_) => Unanswered::NotSent(Unreached::Refused),
-                None => Unanswered::InDoubt(Doubt::Broken),
-            })?;
-            read(response, &key).await
-        };
-        driven(connection, call).await
-    }
-}
-
-/// Drives a connection while its only call runs, in the same task: a task of its own would be woken for each step of the
-/// call, and would wake the call's. It ends with the call.
-async fn driven<T>(mut connection: Box<Connection>, call: impl Future<Output = T>) -> T {
-    let (mut call, mut is_open) = (pin!(call), true);
-    poll_fn(|context| {
-        // The connection first: if it has ended before the call, that is told to the call, and nothing is sent on it.
-        is_open = is_open && Pin::new(&mut connection).poll(context).is_pending();
-        call.as_mut().poll(context)
-    })
-    .await
-}
-
-/// The interim answers before the answer: a few are normal, without end they are an attack on our patience (F-19).
-struct Interim {
-    too_many: Notify,
-    seen: AtomicUsize,
-}
-
-impl Interim {
-    fn watch(request: &mut Request<Full<Bytes>>) -> Arc<Self> {
-        let interim = Arc::new(Self { too_many: Notify::new(), seen: AtomicUsize::new(0) });
-        let watcher = interim.clone();
-        hyper::ext::on_informational(request, move |_| {
-            if watcher.seen.fetch_add(1, Ordering::Relaxed) >= MOST_INTERIM {
-                watcher.too_many.notify_one();
-            }
-        });
-        interim
-    }
-}
-
-/// The complete answer, its headers cleaned and its key masked.
-async fn read(response: Response<Incoming>, key: &UpstreamKey) -> Result<Answer, Unanswered> {
-    let (parts, body) = response.into_parts();
-    let (status, mut headers) = (parts.status, parts.headers);
-    if headers::is_ambiguous(&headers) {
-        return Err(Unanswered::InDoubt(Doubt::Broken));
-    }
-    let body = match gather(body).await {
-        Ok(Some(body)) => key.pattern().mask(body),
-        Ok(None) => return Err(Unanswered::TooLong(status)),
-        Err(_) => return Err(Unanswered::InDoubt(Doubt::Broken)),
-    };
-    clean(&mut headers, key);
-    Ok(Answer { status, headers, body })
-}
-
-fn clean(headers: &mut HeaderMap, key: &UpstreamKey) {
-    headers::answer(headers, key.pattern());
-    headers.remove(CONTENT_LENGTH);
-}
-
-/// The whole body, or `None` if it is too long. It is copied: a frame lies in hyper's buffer of many kilobytes, and the
-/// answer that gave an id is kept as long as that is given out.
-async fn gather(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
-    if body.size_hint().lower() > MAX_ANSWER_BYTES {
-        return Ok(None);
-    }
-    let mut whole = Vec::new();
-    while let Some(frame) = body.frame().await {
-        // Trailers are dropped.
-        let Ok(data) = frame?.into_data() else { continue };
-        if u64::try_from(whole.len() + data.len()).unwrap_or(u64::MAX) > MAX_ANSWER_BYTES {
-            return Ok(None);
-        }
-        whole.extend_from_slice(&data);
-    }
-    whole.shrink_to_fit();
-    Ok(Some(whole.into()))
 }
 
 /// Why there can be no upstream.
@@ -306,12 +165,21 @@ pub enum UpstreamFault {
     Pseudonym,
 }
 
-/// A body that is copied to its head, so that both leave in one plain write.
-const SHORT_BODY: usize = 8 * 1024;
-/// The most that is read of the answer to a submission.
-const MAX_ANSWER_BYTES: u64 = 64 * 1024;
-/// The longest header of an answer, and hyper's buffer for it.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::upstream::scripted;
+
+    #[test]
+    fn t08_plain_http_goes_to_this_machine_or_where_it_was_allowed() {
+        let new = |url: &str, allow_http| {
+            let settings = Settings { url: url.to_owned(), allow_http, ..Settings::default() };
+            Upstream::new(&settings, UpstreamKey::parse(scripted::KEY).unwrap(), scripted::PSEUDONYM)
+                .map(|upstream| upstream.origin.to_string())
+        };
+        assert_eq!(new("http://10.0.0.1", false), Err(UpstreamFault::Plain));
+        assert_eq!(new("http://10.0.0.1", true).as_deref(), Ok("http://10.0.0.1"));
+        assert_eq!(new("http://[::1]:1", false).as_deref(), Ok("http://[::1]:1"));
+        assert_eq!(new("https://10.0.0.1", false).as_deref(), Ok("https://10.0.0.1"));
+    }
+}

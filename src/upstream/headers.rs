@@ -1,18 +1,14 @@
-//! Headers in both directions. What goes upstream is built new from an allow-list; what comes back is cleaned in place
-//! (`HARDENING.md` ). Our own fields are set last, so that no `Connection` list can take them.
+//! Headers in both directions: what goes upstream is built new from an allow-list, and what of an answer's fields may come
+//! back is said here (`HARDENING.md` ).
 
 use bytes::BytesMut;
 use hyper::Version;
-use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST,
-    HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, USER_AGENT, VIA,
-};
+use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VIA};
 
 use crate::request::head::Header;
-use crate::request::route::RequestId;
+use crate::request::route::{Operation, RequestId};
 use crate::request::trace::Trace;
 use crate::upstream::key::UpstreamKey;
-use crate::upstream::mask::KeyPattern;
 use crate::upstream::origin::Origin;
 
 /// What the upstream calls its own request.
@@ -107,23 +103,15 @@ fn extended(header: &Header<'_>, ours: &HeaderValue) -> HeaderValue {
     HeaderValue::from_maybe_shared(list.freeze()).unwrap_or_else(|_| ours.clone())
 }
 
-/// The headers of a submission. hyper frames it by one `Content-Length`, from the body in hand.
-pub(super) fn submit(origin: &Origin, passed: &Passed, key: &UpstreamKey) -> HeaderMap {
-    let mut headers = common(origin, passed);
-    headers.insert(CONTENT_TYPE, JSON);
-    headers.insert(AUTHORIZATION, key.authorization().clone());
-    headers
-}
-
-/// The heads of polls with one key, but for the job and what a client may change: written as they go out, because what
-/// they are made of was checked where it came from.
-pub(super) struct PollHead {
+/// The heads of requests with one key, but for what a client may change: written as they go out, because what they are
+/// made of was checked where it came from.
+pub(super) struct Heads {
     to_accept: Vec<u8>,
     behind_via: Vec<u8>,
 }
 
-impl PollHead {
-    /// For polls of this origin with this key.
+impl Heads {
+    /// For requests to this origin with this key.
     pub(super) fn new(origin: &Origin, key: &UpstreamKey) -> Self {
         let host = origin.header().as_bytes();
         Self {
@@ -134,13 +122,23 @@ impl PollHead {
     }
 
     /// The head of one poll.
-    pub(super) fn of(&self, id: &RequestId, passed: &Passed) -> Vec<u8> {
-        let mut head = Vec::with_capacity(USUAL_HEAD);
+    pub(super) fn poll(&self, id: &RequestId, passed: &Passed) -> Vec<u8> {
         let [before_id, id] = id.path();
+        self.head(["GET ", before_id, id], passed, &[])
+    }
+
+    /// The head of a submission with a body of this length. It is its connection's only one, and whoever closes first keeps
+    /// the remains for a minute.
+    pub(super) fn submission(&self, operation: Operation, length: usize, passed: &Passed) -> Vec<u8> {
+        let length = itoa::Buffer::new().format(length).as_bytes().to_vec();
+        let own = [b"content-type: application/json\r\nconnection: close\r\ncontent-length: ", &length[..], b"\r\n"];
+        self.head(["POST ", operation.path(), ""], passed, &own)
+    }
+
+    fn head(&self, line: [&str; 3], passed: &Passed, own: &[&[u8]]) -> Vec<u8> {
+        let mut head = Vec::with_capacity(USUAL_HEAD);
+        line.iter().for_each(|part| head.extend_from_slice(part.as_bytes()));
         for part in [
-            b"GET ",
-            before_id.as_bytes(),
-            id.as_bytes(),
             &self.to_accept,
             passed.accept.as_bytes(),
             // What is encoded could not be read on the way (M21), nor searched for the key (M32).
@@ -150,6 +148,7 @@ impl PollHead {
         ] {
             head.extend_from_slice(part);
         }
+        own.iter().for_each(|part| head.extend_from_slice(part));
         if let Some(trace) = &passed.trace {
             let mut fields = HeaderMap::new();
             trace.write(&mut fields);
@@ -162,20 +161,6 @@ impl PollHead {
     }
 }
 
-fn common(origin: &Origin, passed: &Passed) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(HOST, origin.header().clone());
-    headers.insert(USER_AGENT, PRODUCT);
-    headers.insert(ACCEPT, passed.accept.clone());
-    // What is encoded could not be read on the way (M21), nor searched for the key (M32).
-    headers.insert(ACCEPT_ENCODING, IDENTITY);
-    headers.insert(VIA, passed.via.clone());
-    if let Some(trace) = &passed.trace {
-        trace.write(&mut headers);
-    }
-    headers
-}
-
 /// Whether the body came in a content coding, though none was asked for.
 pub fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_ENCODING).iter().any(|value| is_coding(value.as_bytes()))
@@ -186,52 +171,9 @@ pub(super) fn is_coding(value: &[u8]) -> bool {
     !value.is_empty() && !value.eq_ignore_ascii_case(b"identity")
 }
 
-/// Whether the framing can mean two things: then somebody in between may have read another message than we did.
-/// A transfer coding that was not asked for is such a thing too, and could hide the key (M32).
-pub(super) fn is_ambiguous(headers: &HeaderMap) -> bool {
-    let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (lengths, codings.next(), codings.next()) {
-        (0 | 1, None, _) => false,
-        (0, Some(coding), None) => !is_chunked(coding.as_bytes()),
-        _ => true,
-    }
-}
-
 /// Whether a `Transfer-Encoding` is `chunked` and nothing else, the one coding that we read (RFC 9112 §6.1).
 pub(super) fn is_chunked(codings: &[u8]) -> bool {
     codings.trim_ascii().eq_ignore_ascii_case(b"chunked")
-}
-
-/// Cleans an upstream's answer in place: what is for one connection only, what speaks for another origin, and whatever
-/// holds the key. Its request id gets a name of its own.
-pub fn answer(headers: &mut HeaderMap, key: &KeyPattern) {
-    if headers.contains_key(CONNECTION) {
-        for name in named_by_connection(headers) {
-            headers.remove(name);
-        }
-    }
-    let doomed: Vec<HeaderName> = headers
-        .iter()
-        .filter(|(name, value)| !is_passed(name.as_str()) || key.is_in(value.as_bytes()))
-        .map(|(name, _)| name.clone())
-        .collect();
-    for name in doomed {
-        headers.remove(name);
-    }
-    if let Some(id) = headers.remove(REQUEST_ID) {
-        headers.insert(UPSTREAM_REQUEST_ID, id);
-    }
-}
-
-/// The fields that a `Connection` header lists, but for those that frame the body or tell what it is.
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lists = headers.get_all(CONNECTION).iter();
-    lists
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        .filter(|name| !STAY.contains(name))
-        .collect()
 }
 
 /// Whether a field may pass to clients by its name: no hop-by-hop field, and none of an origin that this gateway is not.
@@ -274,7 +216,6 @@ pub(super) const STAY: [HeaderName; 3] = [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_
 /// The upstream's own request id.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("reelgate/", env!("CARGO_PKG_VERSION")));
 /// Room for what a poll usually says.
 const USUAL_HEAD: usize = 512;

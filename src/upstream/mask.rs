@@ -17,6 +17,11 @@ impl KeyPattern {
         Self((key.len() >= SHORTEST).then(|| Arc::new(Finder::new(key).into_owned())))
     }
 
+    /// The same, with nothing that it shares with its clones.
+    pub(super) fn apart(&self) -> Self {
+        Self(self.0.as_deref().map(|finder| Arc::new(finder.clone())))
+    }
+
     /// Whether the key stands in these bytes.
     pub fn is_in(&self, bytes: &[u8]) -> bool {
         self.0.as_ref().is_some_and(|finder| finder.needle().len() <= bytes.len() && finder.find(bytes).is_some())

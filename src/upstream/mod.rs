@@ -4,13 +4,15 @@ pub mod settings;
 
 pub mod client;
 pub mod dial;
-pub mod gate;
 pub mod headers;
 pub mod key;
 pub mod mask;
 pub mod origin;
 pub mod outcome;
+pub mod outgoing;
+pub mod paid;
 pub mod pressure;
+pub mod poll_key;
 pub mod polls;
 pub mod relay;
 mod resolver;

@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Error, Unreached};
 use crate::request::route::RequestId;
 use crate::upstream::client::Upstream;
-use crate::upstream::headers::{Passed, PollHead};
-use crate::upstream::key::UpstreamKey;
+use crate::upstream::headers::Passed;
+use crate::upstream::poll_key::{PollKey, PollKeys};
 use crate::upstream::wire::{Framing, Head, Names, Wire, WireError};
 
 /// One worker's way to ask about jobs.
@@ -24,8 +24,7 @@ pub struct Polls {
     upstream: Arc<Upstream>,
     /// The last one used is on top; the oldest lies at the bottom.
     idle: Mutex<Vec<Idle>>,
-    /// The head for the key used last.
-    head: Mutex<Option<(Arc<UpstreamKey>, Arc<PollHead>)>>,
+    keys: PollKeys,
     /// How the fields of the last answer were called.
     names: Mutex<Names>,
 }
@@ -46,24 +45,22 @@ struct Connection {
 impl Polls {
     /// No connection yet.
     pub fn new(upstream: Arc<Upstream>) -> Arc<Self> {
-        Arc::new(Self { upstream, idle: Mutex::default(), head: Mutex::default(), names: Mutex::default() })
+        Arc::new(Self { upstream, idle: Mutex::default(), keys: PollKeys::default(), names: Mutex::default() })
     }
 
-    /// Asks about a job. The answer's headers are cleaned; its body is to be relayed by [`crate::upstream::relay`].
+    /// The key of this id, as long as it is known, else the one that new requests carry.
+    pub fn key(&self, id: Option<&str>) -> Arc<PollKey> {
+        self.keys.get(&self.upstream, id)
+    }
+
+    /// Asks about a job, with this key, begun `now`. The answer's headers are cleaned; its body is to be relayed by
+    /// [`crate::upstream::relay`].
     ///
     /// # Errors
     /// Why there is no answer that may be passed on.
-    pub async fn get(self: &Arc<Self>, id: &RequestId, passed: &Passed) -> Result<Response<PolledBody>, PollFailure> {
-        self.get_by(&self.upstream.key(), id, passed, Instant::now()).await
-    }
-
-    /// The same, with a key of this job's own, begun `now`.
-    ///
-    /// # Errors
-    /// Why there is no answer that may be passed on.
-    pub async fn get_by(
+    pub async fn get(
         self: &Arc<Self>,
-        key: &Arc<UpstreamKey>,
+        key: &Arc<PollKey>,
         id: &RequestId,
         passed: &Passed,
         now: Instant,
@@ -100,11 +97,11 @@ impl Polls {
         &self,
         id: &RequestId,
         passed: &Passed,
-        key: &Arc<UpstreamKey>,
+        key: &PollKey,
         now: Instant,
     ) -> Result<(Head, Box<Connection>), PollFailure> {
         let deadline = now + self.upstream.poll_timeout;
-        let request = || self.head(key).of(id, passed);
+        let request = || key.heads().poll(id, passed);
         let mut connection = match self.take(now) {
             Some(connection) => connection,
             None => Box::pin(self.connect(deadline)).await?,
@@ -118,14 +115,6 @@ impl Polls {
             Ok(head) => Ok((head, connection)),
             Err(Failure::Silent) => Err(PollFailure::Timeout),
             Err(Failure::Cut | Failure::Malformed) => Err(PollFailure::Broken),
-        }
-    }
-
-    fn head(&self, key: &Arc<UpstreamKey>) -> Arc<PollHead> {
-        let mut last = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some((of, head)) if Arc::ptr_eq(of, key) => head.clone(),
-            _ => last.insert((key.clone(), Arc::new(self.upstream.poll_head(key)))).1.clone(),
         }
     }
 
@@ -189,7 +178,7 @@ impl Connection {
     async fn ask(
         &mut self,
         request: Vec<u8>,
-        key: &UpstreamKey,
+        key: &PollKey,
         names: &Mutex<Names>,
         deadline: Instant,
     ) -> Result<Head, Failure> {
@@ -260,7 +249,7 @@ pub struct PolledBody {
     /// Whether the connection may carry another poll.
     keeps: bool,
     home: Arc<Polls>,
-    key: Arc<UpstreamKey>,
+    key: Arc<PollKey>,
     encoded: bool,
     begun: Instant,
 }
@@ -272,7 +261,7 @@ impl PolledBody {
     }
 
     /// The key that it was asked for with.
-    pub fn key(&self) -> &UpstreamKey {
+    pub fn key(&self) -> &PollKey {
         &self.key
     }
 

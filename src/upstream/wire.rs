@@ -1,4 +1,4 @@
-//! A connection for polls: a request goes out, its answer comes in, and then the next one may follow. hyper's client
+//! A connection to the upstream: a request goes out, its answer comes in, and then the next one may follow. hyper's client
 //! drives each connection by a task of its own and hands everything to and fro between the two, which was a quarter of
 //! a poll's instructions. What is parsed, httparse parses; what can be read in two ways is refused (`HARDENING.md` R-39).
 
@@ -17,15 +17,17 @@ use std::sync::Mutex;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::task::coop::unconstrained;
 
 use crate::upstream::dial::Stream;
 use crate::upstream::mask::KeyPattern;
+use crate::upstream::outgoing::Outgoing;
 pub(super) use framing::Framing;
 use framing::Piece;
 pub(super) use head::Head;
 use head::Reading;
+pub use head::cleaned;
 pub(super) use names::Names;
 
 /// A connection that carries one request after the other.
@@ -57,6 +59,44 @@ impl Wire {
         drop(request);
         let mut reading = Reading::new(key, names);
         poll_fn(|cx| self.poll_head(cx, &mut reading)).await
+    }
+
+    /// Sends what is outgoing and reads the head of its answer, which may come before all of it has gone.
+    ///
+    /// # Errors
+    /// Why there is no answer; [`Outgoing::is_late`] tells whether nothing was sent.
+    pub(super) async fn exchange(
+        &mut self,
+        outgoing: &mut Outgoing,
+        key: &KeyPattern,
+        names: &Mutex<Names>,
+    ) -> Result<Head, WireError> {
+        let mut reading = Reading::new(key, names);
+        poll_fn(|cx| {
+            outgoing.drive(&mut self.stream, cx);
+            if outgoing.is_late() { Poll::Ready(Err(WireError::cut())) } else { self.poll_head(cx, &mut reading) }
+        })
+        .await
+    }
+
+    /// The next piece of the body of an answer, while the rest of its request goes; `None` at its end.
+    pub(super) fn poll_answer(
+        &mut self,
+        outgoing: &mut Outgoing,
+        framing: &mut Framing,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, WireError>> {
+        outgoing.drive(&mut self.stream, cx);
+        self.poll_piece(framing, cx)
+    }
+
+    /// Tells the other side that nothing more comes, where the protocol has a word for that, as far as it goes at once.
+    pub(super) async fn say_farewell(&mut self) {
+        poll_fn(|cx| {
+            _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+            Poll::Ready(())
+        })
+        .await;
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>, reading: &mut Reading<'_>) -> Poll<Result<Head, WireError>> {

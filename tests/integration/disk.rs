@@ -165,7 +165,7 @@ async fn f43_f63_a_folder_that_cannot_be_written_and_a_file_that_is_none_are_nam
 #[tokio::test]
 async fn f43_a_file_of_another_version_is_named_and_left_alone() {
     let folder = Folder::new();
-    for (name, format) in [("older", "0"), ("newer", "4")] {
+    for (name, format) in [("older", "0"), ("newer", "5")] {
         let data = folder.path(name);
         drop(reelgate::jobs::ledger::disk::store::Store::open(&data).unwrap());
         let database = redb::Database::open(data.join("ledger.redb")).unwrap();

@@ -172,3 +172,12 @@ proptest! {
         prop_assert_eq!(of(&one), of(&rewritten));
     }
 }
+
+proptest! {
+    #[test]
+    fn fingerprints_stand_in_the_order_of_their_bytes(a: [u8; 32], b: [u8; 32], same in 0_usize..=32) {
+        let mut b = b;
+        b[..same].copy_from_slice(&a[..same]);
+        prop_assert_eq!(Fingerprint::from_bytes(a).cmp(&Fingerprint::from_bytes(b)), a.cmp(&b));
+    }
+}

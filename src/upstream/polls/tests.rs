@@ -5,6 +5,7 @@ use hyper::{HeaderMap, Version};
 
 use super::*;
 use crate::request::head::Header;
+use crate::upstream::key::UpstreamKey;
 use crate::upstream::scripted::{Act, KEY, PSEUDONYM, Scripted, json, say};
 
 fn id() -> RequestId {
@@ -13,7 +14,7 @@ fn id() -> RequestId {
 
 async fn ask(polls: &Arc<Polls>) -> Result<Response<PolledBody>, PollFailure> {
     let passed = Passed::of(&Header::of(&HeaderMap::new()), Version::HTTP_11, polls.upstream.via());
-    polls.get(&id(), &passed).await
+    polls.get(&polls.key(None), &id(), &passed, Instant::now()).await
 }
 
 async fn read(polls: &Arc<Polls>) -> (StatusCode, Bytes) {

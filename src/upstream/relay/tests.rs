@@ -53,7 +53,7 @@ async fn start(script: Vec<Act>, patience: Duration) -> (Scripted, Arc<Polls>) {
 async fn relay(polls: &Arc<Polls>, witness: Option<Box<dyn Witness>>) -> Response<Relay> {
     let via = crate::upstream::headers::Via::new("reelgate-0a1b2c3d").unwrap();
     let passed = Passed::of(&Header::of(&HeaderMap::new()), Version::HTTP_11, &via);
-    let response = polls.get(&RequestId::parse("r").unwrap(), &passed).await.unwrap();
+    let response = polls.get(&polls.key(None), &RequestId::parse("r").unwrap(), &passed, Instant::now()).await.unwrap();
     Relay::begin(response, witness).await
 }
 

@@ -110,6 +110,13 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// The fields of an answer as clients are told them, by its head; `None` if that is none, or not whole.
+pub fn cleaned(head: &[u8], key: &KeyPattern) -> Option<HeaderMap> {
+    let names = Mutex::default();
+    let head = Reading::new(key, &names).head(&mut Bytes::copy_from_slice(head)).ok()??;
+    Some(head.headers)
+}
+
 /// What the fields tell of the message itself.
 #[derive(Default)]
 struct Told<'a> {

@@ -1,12 +1,12 @@
 //! What was looked at before it came in. A new name fails a test until it is written here.
 
 /// Direct dependencies, and what each saves us from writing or getting wrong.
-pub(super) const DIRECT: [(&str, &str); 47] = [
+pub(super) const DIRECT: [(&str, &str); 48] = [
     ("arc-swap", "rules, keys and snapshots replaced whole while they are read without a lock"),
     ("arrayvec", "header values put together on the stack; BLAKE3 brings it anyway"),
     ("aws-lc-rs", "the one crypto provider: TLS, digests, randomness, comparison in constant time"),
     ("base64", "the strict alphabet of `data:` URLs and tokens"),
-    ("blake3", "the keyed hash of fingerprints, and checksums of ledger values"),
+    ("blake3", "the keyed hash of fingerprints, and seals of what lies in Redis"),
     ("bytes", "bodies that are passed on and shared without being copied"),
     ("clap", "the command line and its help"),
     ("foldhash", "a quick hash that finds a poll's job and tells whether its answer is the last one again"),
@@ -16,7 +16,7 @@ pub(super) const DIRECT: [(&str, &str); 47] = [
     ("http-body-util", "bodies put together, limited and collected"),
     (
         "httparse",
-        "reads answers to polls, and for the simulated upstream what really came, also what hyper would refuse",
+        "reads the upstream's answers, and for the simulated upstream what really came, also what hyper would refuse",
     ),
     ("hyper", "HTTP/1 and HTTP/2, both ways, on bytes and deadlines of ours"),
     ("hyper-util", "tokio's streams and timers as hyper's"),
@@ -52,6 +52,7 @@ pub(super) const DIRECT: [(&str, &str); 47] = [
     ("unicode-normalization", "users counted once however their name is spelled"),
     ("webpki-roots", "Mozilla's authorities, where the system has none"),
     ("x509-cert", "when our own certificate ends"),
+    ("xxhash-rust", "checksums of the ledger's values and records; redis brings it anyway"),
 ];
 
 /// Packages whose build script runs on whoever builds this. All ask the compiler for its version or features, write

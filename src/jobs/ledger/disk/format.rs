@@ -1,5 +1,6 @@
-//! The format of the tables: which one a file has, and how an older one becomes this one. The third has rows in the order
-//! in which they came, the second had them in the order of their names, and the first had no log beside it.
+//! The format of the tables: which one a file has, and how an older one becomes this one. The fourth checks values and
+//! records by XXH3, the third did by BLAKE3, the second had rows in the order of their names and not in that in which they
+//! came, and the first had no log beside it.
 
 use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
@@ -9,22 +10,27 @@ use tracing::info;
 
 use super::batch::{Kind, Row};
 use super::places::Places;
+use super::seal::seal_for_all;
 use super::store::{StoreError, new_log};
 use super::tables::{Table, Tables, corrupted, put, table};
 use super::wal;
 
 /// The version of the tables.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
+const THIRD_FORMAT: u32 = 3;
 const SECOND_FORMAT: u32 = 2;
 const FIRST_FORMAT: u32 = 1;
+
+/// Where the tables say it.
+const NAME: &[u8] = b"format";
 
 /// Entries and jobs by their names, as they lie in files of earlier formats.
 const BY_NAME: [(Kind, Table); 2] =
     [(Kind::Entries, TableDefinition::new("entries")), (Kind::Jobs, TableDefinition::new("jobs"))];
 
-/// The row that says which format a file has.
+/// The row that says which format a file has: to programs of earlier formats too.
 pub(super) fn row() -> Row {
-    Row::text(b"format", &FORMAT.to_string())
+    Row::new(Kind::Meta, NAME, seal_for_all(NAME, &FORMAT.to_string()))
 }
 
 /// Checks the format of the tables, and brings an earlier one into this, in one commit.
@@ -32,8 +38,10 @@ pub(super) fn row() -> Row {
 /// # Errors
 /// [`StoreError::Format`] for another one, [`StoreError::Unreadable`] for what is no ledger or a damaged one.
 pub(super) fn check(tables: &mut Tables) -> Result<(), StoreError> {
-    let found = match tables.text(b"format")?.map(|text| text.parse()) {
+    let found = match tables.text(NAME)?.map(|text| text.parse()) {
         Some(Ok(FORMAT)) => return Ok(()),
+        // Its values and its log are read as they are, and go one by one.
+        Some(Ok(THIRD_FORMAT)) => return tables.write(&[row()]),
         Some(Ok(found @ (FIRST_FORMAT | SECOND_FORMAT))) => found,
         Some(Ok(found)) => return Err(StoreError::Format { path: tables.path().to_owned(), found }),
         Some(Err(_)) | None => return Err(tables.unreadable("it is no ledger of ours")),

@@ -327,4 +327,4 @@ pub(super) fn carve(bytes: &[u8]) -> Vec<Row> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

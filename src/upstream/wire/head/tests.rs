@@ -111,12 +111,16 @@ fn r01_r03_r77_what_is_not_for_the_client_is_not_taken_up_and_the_rest_keeps_its
         "Connection: X-Up ,, close\nConnection: x-other, content-length\nX-Up: 1\nx-other: 1\nKeep-Alive: timeout=5\n\
          Proxy-Authenticate: Basic\nTE: trailers\nTrailer: x-sum\nUpgrade: h2\nSet-Cookie: a=b\nset-cookie: c=d\n\
          Strict-Transport-Security: max-age=1\nAlt-Svc: h3\nClear-Site-Data: *\nPublic-Key-Pins: x\n\
-         Access-Control-Allow-Origin: *\nServer: cloudflare\nWWW-Authenticate: Bearer {KEY}\nX-Debug: fine\n\
+         Proxy-Connection: keep-alive\nProxy-Authorization: Basic x\nProxy-Authentication-Info: x\nNEL: {{}}\n\
+         Report-To: {{}}\nReporting-Endpoints: a=\"https://a.example/\"\nService-Worker-Allowed: /\n\
+         Expect-CT: max-age=1\nRefresh: 0\nAccept-CH: ECT\nCritical-CH: ECT\nProxy-Status: cdn; next-hop=a\n\
+         Access-Control-Allow-Origin: *\nAccess-Control-Expose-Headers: *\nServer: cloudflare\nWWW-Authenticate: Bearer {KEY}\nX-Debug: fine\n\
          x-debug: {KEY}\nX-Many: 1\nContent-Type: application/json\nContent-Length: 2\nX-Request-Id: up-1\n\
          X-Request-Id: up-2\nRetry-After: 7\nx-many: 2\n"
     );
     let head = head("HTTP/1.1 200 Spoken by sk-", &fields).unwrap();
     let want = [
+        "proxy-status: cdn; next-hop=a",
         "x-many: 1",
         "x-many: 2",
         "content-type: application/json",

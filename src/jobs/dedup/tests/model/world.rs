@@ -19,8 +19,8 @@ use crate::jobs::ledger::Verdict;
 use crate::jobs::records::{Job, Life};
 use crate::request::fingerprint::Fingerprint;
 use crate::request::route::RequestId;
-use crate::upstream::gate::SendBy;
 use crate::upstream::outcome::{Answer, NotSent, Outcome, Reply};
+use crate::upstream::outgoing::SendBy;
 
 /// From the send until the outcome is unknown.
 const LATE_ANSWER: Duration = Duration::from_secs(4);

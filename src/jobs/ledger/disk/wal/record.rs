@@ -1,5 +1,7 @@
 //! The form of a record: a header, whose checksum is of both, and its rows.
 
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_seed};
+
 use super::STEP;
 use super::name::Generation;
 
@@ -17,13 +19,24 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn bytes(&self, rows: &[u8]) -> [u8; HEADER] {
+        self.with(|front, sum| {
+            let checksum = xxh3_128_with_seed(rows, xxh3_64(front)).to_le_bytes();
+            sum.iter_mut().zip(checksum).for_each(|(to, from)| *to = from);
+        })
+    }
+
+    /// As programs of the first three formats wrote it, and the rows behind it.
+    pub(super) fn former_bytes(&self, rows: &[u8]) -> [u8; HEADER] {
+        self.with(|front, sum| blake3::Hasher::new().update(front).update(rows).finalize_xof().fill(sum))
+    }
+
+    fn with(&self, check: impl FnOnce(&[u8], &mut [u8])) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         let (front, sum) = bytes.split_at_mut(HEADER - CHECKSUM);
-        let numbers = [self.number.to_le_bytes(), self.length.to_le_bytes()].concat();
-        let parts = [&self.generation[..], &self.parent, &numbers];
-        front.iter_mut().zip(parts.concat()).for_each(|(to, from)| *to = from);
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(front).update(rows).finalize_xof().fill(sum);
+        let numbers = [self.number, self.length].map(u32::to_le_bytes);
+        let parts = self.generation.iter().chain(&self.parent).chain(numbers.as_flattened());
+        front.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
+        check(front, sum);
         bytes
     }
 }
@@ -47,16 +60,14 @@ impl<'a> Record<'a> {
         let (generation, parent) = (*generation, *parent);
         let header = Header { generation, parent, number: u32::from_le_bytes(*number), length };
         let rows = rest.get(..usize::try_from(length).ok()?)?;
+        let record = Self { head, header, rows, end: at + (HEADER + rows.len()).next_multiple_of(STEP) };
         // Nearly all that claims to have no rows is no record at all.
-        if rows.is_empty() && (generation == Generation::default() || header.bytes(rows) != *head) {
-            return None;
-        }
-        let end = at + (HEADER + rows.len()).next_multiple_of(STEP);
-        Some(Self { head, header, rows, end })
+        let is_none = rows.is_empty() && (generation == Generation::default() || !record.is_whole());
+        (!is_none).then_some(record)
     }
 
     /// Whether it is as it was written.
     pub(super) fn is_whole(&self) -> bool {
-        self.header.bytes(self.rows) == *self.head
+        [Header::bytes, Header::former_bytes].iter().any(|bytes| bytes(&self.header, self.rows) == *self.head)
     }
 }

@@ -1,7 +1,27 @@
-use super::super::seal::{seal_named, unseal_named};
+use super::super::seal::{self, seal_named, unseal_named};
 use super::*;
 
 const SECTOR: usize = 512;
+
+/// A log as programs of the first three formats would have written it.
+pub(in super::super) fn as_before(bytes: &[u8]) -> Vec<u8> {
+    let mut former = bytes.to_vec();
+    for half in [0, HALF] {
+        let mut at = half;
+        while let Some(record) = Record::at(bytes, at).filter(Record::is_whole) {
+            let generation = record.header.generation;
+            let mut own = Vec::new();
+            for row in super::rows(record.rows, mark(&generation)).unwrap() {
+                let value = row.value.as_ref().map(|value| seal::as_before(&row.key, value));
+                put(&mut own, mark(&generation), &Row { value, ..row }).unwrap();
+            }
+            let record_bytes = [&record.header.former_bytes(&own), &own[..]].concat();
+            former[at..at + record_bytes.len()].copy_from_slice(&record_bytes);
+            at = record.end;
+        }
+    }
+    former
+}
 
 /// Entries as they stand in the log; those of another `time` have the same length.
 fn rows(numbers: std::ops::Range<u8>, time: char) -> Vec<Row> {

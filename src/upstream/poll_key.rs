@@ -1,0 +1,91 @@
+//! The upstream key as one worker has it. What all workers share they all write to where its holders are counted, and each
+//! poll holds the key: the processors would take that cache line from each other several times for each poll.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::upstream::client::Upstream;
+use crate::upstream::headers::Heads;
+use crate::upstream::key::UpstreamKey;
+use crate::upstream::mask::KeyPattern;
+
+/// A key, with all that is made of it for polls.
+pub struct PollKey {
+    shared: Arc<UpstreamKey>,
+    pattern: KeyPattern,
+    heads: Heads,
+}
+
+impl PollKey {
+    /// See [`UpstreamKey::id`].
+    pub fn id(&self) -> &str {
+        self.shared.id()
+    }
+
+    /// See [`UpstreamKey::shared_id`].
+    pub fn shared_id(&self) -> Arc<str> {
+        self.shared.shared_id()
+    }
+
+    /// What finds the key in answers.
+    pub fn pattern(&self) -> &KeyPattern {
+        &self.pattern
+    }
+
+    /// The heads of requests with it.
+    pub(super) fn heads(&self) -> &Heads {
+        &self.heads
+    }
+}
+
+/// The keys that one worker has used.
+#[derive(Default)]
+pub(super) struct PollKeys(Mutex<Vec<Arc<PollKey>>>);
+
+impl PollKeys {
+    /// The key of this id, as long as it is known, else the one that new requests carry.
+    pub(super) fn get(&self, upstream: &Upstream, id: Option<&str>) -> Arc<PollKey> {
+        upstream.with_key(id, |shared| {
+            let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = keys.iter().find(|key| Arc::ptr_eq(&key.shared, shared)) {
+                return known.clone();
+            }
+            if keys.len() >= MOST_KEYS {
+                keys.clear();
+            }
+            let (pattern, heads) = (shared.pattern().apart(), upstream.heads(shared));
+            let new = Arc::new(PollKey { shared: shared.clone(), pattern, heads });
+            keys.push(new.clone());
+            new
+        })
+    }
+}
+
+/// After a change of keys the jobs that are polled have two or three.
+const MOST_KEYS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::scripted::Scripted;
+
+    #[tokio::test]
+    async fn f17_a_worker_has_the_keys_that_are_known_and_no_more_than_it_uses() {
+        let upstream = Scripted::start(vec![]).await.upstream(|_| {});
+        let keys = PollKeys::default();
+        let first = keys.get(&upstream, None);
+        assert!(Arc::ptr_eq(&first, &keys.get(&upstream, Some("unknown"))));
+        let old = first.id().to_owned();
+        let key = |number: usize| UpstreamKey::parse(&format!("sk-another-key-of-the-same-length-{number}")).unwrap();
+        upstream.replace_key(key(0), 1);
+        let second = keys.get(&upstream, None);
+        assert!(second.id() != old && second.pattern().is_in(b"x sk-another-key-of-the-same-length-0 x"));
+        assert!(Arc::ptr_eq(&first, &keys.get(&upstream, Some(&old))), "its jobs are polled with it");
+        assert!(upstream.forget_key(&old));
+        assert!(Arc::ptr_eq(&second, &keys.get(&upstream, Some(&old))));
+        for number in 1..3 * MOST_KEYS {
+            upstream.replace_key(key(number), 0);
+            assert_eq!(keys.get(&upstream, None).id(), key(number).id());
+            assert!(keys.0.lock().unwrap().len() <= MOST_KEYS);
+        }
+    }
+}
