@@ -6,7 +6,7 @@ pub(super) const DIRECT: [(&str, &str); 48] = [
     ("arrayvec", "header values put together on the stack; BLAKE3 brings it anyway"),
     ("aws-lc-rs", "the one crypto provider: TLS, digests, randomness, comparison in constant time"),
     ("base64", "the strict alphabet of `data:` URLs and tokens"),
-    ("blake3", "the keyed hash of fingerprints, and seals of what lies in Redis"),
+    ("blake3", "the keyed hash of fingerprints, seals of what lies in Redis and of ledgers of earlier formats"),
     ("bytes", "bodies that are passed on and shared without being copied"),
     ("clap", "the command line and its help"),
     ("foldhash", "a quick hash that finds a poll's job and tells whether its answer is the last one again"),
