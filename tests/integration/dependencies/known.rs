@@ -18,7 +18,7 @@ pub(super) const DIRECT: [(&str, &str); 48] = [
         "httparse",
         "reads the upstream's answers, and for the simulated upstream what really came, also what hyper would refuse",
     ),
-    ("hyper", "HTTP/1 and HTTP/2, both ways, on bytes and deadlines of ours"),
+    ("hyper", "HTTP/1 and HTTP/2 towards clients, on bytes and deadlines of ours; in tests from them too"),
     ("hyper-util", "tokio's streams and timers as hyper's"),
     ("ipnet", "networks of trusted proxies"),
     ("itoa", "numbers of the log without the standard library's formatter"),
