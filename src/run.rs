@@ -181,10 +181,7 @@ impl Running {
         listen::probe(config.server.listen).map_err(StartError::Listen)?;
         info!(admin = %early.address, "starting: the ledger is being opened");
         let gateway = build::gateway(&config, key, telemetry, ending.clone()).await?;
-        let workers = match config.server.workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            workers => workers,
-        };
+        let workers = workers(&config);
         let listeners = listen::bind(config.server.listen, workers).map_err(StartError::Listen)?;
         let shared = gateway.clone();
         let make = move || Worker::new(shared.clone());
@@ -319,6 +316,14 @@ async fn sweep(gateway: &Gateway) {
         gateway.telemetry.metrics.degraded.set(Degraded::Ledger, i64::from(failing));
         gateway.limits.sweep();
         gateway.attempts.sweep();
+    }
+}
+
+/// Threads that serve requests.
+fn workers(config: &Config) -> usize {
+    match config.server.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
     }
 }
 

@@ -160,7 +160,12 @@ impl Attempt {
     /// Runs the attempt to its outcome, and past it while a late answer may still come.
     pub async fn run(mut self) {
         match self.depart().await {
-            Err(not_sent) => self.give_up(not_sent).await,
+            Err(not_sent) => {
+                if matches!(not_sent, NotSent::Unreached(_)) {
+                    self.parts.metrics.upstream_request(UpstreamOperation::Submit, UpstreamOutcome::NotSent, None);
+                }
+                self.give_up(not_sent).await;
+            }
             Ok(connection) => self.fly(connection).await,
         }
     }
@@ -221,10 +226,6 @@ impl Attempt {
 
     /// Nothing was sent: everything is given back.
     async fn give_up(&mut self, not_sent: NotSent) {
-        let reached_for = matches!(not_sent, NotSent::Unreached(_));
-        if reached_for {
-            self.parts.metrics.upstream_request(UpstreamOperation::Submit, UpstreamOutcome::NotSent, None);
-        }
         if self.parts.ledger.free(self.fingerprint, self.id, self.taken.take()).await.is_err() {
             warn!(attempt = ?self.id, "an attempt that was not sent could not be freed in the ledger");
         }

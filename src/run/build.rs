@@ -78,7 +78,7 @@ pub(super) async fn gateway(
         attempts: Attempts::new(config.access.failed_keys, config.limits.tracked, clock.clone()),
         limits,
         memory: BodyMemory::new(config.server.body_memory),
-        in_flight: Arc::new(InFlight::new(config.server.requests_in_flight)),
+        in_flight: Arc::new(InFlight::new(config.server.requests_in_flight, super::workers(config))),
         fingerprints,
         dedup,
         reader: Arc::default(),

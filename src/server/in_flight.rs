@@ -15,9 +15,11 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// Room for `limit` requests.
-    pub fn new(limit: usize) -> Self {
-        Self { free: AtomicUsize::new(limit), at_once: (limit / FEW).min(MOST_AT_ONCE) }
+    /// Room for `limit` requests at so many workers.
+    pub fn new(limit: usize, workers: usize) -> Self {
+        // What they keep among them is at most twice this for each.
+        let at_once = limit.checked_div(64 * workers).unwrap_or_default().min(MOST_AT_ONCE);
+        Self { free: AtomicUsize::new(limit), at_once }
     }
 
     fn take(&self) -> Option<usize> {
@@ -33,8 +35,8 @@ impl InFlight {
 }
 
 /// One worker's places. It keeps a few that nobody is at, so that the processors do not take the count of all from each
-/// other twice for each request. There are never more requests than places; where nearly all are taken, some may be refused
-/// while another worker has a few.
+/// other twice for each request. There are never more requests than places; some may be refused while other workers have
+/// some, no more than a 32nd of all.
 #[derive(Debug)]
 pub struct Places {
     all: Arc<InFlight>,
@@ -84,8 +86,6 @@ impl Drop for Place {
     }
 }
 
-/// Of fewer places no worker keeps any.
-const FEW: usize = 1024;
 /// The most that a worker takes at a time; it keeps twice as many at most.
 const MOST_AT_ONCE: usize = 16;
 
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn lim9_a_full_house_refuses_until_somebody_leaves() {
-        let all = Arc::new(InFlight::new(2));
+        let all = Arc::new(InFlight::new(2, 2));
         let (here, there) = (Places::new(all.clone()), Places::new(all.clone()));
         let first = here.enter().unwrap();
         let _second = there.enter().unwrap();
@@ -107,9 +107,21 @@ mod tests {
     }
 
     #[test]
+    fn lim9_what_many_workers_keep_is_little() {
+        for (limit, workers) in [(1, 1), (100, 2), (1024, 512), (16_384, 64), (1_000_000, 1024)] {
+            let all = Arc::new(InFlight::new(limit, workers));
+            let places: Vec<_> = (0..workers).map(|_| Places::new(all.clone())).collect();
+            let burst: Vec<_> = places.iter().flat_map(|worker| [worker.enter(), worker.enter()]).collect();
+            drop(burst);
+            let of_one = std::iter::from_fn(|| places[0].enter()).collect::<Vec<_>>().len();
+            assert!((limit - limit / 32..=limit).contains(&of_one), "{of_one} of {limit} at one of {workers}");
+        }
+    }
+
+    #[test]
     fn lim9_there_are_never_more_requests_than_places_and_nearly_as_many() {
         const LIMIT: usize = 20_000;
-        let all = Arc::new(InFlight::new(LIMIT));
+        let all = Arc::new(InFlight::new(LIMIT, 3));
         let workers = [(); 3].map(|()| Places::new(all.clone()));
         let mut entered = Vec::new();
         for round in 0.. {
@@ -124,6 +136,7 @@ mod tests {
         }
         assert!(entered.len() >= LIMIT - 2 * workers.len() * MOST_AT_ONCE, "{}", entered.len());
         entered.clear();
+        assert!(all.free.load(Ordering::Relaxed) >= LIMIT - 2 * workers.len() * MOST_AT_ONCE);
         drop(workers);
         assert_eq!(all.free.load(Ordering::Relaxed), LIMIT);
     }

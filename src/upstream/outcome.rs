@@ -175,7 +175,7 @@ fn success(answer: Answer) -> Outcome {
     }
     match body::read_success(&answer.body) {
         Told::Created(request_id) => {
-            // Its headers lie in hyper's buffer of many kilobytes, and an outcome is kept for a while.
+            // Its headers keep all bytes that came with them, and an outcome is kept for a while.
             let answer = Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: answer.body };
             Outcome::Created { request_id, answer }
         }

@@ -48,7 +48,7 @@ impl PaidConnection {
     pub async fn send(self, operation: Operation, passed: &Passed, body: Bytes) -> Result<Answer, Unanswered> {
         let Self { mut wire, send_by, upstream, key } = self;
         // Where the connection has ended already, or speaks unasked, nothing is sent on it.
-        if !wire.is_quiet() {
+        if !wire.is_quiet_now().await {
             return Err(Unanswered::NotSent(Unreached::Refused));
         }
         let head = upstream.heads(&key).submission(operation, body.len(), passed);

@@ -60,8 +60,8 @@ impl PollKeys {
     }
 }
 
-/// After a change of keys the jobs that are polled have two or three.
-const MOST_KEYS: usize = 4;
+/// As many as are known, where `upstream.retired_keys` is not set higher.
+const MOST_KEYS: usize = 8;
 
 #[cfg(test)]
 mod tests {

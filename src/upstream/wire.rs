@@ -17,6 +17,8 @@ use std::sync::Mutex;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::task::coop::unconstrained;
 
@@ -87,7 +89,12 @@ impl Wire {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Bytes>, WireError>> {
         outgoing.drive(&mut self.stream, cx);
-        self.poll_piece(framing, cx)
+        let ends_with_connection = *framing == Framing::UntilClosed;
+        match ready!(self.poll_piece(framing, cx))? {
+            // The system tells of a reset once: told to who writes, it is a plain end to who reads.
+            None if ends_with_connection && outgoing.is_broken() => Poll::Ready(Err(WireError::cut())),
+            piece => Poll::Ready(Ok(piece)),
+        }
     }
 
     /// Tells the other side that nothing more comes, where the protocol has a word for that, as far as it goes at once.
@@ -142,6 +149,26 @@ impl Wire {
         is_silent && self.come.is_empty()
     }
 
+    /// The same by the system's own word: what the runtime has not been told yet counts too.
+    pub(super) async fn is_quiet_now(&mut self) -> bool {
+        // What has come may be TLS's own, and there may be more of that.
+        for _ in 0..MOST_LOOKS {
+            if !self.is_quiet() {
+                return false;
+            }
+            let tcp = self.stream.tcp();
+            let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+            if recv(tcp, &mut [0_u8; 1][..], peek).is_err_and(|error| error == Errno::WOULDBLOCK) {
+                return true;
+            }
+            // It has come: this waits for no more than the runtime.
+            if tcp.readable().await.is_err() {
+                return false;
+            }
+        }
+        false
+    }
+
     /// Whether all that has come was taken.
     pub(super) fn is_empty(&self) -> bool {
         self.come.is_empty()
@@ -152,7 +179,13 @@ impl Wire {
         // On the stack, which is at hand: a buffer of each connection's own would be fetched from afar for every answer.
         let mut space = [MaybeUninit::uninit(); READ_AT_ONCE];
         let mut read = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        if let Err(error) = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)) {
+            // A broken record is told before what came whole in front of it.
+            _ = Pin::new(&mut self.stream).poll_read(cx, &mut read);
+            if read.filled().is_empty() {
+                return Poll::Ready(Err(error));
+            }
+        }
         let fresh = read.filled();
         if self.come.is_empty() {
             self.come = Bytes::copy_from_slice(fresh);
@@ -207,5 +240,7 @@ impl std::error::Error for WireError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
+/// How often one looks for what has come before a paid call.
+const MOST_LOOKS: usize = 4;
 /// As much is read at once; most answers are shorter.
 const READ_AT_ONCE: usize = 8 * 1024;

@@ -302,6 +302,7 @@ async fn f05_f08_silence_anywhere_is_one_post_at_most_and_leaves_the_outcome_unk
 #[tokio::test]
 async fn f05_a_connection_that_ends_before_anything_is_read_is_told_as_what_is_certain() {
     let scene = Scene::start().await;
+    let mut not_sent = 0;
     for how in [How::Fin, How::Reset] {
         for round in 0..10 {
             let prompt = format!("{how:?} {round}");
@@ -312,12 +313,17 @@ async fn f05_a_connection_that_ends_before_anything_is_read_is_told_as_what_is_c
             let again = scene.submit(&prompt).await;
             // Whether a byte was written before the end was seen is a race; what is told must fit what follows.
             match answer.code().as_str() {
-                "upstream_unreachable" => assert_eq!(again.status, 200, "{prompt}"),
+                "upstream_unreachable" => {
+                    assert_eq!(again.status, 200, "{prompt}");
+                    not_sent += 1;
+                }
                 "outcome_unknown" => assert_eq!(again.status, 409, "{prompt}"),
                 code => panic!("{prompt}: {code}"),
             }
         }
     }
+    let counted = scene.metric("upstream_requests_total{operation=\"submit\",outcome=\"not_sent\"}").await;
+    assert_eq!(counted, f64::from(not_sent));
     scene.end().await;
 }
 

@@ -115,6 +115,8 @@ impl Serving {
         let mut is_last = false;
         while let Some(message) = connection.wire.receive()? {
             let text = if message.header.starts_with(b"GET /counts ") {
+                // The question's own connection is none of the gateway's.
+                connection.counted = true;
                 answer("200 OK", &self.counts.json())
             } else {
                 self.counts.requests += 1;

@@ -15,7 +15,7 @@ use crate::upstream::MOST_INTERIM;
 use crate::upstream::headers;
 use crate::upstream::mask::KeyPattern;
 
-/// The head of an answer to a GET.
+/// The head of an answer to a GET or a POST.
 #[derive(Debug)]
 pub(in crate::upstream) struct Head {
     /// Its status: not an interim one.
@@ -157,7 +157,7 @@ impl<'a> Told<'a> {
         Ok(told)
     }
 
-    /// RFC 9112 §6.3, for a GET; a length beside a coding may mean two things.
+    /// RFC 9112 §6.3, for a GET or a POST; a length beside a coding may mean two things.
     fn framing(&self, code: u16, version: u8) -> Result<Framing, Malformed> {
         match (code, self.is_chunked, self.length) {
             (_, true, Some(_)) => Err(Malformed),

@@ -33,15 +33,15 @@ pub(super) fn row() -> Row {
     Row::new(Kind::Meta, NAME, seal_for_all(NAME, &FORMAT.to_string()))
 }
 
-/// Checks the format of the tables, and brings an earlier one into this, in one commit.
+/// Checks the format of the tables, and brings an earlier one into this, in one commit. The third is told by `true`: its
+/// values and its log are read as they are, and [`row`] is to be written before anything else.
 ///
 /// # Errors
 /// [`StoreError::Format`] for another one, [`StoreError::Unreadable`] for what is no ledger or a damaged one.
-pub(super) fn check(tables: &mut Tables) -> Result<(), StoreError> {
+pub(super) fn check(tables: &mut Tables) -> Result<bool, StoreError> {
     let found = match tables.text(NAME)?.map(|text| text.parse()) {
-        Some(Ok(FORMAT)) => return Ok(()),
-        // Its values and its log are read as they are, and go one by one.
-        Some(Ok(THIRD_FORMAT)) => return tables.write(&[row()]),
+        Some(Ok(FORMAT)) => return Ok(false),
+        Some(Ok(THIRD_FORMAT)) => return Ok(true),
         Some(Ok(found @ (FIRST_FORMAT | SECOND_FORMAT))) => found,
         Some(Ok(found)) => return Err(StoreError::Format { path: tables.path().to_owned(), found }),
         Some(Err(_)) | None => return Err(tables.unreadable("it is no ledger of ours")),
@@ -54,7 +54,8 @@ pub(super) fn check(tables: &mut Tables) -> Result<(), StoreError> {
         let folder = tables.path().parent().unwrap_or(tables.path());
         more.push(new_log(folder).map_err(|error| StoreError::Io(folder.join(wal::FILE), error))?);
     }
-    tables.ask(|database| raise(database, more))
+    tables.ask(|database| raise(database, more))?;
+    Ok(false)
 }
 
 fn raise(database: &Database, mut more: Vec<Row>) -> Result<(), redb::Error> {

@@ -77,19 +77,27 @@ pub fn recover(from: &Path, to: &Path) -> Result<Recovered, StoreError> {
     };
     let found = opened(&scratch, &bytes, log.as_deref());
     fs::remove_dir_all(&scratch).map_err(io(&scratch))?;
+    // What another version has sealed looks damaged here, its fingerprints' key too: nothing of it could be found.
+    if let Err(StoreError::Format { found, .. }) = found {
+        fs::remove_dir(to).map_err(io(to))?;
+        return Err(StoreError::Format { path: old, found });
+    }
+    let found = found.ok().flatten();
     let found = found.unwrap_or_else(|| Found::carved(&bytes, log.as_deref().unwrap_or_default()));
     found.write(to)
 }
 
 /// The contents of a copy, if it can be opened as usual.
-fn opened(scratch: &Path, bytes: &[u8], log: Option<&[u8]>) -> Option<Found> {
+fn opened(scratch: &Path, bytes: &[u8], log: Option<&[u8]>) -> Result<Option<Found>, StoreError> {
     let copied = [(store::FILE, Some(bytes)), (wal::FILE, log)];
     for (name, bytes) in copied.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))) {
         let copy = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(scratch.join(name));
-        std::io::Write::write_all(&mut copy.ok()?, bytes).ok()?;
+        if copy.and_then(|mut copy| std::io::Write::write_all(&mut copy, bytes)).is_err() {
+            return Ok(None);
+        }
     }
-    let mut store = Store::open_existing(scratch).ok()?;
-    Found::whole(&mut store).ok()
+    let mut store = Store::open_existing(scratch)?;
+    Found::whole(&mut store).map(Some)
 }
 
 /// Records, each in its best version.

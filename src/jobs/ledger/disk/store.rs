@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use foldhash::HashMap;
 use redb::Database;
 use secrecy::zeroize::Zeroizing;
-use tracing::error;
+use tracing::{error, info};
 
 use super::batch::{Batch, Kind, Row};
 use super::contents::{Contents, EntryRow, Rows};
@@ -116,9 +116,13 @@ impl Store {
         let file = OpenOptions::new().read(true).write(true).open(&path);
         drop(file.map_err(broken)?);
         let mut tables = Tables::open(&path)?;
-        format::check(&mut tables)?;
+        let is_former = format::check(&mut tables)?;
         let places = tables.ask(Places::of)?;
         let (wal, pending, is_torn) = log(&tables, &places)?;
+        if is_former {
+            info!(path = %path.display(), "the ledger is brought into this version's form");
+            tables.write(&[format::row()])?;
+        }
         let mut store = Self { tables, wal, pending, places, has_failed: false, folder };
         // What a process that did not end in order left in the log goes into the tables.
         store.guard(if is_torn { Self::begin_anew } else { Self::settle })?;

@@ -216,7 +216,7 @@ fn read_half(half: &[u8], generation: Generation, all: &mut Told) -> Result<(), 
         && (record.header.generation, record.header.number) == (generation, number)
         && record.is_whole()
     {
-        all.rows.extend(rows(record.rows, mark(&generation))?);
+        all.rows.extend(whole_rows(record.rows)?);
         at = record.end;
         number += 1;
     }
@@ -269,6 +269,19 @@ fn holds(half: &[u8], from: usize, generation: Generation) -> bool {
     places.any(|place| Record::at(half, from + place).is_some_and(|record| record.is_whole()))
 }
 
+/// The rows of a whole record, which its checksum covers: where each ends its lengths say, whatever a value looks like.
+fn whole_rows(mut bytes: &[u8]) -> Result<Vec<Row>, Damaged> {
+    let mut all = Vec::new();
+    while !bytes.is_empty() {
+        let (head, rest) = bytes.split_at_checked(ROW_HEAD).ok_or(Damaged)?;
+        let row = row(head.get(8..).unwrap_or_default(), rest)?.ok_or(Damaged)?;
+        let length = ROW_HEAD + row.key.len() + row.value.as_ref().map_or(0, Vec::len);
+        bytes = bytes.get(length.next_multiple_of(STEP)..).unwrap_or_default();
+        all.push(row);
+    }
+    Ok(all)
+}
+
 /// The rows among these bytes. Each ends where the next mark stands, whatever its lengths say; between rows may be
 /// anything.
 fn rows(bytes: &[u8], mark: u64) -> Result<Vec<Row>, Damaged> {
@@ -313,11 +326,10 @@ pub(super) fn carve(bytes: &[u8]) -> Vec<Row> {
         let record = record
             .filter(|record| record.is_whole() || Record::at(bytes, record.end).is_some_and(|next| next.is_whole()));
         at = record.map_or(at + STEP, |record| {
-            let rows = rows(record.rows, mark(&record.header.generation)).unwrap_or_default();
             if record.is_whole() {
-                all.rows.extend(rows)
+                all.rows.extend(whole_rows(record.rows).unwrap_or_default());
             } else {
-                all.take_what_stands(rows)
+                all.take_what_stands(rows(record.rows, mark(&record.header.generation)).unwrap_or_default());
             }
             record.end
         });

@@ -103,6 +103,25 @@ fn f43_pages_of_an_earlier_format_are_carved_like_those_of_this() {
     }
 }
 
+/// What another version has sealed looks damaged here, so pages are not gone through for it.
+#[test]
+fn f43_a_ledger_of_another_version_is_not_carved() {
+    let folder = Folder::new("recover-another-format");
+    paid(&folder, PAID);
+    {
+        let database = redb::Database::open(folder.file()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut meta = transaction.open_table(redb::TableDefinition::<&[u8], &[u8]>::new("meta")).unwrap();
+            meta.insert(b"format".as_slice(), seal::seal_for_all(b"format", &"5").unwrap().as_slice()).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+    let told = recover::recover(&folder.0, &folder.0.join("new"));
+    assert!(matches!(told, Err(StoreError::Format { found: 5, .. })), "{told:?}");
+    assert!(!folder.0.join("new").exists());
+}
+
 /// A log of an earlier version has no record of no rows at its beginning, and is none the worse for it.
 #[test]
 fn a_log_of_an_earlier_version_is_read_and_the_next_one_has_a_beginning() {

@@ -23,6 +23,26 @@ pub(in super::super) fn as_before(bytes: &[u8]) -> Vec<u8> {
     former
 }
 
+#[test]
+fn f43_what_looks_like_a_mark_within_a_whole_record_is_a_value() {
+    let generation = [7; 16];
+    let value = [&[b'x'; 16][..], &mark(&generation).to_le_bytes(), &[b'y'; 24]].concat();
+    let written = [Row::new(Kind::Entries, &[9; 32], Some(value)), Row::new(Kind::Jobs, b"job", Some(vec![b'z'; 40]))];
+    let mut own = Vec::new();
+    written.iter().for_each(|row| put(&mut own, mark(&generation), row).unwrap());
+    let header = Header { generation, parent: [0; 16], number: 0, length: own.len() as u32 };
+    let bytes = [&header.bytes(&own)[..], &own].concat();
+    assert_eq!(read(&bytes, generation).unwrap().rows, written);
+}
+
+/// As the reference implementation of XXH3 computes it.
+#[test]
+fn the_checksum_of_a_record_stays_as_it_is() {
+    let header = Header { generation: [1; 16], parent: [2; 16], number: 3, length: 1000 };
+    let bytes = header.bytes(&[4; 1000]);
+    assert_eq!(hex::encode(&bytes[40..]), format!("569cc64ff03390f981506e5670613059{}", "0".repeat(16)));
+}
+
 /// Entries as they stand in the log; those of another `time` have the same length.
 fn rows(numbers: std::ops::Range<u8>, time: char) -> Vec<Row> {
     let value = |key: &[u8; 32]| seal_named(key, &time.to_string().repeat(150 + usize::from(key[0]) % 7));
