@@ -103,7 +103,7 @@ impl Outgoing {
 }
 
 /// A body that is copied to its head.
-const SHORT_BODY: usize = 8 * 1024;
+pub(super) const SHORT_BODY: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {

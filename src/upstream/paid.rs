@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::header::CONTENT_LENGTH;
+use tokio::task::yield_now;
 
 use crate::error::{Doubt, Unreached};
 use crate::request::route::Operation;
@@ -13,7 +14,7 @@ use crate::upstream::client::Upstream;
 use crate::upstream::headers::Passed;
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::outcome::{Answer, Unanswered};
-use crate::upstream::outgoing::{Outgoing, SendBy};
+use crate::upstream::outgoing::{Outgoing, SHORT_BODY, SendBy};
 use crate::upstream::wire::{Head, Wire};
 
 /// A connection that has carried nothing yet and will carry one paid call. Dropped, it closes.
@@ -47,6 +48,10 @@ impl PaidConnection {
     /// Why there is no complete answer, and whether anything may have been sent.
     pub async fn send(self, operation: Operation, passed: &Passed, body: Bytes) -> Result<Answer, Unanswered> {
         let Self { mut wire, send_by, upstream, key } = self;
+        // To write a long body takes a millisecond: whatever is ready now goes first.
+        if body.len() > SHORT_BODY {
+            yield_now().await;
+        }
         // Where the connection has ended already, or speaks unasked, nothing is sent on it.
         if !wire.is_quiet_now().await {
             return Err(Unanswered::NotSent(Unreached::Refused));
