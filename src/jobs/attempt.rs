@@ -189,7 +189,8 @@ impl Attempt {
             Err(LedgerError::Superseded) => return Err(NotSent::Superseded),
             Err(LedgerError::Unavailable) => return Err(NotSent::Ledger),
         }
-        // From here to the first byte nothing is waited for (M3).
+        // Where there may be a successor, nothing is waited for from here to the first byte (M3), unless something has come
+        // on the connection already, and that is looked at.
         if let Some(lease) = self.parts.ledger.lease() {
             connection.send_by(SendBy { clock: self.parts.clock.clone(), issued, within: lease.send_by });
         }

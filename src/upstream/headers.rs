@@ -130,8 +130,9 @@ impl Heads {
     /// The head of a submission with a body of this length. It is its connection's only one, and whoever closes first keeps
     /// the remains for a minute.
     pub(super) fn submission(&self, operation: Operation, length: usize, passed: &Passed) -> Vec<u8> {
-        let length = itoa::Buffer::new().format(length).as_bytes().to_vec();
-        let own = [b"content-type: application/json\r\nconnection: close\r\ncontent-length: ", &length[..], b"\r\n"];
+        let mut digits = itoa::Buffer::new();
+        let length = digits.format(length).as_bytes();
+        let own = [b"content-type: application/json\r\nconnection: close\r\ncontent-length: ", length, b"\r\n"];
         self.head(["POST ", operation.path(), ""], passed, &own)
     }
 

@@ -48,8 +48,8 @@ impl PaidConnection {
     /// Why there is no complete answer, and whether anything may have been sent.
     pub async fn send(self, operation: Operation, passed: &Passed, body: Bytes) -> Result<Answer, Unanswered> {
         let Self { mut wire, send_by, upstream, key } = self;
-        // To write a long body takes a millisecond: whatever is ready now goes first.
-        if body.len() > SHORT_BODY {
+        // To write a long body takes a millisecond: whatever is ready now goes first, where no successor can be near (M3).
+        if body.len() > SHORT_BODY && send_by.is_none() {
             yield_now().await;
         }
         // Where the connection has ended already, or speaks unasked, nothing is sent on it.

@@ -383,9 +383,9 @@ async fn f05_a_connection_that_breaks_while_a_request_goes_leaves_it_in_doubt() 
     }
 }
 
-#[tokio::test]
-async fn m8_an_answer_that_came_whole_counts_whatever_breaks_behind_it() {
-    let (issuer, roots) = authority("behind");
+/// An upstream that speaks TLS, the gateway's side of it, and its authorities' file.
+async fn secure(name: &str) -> (TcpListener, TlsAcceptor, Arc<Upstream>, PathBuf) {
+    let (issuer, roots) = authority(name);
     let acceptor = acceptor(&issuer, "localhost", 2100, b"http/1.1");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let scripted = Scripted::start(vec![]).await;
@@ -393,11 +393,37 @@ async fn m8_an_answer_that_came_whole_counts_whatever_breaks_behind_it() {
         settings.url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
         settings.roots = Roots::File(roots.clone());
     });
+    (listener, acceptor, behind, roots)
+}
+
+fn created() -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{CREATED}", CREATED.len()).into()
+}
+
+#[tokio::test]
+async fn a_paid_connection_says_farewell_where_its_protocol_has_a_word_for_that() {
+    let (listener, acceptor, behind, roots) = secure("farewell").await;
     let serve = async {
         let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
         stream.read_exact(&mut [0; 64]).await.unwrap();
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{CREATED}", CREATED.len());
-        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.write_all(&created()).await.unwrap();
+        stream.flush().await.unwrap();
+        // An end without it is an error.
+        stream.read_to_end(&mut Vec::new()).await
+    };
+    let (answer, ended) = tokio::join!(send(&behind), serve);
+    assert_eq!(answer.unwrap().body, CREATED);
+    ended.unwrap();
+    std::fs::remove_file(roots).unwrap();
+}
+
+#[tokio::test]
+async fn m8_an_answer_that_came_whole_counts_whatever_breaks_behind_it() {
+    let (listener, acceptor, behind, roots) = secure("behind").await;
+    let serve = async {
+        let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+        stream.read_exact(&mut [0; 64]).await.unwrap();
+        stream.write_all(&created()).await.unwrap();
         stream.flush().await.unwrap();
         // It comes with the answer, and is no record of TLS.
         stream.get_mut().0.write_all(&[0xff; 16]).await.unwrap();

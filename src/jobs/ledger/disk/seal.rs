@@ -1,6 +1,6 @@
 //! Values as they stand in the file: JSON behind a version and a checksum over key, version and value, because the store
 //! does not notice flipped bits (`HARDENING.md` F-43). It is against accidents: whoever can write to the file needs none.
-//! So it is XXH3, which takes a twentieth of what BLAKE3 did, by which earlier versions have sealed.
+//! So it is XXH3, which takes an eighth of what BLAKE3 did, by which earlier versions have sealed.
 
 use serde::{Serialize, de};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
