@@ -119,7 +119,7 @@ impl Worker {
         let concurrency = Rc::<Concurrency>::default();
         let adapting = concurrency.clone();
         tokio::task::spawn_local(async move { adapting.adapt().await });
-        let in_force = InForce::new(&gateway.rules);
+        let in_force = InForce::new(gateway.clone());
         let telemetry = WorkerTelemetry::new(&gateway.telemetry);
         let (observers, places) = (Observers::new(gateway.clone()), Places::new(gateway.in_flight.clone()));
         Self { gateway, polls, observers, places, concurrency, in_force, telemetry }
@@ -212,7 +212,7 @@ impl Handler for Worker {
             let peer = self.gateway.proxies.client(peer, &head.headers);
             let head = Head::of(&head);
             let mut record = Record::begin(&self.telemetry, peer.address, &head);
-            let rules = self.in_force.rules(&self.gateway.rules);
+            let rules = self.in_force.rules();
             let (caller, result) = self.answer(&head, upload, peer, &rules, &mut record).await;
             let mut answer = result.unwrap_or_else(|error| {
                 record.refused(&error);

@@ -6,8 +6,9 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 
+use super::Gateway;
 use super::known::Known;
 use super::rules::Rules;
 use crate::access::passes::Passes;
@@ -30,21 +31,34 @@ impl Deref for LocalRules {
 }
 
 /// The rules in force, as a worker looks them up for each request.
-pub(super) struct InForce(RefCell<Rc<LocalRules>>);
+pub(super) struct InForce(RefCell<(Cache<OfGateway, Arc<Rules>>, Rc<LocalRules>)>);
 
 impl InForce {
-    pub(super) fn new(rules: &ArcSwap<Rules>) -> Self {
-        Self(RefCell::new(LocalRules::of(rules.load_full())))
+    pub(super) fn new(gateway: Arc<Gateway>) -> Self {
+        let mut cache = Cache::new(OfGateway(gateway));
+        let local = LocalRules::of(Arc::clone(cache.load()));
+        Self(RefCell::new((cache, local)))
     }
 
     /// The rules of this moment; a request keeps them to its end.
-    pub(super) fn rules(&self, rules: &ArcSwap<Rules>) -> Rc<LocalRules> {
-        let now = rules.load();
-        let mut local = self.0.borrow_mut();
-        if !Arc::ptr_eq(&now, &local.rules) {
-            *local = LocalRules::of(Arc::clone(&now));
+    pub(super) fn rules(&self) -> Rc<LocalRules> {
+        let (cache, local) = &mut *self.0.borrow_mut();
+        let now = cache.load();
+        if !Arc::ptr_eq(now, &local.rules) {
+            *local = LocalRules::of(Arc::clone(now));
         }
-        Rc::clone(&local)
+        Rc::clone(local)
+    }
+}
+
+/// Where the rules of the gateway lie.
+struct OfGateway(Arc<Gateway>);
+
+impl Deref for OfGateway {
+    type Target = ArcSwap<Rules>;
+
+    fn deref(&self) -> &ArcSwap<Rules> {
+        &self.0.rules
     }
 }
 

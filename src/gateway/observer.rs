@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Gateway;
+use crate::clock::Time;
 use crate::jobs::entry::Turn;
 use crate::jobs::observe::{Facts, Seen};
 use crate::jobs::records::{End, Job, Life};
@@ -62,8 +63,10 @@ impl Asking<'_> {
         };
         let key_refused = matches!(answer, Err(PollFailure::KeyRefused));
         // What becomes of a retired key says nothing of the one that pays.
-        let is_current = self.gateway.upstream.is_current(key);
-        if is_current && (key_refused || outcome == UpstreamOutcome::Ok) {
+        if (key_refused || outcome == UpstreamOutcome::Ok)
+            && metrics.is_degraded(Degraded::UpstreamKey) != key_refused
+            && self.gateway.upstream.is_current(key)
+        {
             metrics.degrade(Degraded::UpstreamKey, key_refused);
         }
         metrics.upstream_request(self.operation, outcome, Some(duration));
@@ -81,9 +84,9 @@ impl Observers {
         Arc::new(Self { gateway })
     }
 
-    /// An observer of an answer about `job` that was asked for with the upstream key of this id.
-    pub(super) fn of(self: &Arc<Self>, job: Arc<Job>, key: &str) -> Box<dyn Witness> {
-        Box::new(Observer { by_its_key: *job.key == *key, job, common: self.clone() })
+    /// An observer of an answer about `job` that came then and was asked for with the upstream key of this id.
+    pub(super) fn of(self: &Arc<Self>, job: Arc<Job>, key: &str, came: Time) -> Box<dyn Witness> {
+        Box::new(Observer { by_its_key: *job.key == *key, job, came, common: self.clone() })
     }
 }
 
@@ -91,6 +94,8 @@ impl Observers {
 struct Observer {
     common: Arc<Observers>,
     job: Arc<Job>,
+    /// When the answer's head came.
+    came: Time,
     /// Whether it was asked about with the upstream key that made it.
     by_its_key: bool,
 }
@@ -105,7 +110,7 @@ impl Witness for Observer {
         let (turn, life, facts) = match gateway.reader.read(&self.job, status, so_far) {
             Seen::Nothing | Seen::KeyRefused => return None,
             Seen::Unfinished => {
-                self.job.note_unfinished(gateway.dedup.ledger().now());
+                self.job.note_unfinished(self.came);
                 return None;
             }
             Seen::Done(facts) => (Turn::Done(facts.finished), Life::Done, facts),

@@ -58,8 +58,8 @@ impl Worker {
         let key = response.body().key();
         let adopter = asking.filter(|_| may_adopt).map(|owner| (owner, key.shared_id()));
         let witness = job.map(|job| {
-            gateway.dedup.ledger().polled(&job);
-            self.observers.of(job, key.id())
+            let now = gateway.dedup.ledger().polled(&job);
+            self.observers.of(job, key.id(), now)
         });
         let relayed = Relay::begin(response, witness).await;
         let succeeds = relayed.status().is_success();

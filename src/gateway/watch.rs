@@ -99,7 +99,8 @@ impl Watcher {
             Ok(_) | Err(_) => None,
         };
         if let Ok(answer) = answer {
-            let witness = self.observers.of(job, answer.body().key().id());
+            let now = gateway.dedup.ledger().now();
+            let witness = self.observers.of(job, answer.body().key().id(), now);
             let relay = Relay::begin(answer, Some(witness)).await.into_body();
             // What is longer, or slower, was no answer about a job.
             _ = timeout(LONGEST_ANSWER, Limited::new(relay, MOST_READ).collect()).await;

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::connection::Connections;
@@ -101,6 +102,7 @@ impl<H: Handler> Connections<H> {
         let mut connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut watch = Watch::begin(Instant::now(), patience, self.header_timeout);
         let mut timer = pin!(sleep(watch.pause()));
+        let mut told: Option<Waker> = None;
         let mut closing = pin!(self.drain.reached(Phase::Closing));
         let mut is_winding_down = is_last_call;
         let ended = poll_fn(|context| {
@@ -113,7 +115,15 @@ impl<H: Handler> Connections<H> {
                     Pin::new(&mut connection).graceful_shutdown();
                     continue;
                 }
-                ready!(timer.as_mut().poll(context));
+                // Each poll of a timer costs two locked instructions, and nothing has changed as long as it runs and will
+                // wake whoever is asking.
+                if !timer.is_elapsed() && told.as_ref().is_some_and(|told| told.will_wake(context.waker())) {
+                    return Poll::Pending;
+                }
+                told = Some(context.waker().clone());
+                // Whatever else this task has done: a timer that is not looked at would wake nobody.
+                ready!(pin!(unconstrained(timer.as_mut())).poll(context));
+                told = None;
                 match watch.look(&pulse, Instant::now()) {
                     Look::Again(at) => timer.as_mut().reset(at),
                     Look::TooLong => return Poll::Ready(Err(Closed::Header)),

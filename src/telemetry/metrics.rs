@@ -180,9 +180,14 @@ impl Metrics {
         }
     }
 
+    /// Whether it is shown that something does not work.
+    pub fn is_degraded(&self, reason: Degraded) -> bool {
+        self.degraded.value(reason) != 0
+    }
+
     /// Shows that something does not work, or works again. The log tells only of a change.
     pub fn degrade(&self, reason: Degraded, broken: bool) {
-        if self.degraded.value(reason) == i64::from(broken) {
+        if self.is_degraded(reason) == broken {
             return;
         }
         self.degraded.set(reason, i64::from(broken));

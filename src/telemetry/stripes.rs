@@ -1,9 +1,8 @@
-//! Numbers that every worker adds to, kept in as many stripes as there are processors: a thread adds to its own, so that
-//! no two cores take a cache line from each other for each request, and who asks for a sum reads all.
+//! Numbers that every worker adds to, kept in stripes: a thread has one for itself, so that no two cores take a cache line
+//! from each other for each request and nothing is locked; who asks for a sum reads all.
 
-use std::cell::Cell;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// A row of numbers, all zero at first.
 #[derive(Debug)]
@@ -18,8 +17,14 @@ impl Stripes {
 
     /// Adds to the number at `place`. A sum wraps around, so to add `u64::MAX` takes one away.
     pub(super) fn add(&self, place: usize, amount: u64) {
-        if let Some(number) = self.0.get(own()).and_then(|stripe| stripe.get(place)) {
+        // A thread that ends may have given its stripe back already.
+        let own = OWN.try_with(|own| own.0).unwrap_or(SHARED);
+        let Some(number) = self.0.get(own).and_then(|stripe| stripe.get(place)) else { return };
+        if own == SHARED {
             number.fetch_add(amount, Ordering::Relaxed);
+        } else {
+            // Nobody else writes here.
+            number.store(number.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
         }
     }
 
@@ -30,41 +35,63 @@ impl Stripes {
     }
 }
 
-/// The stripe of this thread. Threads beyond the number of stripes share them.
-fn own() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static OWN: Cell<Option<usize>> = const { Cell::new(None) });
-    OWN.get().unwrap_or_else(|| {
-        let own = NEXT.fetch_add(1, Ordering::Relaxed) % *STRIPES;
-        OWN.set(Some(own));
-        own
-    })
+/// The stripe of one thread, as long as that runs.
+struct Own(usize);
+
+impl Own {
+    fn take() -> Self {
+        Self(FREE.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or(SHARED))
+    }
 }
 
-/// How many stripes there are: more than there are processors would separate nobody.
+impl Drop for Own {
+    fn drop(&mut self) {
+        if self.0 != SHARED {
+            FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.0);
+        }
+    }
+}
+
+thread_local!(static OWN: Own = Own::take());
+
+/// The stripes that no thread has.
+static FREE: LazyLock<Mutex<Vec<usize>>> = LazyLock::new(|| Mutex::new((SHARED + 1..*STRIPES).rev().collect()));
+/// How many stripes there are: for a worker on each processor, for the few other threads that count, and one to share.
 static STRIPES: LazyLock<usize> =
-    LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from).clamp(1, MOST));
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from).min(MOST) + OTHERS + SHARED + 1);
+/// The stripe of the threads for which none was left.
+const SHARED: usize = 0;
 const MOST: usize = 64;
+const OTHERS: usize = 6;
 /// What stands unused behind each stripe, so that the next one begins on another cache line.
 const APART: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     #[test]
     fn what_many_threads_add_is_summed_and_taken_away_again() {
         let stripes = Stripes::new(2);
-        std::thread::scope(|scope| {
-            for _ in 0..2 * *STRIPES {
-                scope.spawn(|| {
-                    (0..1_000).for_each(|_| stripes.add(1, 3));
-                    (0..1_000).for_each(|_| stripes.add(1, u64::MAX));
-                });
-            }
-        });
-        let threads = u64::try_from(2 * *STRIPES).unwrap();
-        assert_eq!((stripes.sum(0), stripes.sum(1)), (0, threads * 2_000));
+        // Twice, so that threads have the stripes of others that have ended.
+        for round in 1..=2 {
+            let all = Barrier::new(2 * *STRIPES);
+            std::thread::scope(|scope| {
+                for _ in 0..2 * *STRIPES {
+                    scope.spawn(|| {
+                        // Each has its stripe before the first one gives it back.
+                        stripes.add(1, 0);
+                        all.wait();
+                        (0..1_000).for_each(|_| stripes.add(1, 3));
+                        (0..1_000).for_each(|_| stripes.add(1, u64::MAX));
+                    });
+                }
+            });
+            let threads = u64::try_from(2 * *STRIPES).unwrap();
+            assert_eq!((stripes.sum(0), stripes.sum(1)), (0, round * threads * 2_000));
+        }
         stripes.add(2 + APART, 1);
         assert_eq!(stripes.sum(2 + APART), 0, "there is no such place");
     }

@@ -102,11 +102,9 @@ impl Upstream {
         self.keys.load().current.id() == id
     }
 
-    /// Shows the key of this id, as long as it is known, else the one that new requests carry.
-    pub(super) fn with_key<T>(&self, id: Option<&str>, show: impl FnOnce(&Arc<UpstreamKey>) -> T) -> T {
-        let keys = self.keys.load();
-        let retired = id.and_then(|id| keys.retired.iter().find(|key| key.id() == id));
-        show(retired.unwrap_or(&keys.current))
+    /// Where its keys lie, for who looks at them often.
+    pub(super) const fn keys(&self) -> &ArcSwap<Keys> {
+        &self.keys
     }
 
     /// New requests carry this key; those in flight keep theirs (F-17), and so do the jobs that were made with it: the
@@ -142,10 +140,18 @@ impl Upstream {
 }
 
 /// The key that pays, and those that did before.
-struct Keys {
+pub(super) struct Keys {
     current: Arc<UpstreamKey>,
     /// The last one first; they make no jobs, but the jobs they made are theirs.
     retired: Vec<Arc<UpstreamKey>>,
+}
+
+impl Keys {
+    /// The key of this id, as long as it is known, else the one that new requests carry.
+    pub(super) fn of(&self, id: Option<&str>) -> &Arc<UpstreamKey> {
+        let retired = id.and_then(|id| self.retired.iter().find(|key| key.id() == id));
+        retired.unwrap_or(&self.current)
+    }
 }
 
 /// Why there can be no upstream.

@@ -29,8 +29,8 @@ impl KeyPattern {
 
     /// A whole body with its key masked.
     pub fn mask(&self, body: Bytes) -> Bytes {
-        let mut mask = KeyMask::new(self);
-        let first = mask.frame(body);
+        let mut mask = KeyMask::default();
+        let first = mask.frame(self, body);
         match mask.end() {
             None => first,
             Some(rest) => [first, rest].concat().into(),
@@ -45,9 +45,8 @@ impl fmt::Debug for KeyPattern {
 }
 
 /// Masks the key in one answer, frame by frame.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct KeyMask {
-    pattern: KeyPattern,
     /// How much has passed, without what is held.
     passed: usize,
     /// The end of what came, if a key could begin there.
@@ -55,20 +54,15 @@ pub struct KeyMask {
 }
 
 impl KeyMask {
-    /// For one answer.
-    pub fn new(pattern: &KeyPattern) -> Self {
-        Self { pattern: pattern.clone(), passed: 0, held: Bytes::new() }
-    }
-
     /// How many bytes are held back.
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
     /// The next frame: what of it, and of what was held back, may pass now. Only an end that is a proper prefix of the
-    /// key is held.
-    pub fn frame(&mut self, frame: Bytes) -> Bytes {
-        let Some(finder) = &self.pattern.0 else { return frame };
+    /// key is held. The key is the same for all frames of an answer.
+    pub fn frame(&mut self, key: &KeyPattern, frame: Bytes) -> Bytes {
+        let Some(finder) = &key.0 else { return frame };
         let mut bytes = if self.held.is_empty() {
             frame
         } else {
@@ -139,10 +133,10 @@ mod tests {
     const KEY: &str = "sk-sk-s4cr3t";
 
     fn masked(frames: &[&[u8]]) -> Vec<u8> {
-        let mut mask = KeyMask::new(&KeyPattern::new(KEY));
+        let (key, mut mask) = (KeyPattern::new(KEY), KeyMask::default());
         let mut out = Vec::new();
         for frame in frames {
-            out.extend_from_slice(&mask.frame(Bytes::copy_from_slice(frame)));
+            out.extend_from_slice(&mask.frame(&key, Bytes::copy_from_slice(frame)));
         }
         out.extend_from_slice(&mask.end().unwrap_or_default());
         out
@@ -165,13 +159,13 @@ mod tests {
 
     #[test]
     fn t02_a_frame_without_the_key_passes_uncopied_and_only_its_beginning_is_held() {
-        let mut mask = KeyMask::new(&KeyPattern::new(KEY));
+        let (key, mut mask) = (KeyPattern::new(KEY), KeyMask::default());
         let frame = Bytes::from(r#"{"status":"pending"}"#.to_owned());
-        assert_eq!(mask.frame(frame.clone()).as_ptr(), frame.as_ptr());
-        assert_eq!(mask.frame(Bytes::from_static(b"ask-sk-")), "a");
+        assert_eq!(mask.frame(&key, frame.clone()).as_ptr(), frame.as_ptr());
+        assert_eq!(mask.frame(&key, Bytes::from_static(b"ask-sk-")), "a");
         assert_eq!(mask.held(), 6);
-        assert_eq!(mask.frame(Bytes::from_static(b"sk-s")), "sk-", "the longest end that may still become a key");
-        assert_eq!(mask.frame(Bytes::from_static(b"4cr3t!")), "************!");
+        assert_eq!(mask.frame(&key, Bytes::from_static(b"sk-s")), "sk-", "the longest end that may still become a key");
+        assert_eq!(mask.frame(&key, Bytes::from_static(b"4cr3t!")), "************!");
         assert_eq!(mask.end(), None);
     }
 

@@ -1,9 +1,12 @@
 //! The upstream key as one worker has it. What all workers share they all write to where its holders are counted, and each
 //! poll holds the key: the processors would take that cache line from each other several times for each poll.
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::upstream::client::Upstream;
+use arc_swap::{ArcSwap, Cache};
+
+use crate::upstream::client::{Keys, Upstream};
 use crate::upstream::headers::Heads;
 use crate::upstream::key::UpstreamKey;
 use crate::upstream::mask::KeyPattern;
@@ -38,25 +41,46 @@ impl PollKey {
 }
 
 /// The keys that one worker has used.
-#[derive(Default)]
-pub(super) struct PollKeys(Mutex<Vec<Arc<PollKey>>>);
+pub(super) struct PollKeys(Mutex<Used>);
+
+struct Used {
+    /// Those of the upstream as they were a moment ago: it costs nothing to see that they still are.
+    known: Cache<OfUpstream, Arc<Keys>>,
+    keys: Vec<Arc<PollKey>>,
+}
 
 impl PollKeys {
+    /// None used yet.
+    pub(super) fn new(upstream: Arc<Upstream>) -> Self {
+        Self(Mutex::new(Used { known: Cache::new(OfUpstream(upstream)), keys: Vec::new() }))
+    }
+
     /// The key of this id, as long as it is known, else the one that new requests carry.
     pub(super) fn get(&self, upstream: &Upstream, id: Option<&str>) -> Arc<PollKey> {
-        upstream.with_key(id, |shared| {
-            let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = keys.iter().find(|key| Arc::ptr_eq(&key.shared, shared)) {
-                return known.clone();
-            }
-            if keys.len() >= MOST_KEYS {
-                keys.clear();
-            }
-            let (pattern, heads) = (shared.pattern().apart(), upstream.heads(shared));
-            let new = Arc::new(PollKey { shared: shared.clone(), pattern, heads });
-            keys.push(new.clone());
-            new
-        })
+        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Used { known, keys } = &mut *used;
+        let shared = known.load().of(id);
+        if let Some(key) = keys.iter().find(|key| Arc::ptr_eq(&key.shared, shared)) {
+            return key.clone();
+        }
+        if keys.len() >= MOST_KEYS {
+            keys.clear();
+        }
+        let (pattern, heads) = (shared.pattern().apart(), upstream.heads(shared));
+        let new = Arc::new(PollKey { shared: shared.clone(), pattern, heads });
+        keys.push(new.clone());
+        new
+    }
+}
+
+/// Where the keys of the upstream lie.
+struct OfUpstream(Arc<Upstream>);
+
+impl Deref for OfUpstream {
+    type Target = ArcSwap<Keys>;
+
+    fn deref(&self) -> &ArcSwap<Keys> {
+        self.0.keys()
     }
 }
 
@@ -71,7 +95,7 @@ mod tests {
     #[tokio::test]
     async fn f17_a_worker_has_the_keys_that_are_known_and_no_more_than_it_uses() {
         let upstream = Scripted::start(vec![]).await.upstream(|_| {});
-        let keys = PollKeys::default();
+        let keys = PollKeys::new(upstream.clone());
         let first = keys.get(&upstream, None);
         assert!(Arc::ptr_eq(&first, &keys.get(&upstream, Some("unknown"))));
         let old = first.id().to_owned();
@@ -85,7 +109,7 @@ mod tests {
         for number in 1..3 * MOST_KEYS {
             upstream.replace_key(key(number), 0);
             assert_eq!(keys.get(&upstream, None).id(), key(number).id());
-            assert!(keys.0.lock().unwrap().len() <= MOST_KEYS);
+            assert!(keys.0.lock().unwrap().keys.len() <= MOST_KEYS);
         }
     }
 }

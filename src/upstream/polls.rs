@@ -32,6 +32,7 @@ pub struct Polls {
 /// A connection that waits for its next poll.
 struct Idle {
     connection: Box<Connection>,
+    /// When the last one began: what the time is at its end is not worth asking for.
     since: Instant,
 }
 
@@ -45,7 +46,8 @@ struct Connection {
 impl Polls {
     /// No connection yet.
     pub fn new(upstream: Arc<Upstream>) -> Arc<Self> {
-        Arc::new(Self { upstream, idle: Mutex::default(), keys: PollKeys::default(), names: Mutex::default() })
+        let keys = PollKeys::new(upstream.clone());
+        Arc::new(Self { upstream, idle: Mutex::default(), keys, names: Mutex::default() })
     }
 
     /// The key of this id, as long as it is known, else the one that new requests carry.
@@ -128,26 +130,23 @@ impl Polls {
     fn take(&self, now: Instant) -> Option<Box<Connection>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(mut top) = idle.pop() {
-            if now.saturating_duration_since(top.since) >= self.upstream.idle_timeout {
-                idle.clear();
-                return None;
-            }
-            if top.connection.wire.is_quiet() {
+            let is_fresh = now.saturating_duration_since(top.since) < self.upstream.idle_timeout;
+            if is_fresh && top.connection.wire.is_quiet() {
                 return Some(top.connection);
             }
         }
         None
     }
 
-    /// Keeps a connection whose answer was read to its end.
-    fn give_back(&self, connection: Box<Connection>) {
+    /// Keeps a connection whose answer was read to its end, for a poll that began then.
+    fn give_back(&self, connection: Box<Connection>, since: Instant) {
         // What came behind an answer is never the next one.
         if !connection.wire.is_empty() {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < self.upstream.idle_connections {
-            idle.push(Idle { connection, since: Instant::now() });
+            idle.push(Idle { connection, since });
         }
     }
 
@@ -284,7 +283,7 @@ impl PolledBody {
         if self.framing.is_over()
             && let Some(connection) = self.connection.take().filter(|_| self.keeps)
         {
-            self.home.give_back(connection);
+            self.home.give_back(connection, self.begun);
         }
     }
 }

@@ -79,7 +79,7 @@ impl Relay {
         });
         response.map(|body| {
             Self(Some(Box::new(Passage {
-                mask: KeyMask::new(body.key().pattern()),
+                mask: KeyMask::default(),
                 status,
                 witness,
                 so_far: Vec::new(),
@@ -170,7 +170,7 @@ impl Passage {
             self.ended = data.is_none() || self.body.is_end_stream();
             let data = data.unwrap_or_default();
             let before = self.tell(&data, self.ended);
-            let frame = self.mask.frame(data);
+            let frame = self.mask.frame(self.body.key().pattern(), data);
             match before {
                 Some(before) => self.waiting = Some((before, frame)),
                 None if frame.is_empty() => {}
@@ -250,8 +250,10 @@ impl Drop for Relay {
     /// A client that leaves mid-answer must not keep the witness from its end: the rest is read for it, within bounds.
     fn drop(&mut self) {
         let Some(passage) = self.0.take() else { return };
-        let unread = passage.witness.is_some() || passage.waiting.is_some();
-        let (true, Ok(runtime)) = (unread, Handle::try_current()) else { return };
+        if passage.witness.is_none() && passage.waiting.is_none() {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
         let tasks = passage.body.home().tasks().clone();
         tasks.spawn_on(drain(passage), &runtime);
     }

@@ -141,8 +141,14 @@ impl Wire {
         }
     }
 
-    /// Whether nothing has come that nobody asked for, not even the end of the connection.
+    /// Whether nothing has come that nobody asked for, not even the end of the connection. If something has, the connection
+    /// is of no more use: a byte of it may be gone.
     pub(super) fn is_quiet(&mut self) -> bool {
+        if let Stream::Plain(tcp) = &self.stream {
+            // Asked without a waker, which whoever reads next would have to replace.
+            let is_silent = tcp.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            return is_silent && self.come.is_empty();
+        }
         // Whatever else this task has read before, here it is told the truth.
         let mut more = pin!(unconstrained(poll_fn(|cx| self.poll_more(cx))));
         let is_silent = more.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();

@@ -194,9 +194,11 @@ pub trait Ledger: Send + Sync {
     fn watch_next(&self, quiet: Duration, most: usize) -> Step<'_, Vec<Arc<Job>>>;
 
     /// A client polls a job, so we need not look at it for a while. Told at each poll: it must cost next to nothing. A
-    /// shared ledger tells the other replicas now and then.
-    fn polled(&self, job: &Job) {
-        job.note_polled(self.now());
+    /// shared ledger tells the other replicas now and then. Gives the time that was noted.
+    fn polled(&self, job: &Job) -> Time {
+        let now = self.now();
+        job.note_polled(now);
+        now
     }
 
     /// A page of jobs, newest first, and of outcomes that are unknown. Nothing waits for a walk through all of them.

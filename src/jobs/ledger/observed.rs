@@ -119,8 +119,8 @@ impl<L: Ledger> Ledger for ObservedLedger<L> {
         self.ledger.watch_next(quiet, most)
     }
 
-    fn polled(&self, job: &Job) {
-        self.ledger.polled(job);
+    fn polled(&self, job: &Job) -> Time {
+        self.ledger.polled(job)
     }
 
     fn jobs<'a>(&'a self, query: &'a JobQuery) -> Step<'a, Page<JobLine, Cursor>> {

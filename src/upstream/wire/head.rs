@@ -84,26 +84,30 @@ impl<'a> Reading<'a> {
         // Nearly never: then each field is looked at.
         let holds_key = self.key.is_in(bytes);
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut headers = HeaderMap::with_capacity(fields.len());
-        let mut upstream_request_id = None;
-        for (place, field) in fields.iter().enumerate() {
-            let Some(name) = names.read(place, field.name)? else { continue };
-            if told.names(field.name) || holds_key && of_name(fields, field.name).any(|value| self.key.is_in(value)) {
-                continue;
+        let form = names.of(fields)?;
+        let value =
+            |field: &Header<'_>| HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| Malformed);
+        let mut headers;
+        match form.map().filter(|_| !holds_key && told.named.is_empty()) {
+            Some(map) => {
+                headers = map.clone();
+                for (place, (_, field)) in headers.values_mut().zip(form.passing(fields)) {
+                    *place = value(field)?;
+                }
             }
-            let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| Malformed)?;
-            if name == headers::REQUEST_ID {
-                upstream_request_id.get_or_insert(value);
-            } else {
-                headers.append(name, value);
+            None => {
+                headers = HeaderMap::with_capacity(fields.len());
+                for (name, field) in form.passing(fields) {
+                    let mut alike = of_name(fields, field.name);
+                    if !told.names(field.name) && !(holds_key && alike.any(|value| self.key.is_in(value))) {
+                        headers.append(name, value(field)?);
+                    }
+                }
             }
         }
         // What it told was not so, and must not be told again (RFC 9110 §8.6).
         if code == 204 {
             headers.remove(CONTENT_LENGTH);
-        }
-        if let Some(id) = upstream_request_id {
-            headers.insert(headers::UPSTREAM_REQUEST_ID, id);
         }
         let status = StatusCode::from_u16(code).map_err(|_| Malformed)?;
         Ok(Head { status, headers, framing, is_encoded: told.is_encoded, keeps })

@@ -1,64 +1,143 @@
-//! How the fields of the last answer were called. An upstream names them alike each time, and to compare a name costs a
-//! fifth of reading it.
+//! How the fields of answers are called. An upstream names them alike each time: to compare them with what they were called
+//! before costs a fraction of reading them, of placing them in a map and of judging them anew.
 
-use hyper::header::HeaderName;
+use httparse::Header;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Malformed;
 use crate::upstream::headers;
 
-/// The names of fields, each at the place where it stood last.
+/// The forms that answers had, the last one first.
 #[derive(Debug, Default)]
-pub(in crate::upstream) struct Names(Vec<Known>);
+pub(in crate::upstream) struct Names(Vec<Form>);
+
+/// The names of one answer's fields, in their order, and what becomes of each.
+#[derive(Debug)]
+pub(super) struct Form {
+    /// As they came, one behind the other.
+    came: String,
+    places: Vec<Place>,
+    /// Those that pass, each with an empty value; `None` if two have one name.
+    map: Option<HeaderMap>,
+}
 
 #[derive(Debug)]
-struct Known {
-    /// As it came.
-    came: Box<str>,
+struct Place {
+    /// Where its name ends in all of them.
+    end: usize,
+    /// What clients are told it is called; `None` if it does not pass to them.
     name: Option<HeaderName>,
 }
 
 impl Names {
-    /// What the field at this place is called; `None` if it does not pass to clients.
-    pub(super) fn read(&mut self, place: usize, came: &str) -> Result<Option<HeaderName>, Malformed> {
-        if let Some(known) = self.0.get(place).filter(|known| *known.came == *came) {
-            return Ok(known.name.clone());
-        }
-        let read = || HeaderName::from_bytes(came.as_bytes()).map_err(|_| Malformed);
-        let name = headers::is_passed(came).then(read).transpose()?;
-        if came.len() <= LONGEST {
-            let known = Known { came: came.into(), name: name.clone() };
-            match self.0.get_mut(place) {
-                Some(last) => *last = known,
-                None => self.0.push(known),
+    /// The form of an answer with these fields.
+    pub(super) fn of(&mut self, fields: &[Header<'_>]) -> Result<&Form, Malformed> {
+        match self.0.iter().position(|form| form.is_of(fields)) {
+            Some(0) => {}
+            Some(place) => self.0.swap(0, place),
+            None => {
+                self.0.truncate(MOST_FORMS - 1);
+                self.0.insert(0, Form::read(fields)?);
             }
         }
-        Ok(name)
+        self.0.first().ok_or(Malformed)
     }
 }
 
-/// A longer name is not remembered.
-const LONGEST: usize = 64;
+impl Form {
+    fn read(fields: &[Header<'_>]) -> Result<Self, Malformed> {
+        let is_id = |field: &Header<'_>| field.name.eq_ignore_ascii_case(headers::REQUEST_ID.as_str());
+        let id = fields.iter().position(is_id);
+        let (mut came, mut places) = (String::new(), Vec::with_capacity(fields.len()));
+        for (place, field) in fields.iter().enumerate() {
+            came.push_str(field.name);
+            let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
+            let name = if is_id(field) {
+                (id == Some(place)).then_some(headers::UPSTREAM_REQUEST_ID)
+            } else {
+                // Of two request ids the upstream's own is told.
+                let is_second = id.is_some() && name == headers::UPSTREAM_REQUEST_ID;
+                Some(name).filter(|_| headers::is_passed(field.name) && !is_second)
+            };
+            places.push(Place { end: came.len(), name });
+        }
+        let mut map = HeaderMap::with_capacity(places.len() + ADDED);
+        let passing = || places.iter().filter_map(|place| place.name.as_ref());
+        passing().for_each(|name| _ = map.insert(name, HeaderValue::from_static("")));
+        let map = Some(map).filter(|map| map.len() == passing().count());
+        Ok(Self { came, places, map })
+    }
+
+    fn is_of(&self, fields: &[Header<'_>]) -> bool {
+        let mut start = 0;
+        fields.len() == self.places.len()
+            && fields.iter().zip(&self.places).all(|(field, place)| {
+                let known = self.came.get(std::mem::replace(&mut start, place.end)..place.end);
+                known == Some(field.name)
+            })
+    }
+
+    /// The fields that pass, of those that have this form, and what clients are told they are called.
+    pub(super) fn passing<'a>(
+        &'a self,
+        fields: &'a [Header<'a>],
+    ) -> impl Iterator<Item = (&'a HeaderName, &'a Header<'a>)> {
+        self.places.iter().zip(fields).filter_map(|(place, field)| Some((place.name.as_ref()?, field)))
+    }
+
+    /// A map with an empty value for each field that passes, in their order; `None` if two have one name.
+    pub(super) const fn map(&self) -> Option<&HeaderMap> {
+        self.map.as_ref()
+    }
+}
+
+/// So many forms are known: an answer about a job that is over may have other fields than one about a job that runs.
+const MOST_FORMS: usize = 4;
+/// Room in a map for the fields that we add to an answer.
+const ADDED: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn fields(names: &[&'static str]) -> Vec<Header<'static>> {
+        names.iter().map(|name| Header { name, value: b"" }).collect()
+    }
+
+    /// What clients are told these fields are called, and whether they have a map.
+    fn told(names: &mut Names, came: &[&'static str]) -> Result<(Vec<String>, bool), Malformed> {
+        let fields = fields(came);
+        let form = names.of(&fields)?;
+        let told: Vec<_> = form.passing(&fields).map(|(name, _)| name.to_string()).collect();
+        if let Some(map) = form.map() {
+            assert_eq!(map.keys().map(HeaderName::to_string).collect::<Vec<_>>(), told);
+        }
+        Ok((told, form.map().is_some()))
+    }
+
     #[test]
     fn names_are_the_same_whether_they_are_known_or_not() {
-        let long = "x-".repeat(LONGEST);
         let mut names = Names::default();
-        for head in [
-            &["Content-Type", "Server", "X-A"][..],
-            &["Content-Type", "Server", "X-A"],
-            &["content-type", "X-A"],
-            &[&long, "Content-Type", "x-a", "server"],
-            &["Content-Type", "Server", &long, "X-A"],
-        ] {
-            for (place, came) in head.iter().enumerate() {
-                let fresh = (!came.eq_ignore_ascii_case("server")).then(|| came.to_ascii_lowercase());
-                assert_eq!(names.read(place, came).unwrap().map(|name| name.to_string()), fresh, "{came}");
+        let heads: [(&[&str], &[&str], bool); 8] = [
+            (&["Content-Type", "Server", "X-A"], &["content-type", "x-a"], true),
+            (&["content-type", "X-A"], &["content-type", "x-a"], true),
+            (&["Content-Type", "X-A", "Server"], &["content-type", "x-a"], true),
+            (&["Content-TypeX", "-A"], &["content-typex", "-a"], true),
+            (&[], &[], true),
+            (&["Vary", "Link", "vary"], &["vary", "link", "vary"], false),
+            (&["X-Request-Id", "x-request-id", "X-A"], &["reelgate-upstream-request-id", "x-a"], true),
+            (&["reelgate-upstream-request-id", "X-Request-Id"], &["reelgate-upstream-request-id"], true),
+        ];
+        for _ in 0..3 {
+            for (came, want, has_map) in heads {
+                for _ in 0..2 {
+                    let want = want.iter().map(ToString::to_string).collect();
+                    assert_eq!(told(&mut names, came), Ok((want, has_map)), "{came:?}");
+                }
+                assert!(names.0.len() <= MOST_FORMS);
             }
         }
-        assert_eq!(names.read(0, "no name"), Err(Malformed));
+        assert_eq!(told(&mut names, &["X-A", "no name"]), Err(Malformed));
+        assert_eq!(told(&mut names, &["X-A"]), Ok((vec!["x-a".into()], true)));
     }
 }

@@ -17,10 +17,10 @@ pub fn run(input: &[u8]) {
     let Some((length, body)) = input.split_first() else { return };
     let pattern = UPSTREAM_KEY.pattern();
     let whole = pattern.mask(Bytes::copy_from_slice(body));
-    let mut mask = KeyMask::new(pattern);
+    let mut mask = KeyMask::default();
     let mut framed = Vec::new();
     for frame in body.chunks(usize::from(*length) + 1) {
-        framed.extend_from_slice(&mask.frame(Bytes::copy_from_slice(frame)));
+        framed.extend_from_slice(&mask.frame(pattern, Bytes::copy_from_slice(frame)));
         assert!(mask.held() < KEY.len(), "more is held back than could be a key's beginning");
     }
     framed.extend_from_slice(&mask.end().unwrap_or_default());

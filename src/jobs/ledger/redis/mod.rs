@@ -213,9 +213,11 @@ impl Ledger for RedisLedger {
         Box::pin(self.shared.watch_next(quiet, most))
     }
 
-    fn polled(&self, job: &Job) {
-        job.note_polled(self.shared.time());
-        self.shared.note_polled(job);
+    fn polled(&self, job: &Job) -> Time {
+        let now = self.shared.time();
+        job.note_polled(now);
+        self.shared.note_polled(job, now);
+        now
     }
 
     fn jobs<'a>(&'a self, query: &'a JobQuery) -> Step<'a, Page<JobLine, Cursor>> {

@@ -7,6 +7,7 @@ use redis::cmd;
 
 use super::shared::{PLAIN, Shared, unavailable};
 use super::work::Wanted;
+use crate::clock::Time;
 use crate::jobs::ledger::LedgerError;
 use crate::jobs::records::Job;
 use crate::jobs::watchlist::LONGEST_PAUSE;
@@ -46,13 +47,13 @@ impl Shared {
     }
 
     /// Tells the others now and then that clients poll a job.
-    pub(super) fn note_polled(self: &Arc<Self>, job: &Job) {
+    pub(super) fn note_polled(self: &Arc<Self>, job: &Job, now: Time) {
         if !self.link.is_well() || self.told_of_polls.contains_key(&job.id) {
             return;
         }
         self.told_of_polls.insert(job.id.clone(), ());
         let (shared, id) = (self.clone(), job.id.clone());
-        let now = self.time().as_millis();
+        let now = now.as_millis();
         self.runtime.spawn(async move {
             let mut put = cmd("ZADD");
             // Only if it runs, and never to an earlier look.

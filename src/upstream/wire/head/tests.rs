@@ -125,8 +125,8 @@ fn r01_r03_r77_what_is_not_for_the_client_is_not_taken_up_and_the_rest_keeps_its
         "x-many: 2",
         "content-type: application/json",
         "content-length: 2",
-        "retry-after: 7",
         "reelgate-upstream-request-id: up-1",
+        "retry-after: 7",
     ];
     assert_eq!(shown(&head), want);
     assert!(!head.is_encoded);
