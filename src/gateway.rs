@@ -13,6 +13,7 @@ mod preview;
 pub mod rules;
 mod submit;
 mod tokens;
+mod turns;
 mod understand;
 pub mod watch;
 

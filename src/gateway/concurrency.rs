@@ -6,19 +6,18 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::task::coop::unconstrained;
+use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::Instant;
+
+use super::turns::Turns;
 
 /// One worker's limit of polls that are underway. It adapts: an upstream that answers slowly needs many of them for a
 /// worker to be busy.
 #[derive(Debug)]
 pub(super) struct Concurrency {
     limit: Cell<usize>,
-    free: Semaphore,
-    /// How many polls wait for a permit.
-    waiting: Cell<usize>,
+    turns: Turns,
     /// Somebody waits.
     called: Notify,
     /// How many polls have come, and how many have ended.
@@ -30,8 +29,7 @@ impl Default for Concurrency {
     fn default() -> Self {
         Self {
             limit: Cell::new(FEW),
-            free: Semaphore::new(FEW),
-            waiting: Cell::default(),
+            turns: Turns::new(FEW),
             called: Notify::new(),
             came: Cell::default(),
             ended: Cell::default(),
@@ -43,19 +41,12 @@ impl Concurrency {
     /// A permit for one poll: at once if there is one, else in the order in which they were asked for.
     pub(super) async fn permit(&self) -> Permit<'_> {
         self.came.set(self.came.get().wrapping_add(1));
-        match self.free.try_acquire() {
-            Ok(permit) => Permit { of: self, permit: Some(permit), has_waited: false },
-            // Boxed, since it is rare and its state would make every poll's larger.
-            Err(_) => Box::pin(self.wait()).await,
+        let has_waited = !self.turns.take();
+        if has_waited {
+            self.called.notify_one();
+            self.turns.wait().await;
         }
-    }
-
-    async fn wait(&self) -> Permit<'_> {
-        let _waiting = Waiting::begin(&self.waiting);
-        self.called.notify_one();
-        // It stands in line from its first look on, whatever else this task has done before. Only a semaphore that was
-        // closed gives none, and nobody closes it.
-        Permit { of: self, permit: unconstrained(self.free.acquire()).await.ok(), has_waited: true }
+        Permit { of: self, has_waited }
     }
 
     /// Raises the limit while somebody waits: at once if polls neither come nor end, so that the worker has little else to
@@ -80,22 +71,22 @@ impl Concurrency {
         }
     }
 
-    /// Whether somebody waits. Of those that count as waiting some may have been given a permit just now.
+    /// Whether somebody waits.
     fn is_short(&self) -> bool {
-        self.waiting.get() > 0 && self.free.available_permits() == 0
+        self.turns.waiting() > 0
     }
 
     /// How long the last one in the line would wait, by how many have ended since.
     fn wait_after(&self, (begun, ended): (Instant, u64)) -> Duration {
         let ended = u32::try_from(self.ended.get().wrapping_sub(ended)).unwrap_or(u32::MAX);
-        let waiting = u32::try_from(self.waiting.get()).unwrap_or(u32::MAX);
+        let waiting = u32::try_from(self.turns.waiting()).unwrap_or(u32::MAX);
         begun.elapsed().saturating_mul(waiting).checked_div(ended).unwrap_or(Duration::MAX)
     }
 
     fn double(&self) {
-        let more = self.limit.get().min(Semaphore::MAX_PERMITS.saturating_sub(self.limit.get()));
-        self.free.add_permits(more);
-        self.limit.set(self.limit.get().saturating_add(more));
+        let more = self.limit.get();
+        self.limit.set(more.saturating_mul(2));
+        self.turns.give(more);
     }
 }
 
@@ -103,40 +94,21 @@ impl Concurrency {
 #[derive(Debug)]
 pub(super) struct Permit<'a> {
     of: &'a Concurrency,
-    permit: Option<SemaphorePermit<'a>>,
     has_waited: bool,
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        let Self { of, permit, has_waited } = self;
+        let Self { of, has_waited } = self;
         of.ended.set(of.ended.get().wrapping_add(1));
         // What a slow upstream needed may be more than a busy worker needs. It falls while polls wait for others, whose line
         // goes on meanwhile, and slowly in any case: what is still needed comes back in a moment.
         let one_in = if *has_waited { 2 } else { 4 };
-        if of.ended.get().is_multiple_of(one_in)
-            && of.limit.get() > FEW
-            && let Some(permit) = permit.take()
-        {
-            permit.forget();
+        if of.ended.get().is_multiple_of(one_in) && of.limit.get() > FEW {
             of.limit.set(of.limit.get().saturating_sub(1));
+        } else {
+            of.turns.give(1);
         }
-    }
-}
-
-/// Somebody who waits, also one whose client leaves meanwhile.
-struct Waiting<'a>(&'a Cell<usize>);
-
-impl<'a> Waiting<'a> {
-    fn begin(waiting: &'a Cell<usize>) -> Self {
-        waiting.set(waiting.get().saturating_add(1));
-        Self(waiting)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
@@ -203,19 +175,19 @@ mod tests {
             let all: Vec<_> = (0..FEW + 4).map(|number| poll(&polls, &noted, number, &end)).collect();
             settle().await;
             assert_eq!(*noted.borrow(), (0..FEW).collect::<Vec<_>>());
-            assert_eq!(polls.waiting.get(), 4);
+            assert_eq!(polls.turns.waiting(), 4);
             all[FEW + 1].abort();
             settle().await;
-            assert_eq!(polls.waiting.get(), 3);
+            assert_eq!(polls.turns.waiting(), 3);
             for next in [FEW, FEW + 2, FEW + 3] {
                 end.notify_one();
                 settle().await;
                 assert_eq!(noted.borrow().last(), Some(&next));
             }
-            assert_eq!((polls.waiting.get(), polls.free.available_permits()), (0, 0));
+            assert_eq!((polls.turns.waiting(), polls.turns.free()), (0, 0));
             end.notify_waiters();
             settle().await;
-            assert_eq!(polls.free.available_permits(), FEW);
+            assert_eq!(polls.turns.free(), FEW);
         });
     }
 
@@ -237,7 +209,7 @@ mod tests {
                     end.notify_one();
                     one.await.unwrap();
                 }
-                assert_eq!((polls.limit.get(), polls.free.available_permits()), (FEW, FEW), "after {burst}");
+                assert_eq!((polls.limit.get(), polls.turns.free()), (FEW, FEW), "after {burst}");
             });
         }
     }
@@ -282,14 +254,14 @@ mod tests {
                 settle().await;
                 assert_eq!((noted.borrow().len(), polls.limit.get()), (FEW * (turned + 1), FEW));
             }
-            assert_eq!(polls.waiting.get(), 104);
+            assert_eq!(polls.turns.waiting(), 104);
             // One in two milliseconds: it would wait for twice as long.
             for _ in 0..30 {
                 advance(MILLISECOND * 2).await;
                 end.notify_one();
                 settle().await;
             }
-            assert!(polls.waiting.get() <= 50, "{} of 74 that would wait", polls.waiting.get());
+            assert!(polls.turns.waiting() <= 50, "{} of 74 that would wait", polls.turns.waiting());
         });
     }
 }
