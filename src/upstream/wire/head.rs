@@ -85,25 +85,13 @@ impl<'a> Reading<'a> {
         let holds_key = self.key.is_in(bytes);
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let form = names.of(fields)?;
-        let value =
-            |field: &Header<'_>| HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| Malformed);
-        let mut headers;
-        match form.map().filter(|_| !holds_key && told.named.is_empty()) {
-            Some(map) => {
-                headers = map.clone();
-                for (place, (_, field)) in headers.values_mut().zip(form.passing(fields)) {
-                    *place = value(field)?;
-                }
+        let mut headers = HeaderMap::with_capacity(fields.len());
+        for (name, field) in form.passing(fields) {
+            if told.names(field.name) || holds_key && of_name(fields, field.name).any(|value| self.key.is_in(value)) {
+                continue;
             }
-            None => {
-                headers = HeaderMap::with_capacity(fields.len());
-                for (name, field) in form.passing(fields) {
-                    let mut alike = of_name(fields, field.name);
-                    if !told.names(field.name) && !(holds_key && alike.any(|value| self.key.is_in(value))) {
-                        headers.append(name, value(field)?);
-                    }
-                }
-            }
+            let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).map_err(|_| Malformed)?;
+            headers.append(name, value);
         }
         // What it told was not so, and must not be told again (RFC 9110 §8.6).
         if code == 204 {

@@ -1,8 +1,8 @@
 //! How the fields of answers are called. An upstream names them alike each time: to compare them with what they were called
-//! before costs a fraction of reading them, of placing them in a map and of judging them anew.
+//! before costs a fraction of reading them and of judging them anew.
 
 use httparse::Header;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::HeaderName;
 
 use super::Malformed;
 use crate::upstream::headers;
@@ -17,8 +17,6 @@ pub(super) struct Form {
     /// As they came, one behind the other.
     came: String,
     places: Vec<Place>,
-    /// Those that pass, each with an empty value; `None` if two have one name.
-    map: Option<HeaderMap>,
 }
 
 #[derive(Debug)]
@@ -61,11 +59,7 @@ impl Form {
             };
             places.push(Place { end: came.len(), name });
         }
-        let mut map = HeaderMap::with_capacity(places.len() + ADDED);
-        let passing = || places.iter().filter_map(|place| place.name.as_ref());
-        passing().for_each(|name| _ = map.insert(name, HeaderValue::from_static("")));
-        let map = Some(map).filter(|map| map.len() == passing().count());
-        Ok(Self { came, places, map })
+        Ok(Self { came, places })
     }
 
     fn is_of(&self, fields: &[Header<'_>]) -> bool {
@@ -84,17 +78,10 @@ impl Form {
     ) -> impl Iterator<Item = (&'a HeaderName, &'a Header<'a>)> {
         self.places.iter().zip(fields).filter_map(|(place, field)| Some((place.name.as_ref()?, field)))
     }
-
-    /// A map with an empty value for each field that passes, in their order; `None` if two have one name.
-    pub(super) const fn map(&self) -> Option<&HeaderMap> {
-        self.map.as_ref()
-    }
 }
 
 /// So many forms are known: an answer about a job that is over may have other fields than one about a job that runs.
 const MOST_FORMS: usize = 4;
-/// Room in a map for the fields that we add to an answer.
-const ADDED: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -104,40 +91,36 @@ mod tests {
         names.iter().map(|name| Header { name, value: b"" }).collect()
     }
 
-    /// What clients are told these fields are called, and whether they have a map.
-    fn told(names: &mut Names, came: &[&'static str]) -> Result<(Vec<String>, bool), Malformed> {
+    /// What clients are told these fields are called.
+    fn told(names: &mut Names, came: &[&'static str]) -> Result<Vec<String>, Malformed> {
         let fields = fields(came);
         let form = names.of(&fields)?;
-        let told: Vec<_> = form.passing(&fields).map(|(name, _)| name.to_string()).collect();
-        if let Some(map) = form.map() {
-            assert_eq!(map.keys().map(HeaderName::to_string).collect::<Vec<_>>(), told);
-        }
-        Ok((told, form.map().is_some()))
+        Ok(form.passing(&fields).map(|(name, _)| name.to_string()).collect())
     }
 
     #[test]
     fn names_are_the_same_whether_they_are_known_or_not() {
         let mut names = Names::default();
-        let heads: [(&[&str], &[&str], bool); 8] = [
-            (&["Content-Type", "Server", "X-A"], &["content-type", "x-a"], true),
-            (&["content-type", "X-A"], &["content-type", "x-a"], true),
-            (&["Content-Type", "X-A", "Server"], &["content-type", "x-a"], true),
-            (&["Content-TypeX", "-A"], &["content-typex", "-a"], true),
-            (&[], &[], true),
-            (&["Vary", "Link", "vary"], &["vary", "link", "vary"], false),
-            (&["X-Request-Id", "x-request-id", "X-A"], &["reelgate-upstream-request-id", "x-a"], true),
-            (&["reelgate-upstream-request-id", "X-Request-Id"], &["reelgate-upstream-request-id"], true),
+        let heads: [(&[&str], &[&str]); 8] = [
+            (&["Content-Type", "Server", "X-A"], &["content-type", "x-a"]),
+            (&["content-type", "X-A"], &["content-type", "x-a"]),
+            (&["Content-Type", "X-A", "Server"], &["content-type", "x-a"]),
+            (&["Content-TypeX", "-A"], &["content-typex", "-a"]),
+            (&[], &[]),
+            (&["Vary", "Link", "vary"], &["vary", "link", "vary"]),
+            (&["X-Request-Id", "x-request-id", "X-A"], &["reelgate-upstream-request-id", "x-a"]),
+            (&["reelgate-upstream-request-id", "X-Request-Id"], &["reelgate-upstream-request-id"]),
         ];
         for _ in 0..3 {
-            for (came, want, has_map) in heads {
+            for (came, want) in heads {
                 for _ in 0..2 {
                     let want = want.iter().map(ToString::to_string).collect();
-                    assert_eq!(told(&mut names, came), Ok((want, has_map)), "{came:?}");
+                    assert_eq!(told(&mut names, came), Ok(want), "{came:?}");
                 }
                 assert!(names.0.len() <= MOST_FORMS);
             }
         }
         assert_eq!(told(&mut names, &["X-A", "no name"]), Err(Malformed));
-        assert_eq!(told(&mut names, &["X-A"]), Ok((vec!["x-a".into()], true)));
+        assert_eq!(told(&mut names, &["X-A"]), Ok(vec!["x-a".into()]));
     }
 }
