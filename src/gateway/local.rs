@@ -31,23 +31,26 @@ impl Deref for LocalRules {
 }
 
 /// The rules in force, as a worker looks them up for each request.
-pub(super) struct InForce(RefCell<(Cache<OfGateway, Arc<Rules>>, Rc<LocalRules>)>);
+pub(super) struct InForce {
+    now: RefCell<Cache<OfGateway, Arc<Rules>>>,
+    local: RefCell<Rc<LocalRules>>,
+}
 
 impl InForce {
     pub(super) fn new(gateway: Arc<Gateway>) -> Self {
-        let mut cache = Cache::new(OfGateway(gateway));
-        let local = LocalRules::of(Arc::clone(cache.load()));
-        Self(RefCell::new((cache, local)))
+        let mut now = Cache::new(OfGateway(gateway));
+        let local = LocalRules::of(Arc::clone(now.load()));
+        Self { now: RefCell::new(now), local: RefCell::new(local) }
     }
 
     /// The rules of this moment; a request keeps them to its end.
     pub(super) fn rules(&self) -> Rc<LocalRules> {
-        let (cache, local) = &mut *self.0.borrow_mut();
-        let now = cache.load();
+        let (mut now, mut local) = (self.now.borrow_mut(), self.local.borrow_mut());
+        let now = now.load();
         if !Arc::ptr_eq(now, &local.rules) {
             *local = LocalRules::of(Arc::clone(now));
         }
-        Rc::clone(local)
+        Rc::clone(&local)
     }
 }
 
