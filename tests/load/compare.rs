@@ -129,7 +129,7 @@ impl Compare {
             who.push(("bare", Who::Bare, launch.clone()));
         }
         let mut race = Race::start(bench, &self.with_others(who, Nginx::Pass, &launch))?;
-        race.run(&self.drive(Kind::Polls), self.rounds)?;
+        race.run_anew(&self.drive(Kind::Polls), self.rounds)?;
         let (what, nginx) = match workers {
             1 => ("CPU of a poll", Goal { solid: 1.2, moonshot: 1.0 }),
             _ => ("CPU of a poll, two workers", Goal { solid: 1.0, moonshot: 0.9 }),
@@ -151,7 +151,7 @@ impl Compare {
             who.push(("nginx without sendfile", Who::Nginx(Nginx::CacheRead), launch));
         }
         let mut race = Race::start(bench, &who)?;
-        race.run(&self.drive(Kind::Hits), self.rounds)?;
+        race.run_anew(&self.drive(Kind::Hits), self.rounds)?;
         against(&race, "CPU of a hit (nginx: its cache)", Some(Goal { solid: 0.65, moonshot: 0.5 }));
         let (what, unit) = ("the same, nginx without sendfile".into(), "x nginx");
         let measured = race.ratio("gateway", "nginx without sendfile", |slice| slice.cpu);
@@ -170,7 +170,7 @@ impl Compare {
         let forgetful = Launch { environment: vec![("REELGATE_LEDGER__KIND", "memory".into())], ..launch.clone() };
         let who = vec![("gateway", Who::Gateway, launch.clone()), ("gateway without a disk", Who::Gateway, forgetful)];
         let mut race = Race::start(bench, &self.with_others(who, Nginx::Fresh, &launch))?;
-        race.run(&self.drive(Kind::New), self.rounds)?;
+        race.run_anew(&self.drive(Kind::New), self.rounds)?;
         let what = "CPU of a new submission (nginx: a connection for each)";
         against(&race, what, Some(Goal { solid: 1.6, moonshot: 1.2 }));
         let measured = 1.0 - race.ratio("gateway without a disk", "gateway", |slice| slice.cpu);
@@ -182,7 +182,7 @@ impl Compare {
         let launch = Launch::default();
         let who = vec![("gateway", Who::Gateway, launch.clone())];
         let mut race = Race::start(bench, &self.with_others(who, Nginx::Pass, &launch))?;
-        race.run(&Drive { connections: 4, ..self.drive(Kind::Big) }, self.rounds)?;
+        race.run_anew(&Drive { connections: 4, ..self.drive(Kind::Big) }, self.rounds)?;
         against(&race, "CPU of 4 MB with an image (nginx: streaming)", Some(Goal { solid: 2.6, moonshot: 2.0 }));
         Ok(())
     }

@@ -24,6 +24,8 @@ pub struct Racer {
     pub name: &'static str,
     pub contestant: Contestant,
     pub slices: Vec<Slice>,
+    who: Who,
+    launch: Launch,
 }
 
 /// A race.
@@ -36,7 +38,8 @@ impl<'b> Race<'b> {
     /// Starts everybody.
     pub fn start(bench: &'b Bench, who: &[(&'static str, Who, Launch)]) -> io::Result<Self> {
         let start = |(name, who, launch): &(&'static str, Who, Launch)| {
-            Ok(Racer { name, contestant: bench.launch(*who, launch)?, slices: Vec::new() })
+            let (contestant, slices) = (bench.launch(*who, launch)?, Vec::new());
+            Ok(Racer { name, contestant, slices, who: *who, launch: launch.clone() })
         };
         Ok(Self { bench, racers: who.iter().map(start).collect::<io::Result<_>>()? })
     }
@@ -56,6 +59,27 @@ impl<'b> Race<'b> {
                 racer.slices.push(slice.map_err(|error| named(racer.name, &error))?);
             }
         }
+        Ok(())
+    }
+
+    /// The same, with everybody started anew every few rounds: on some machines a process keeps the luck of its start, where
+    /// its memory happens to lie, and the same program is a third faster or slower the next time.
+    pub fn run_anew(&mut self, drive: &Drive, rounds: usize) -> io::Result<()> {
+        let mut all = vec![Vec::new(); self.racers.len()];
+        let mut left = rounds;
+        loop {
+            let now = left.min(ROUNDS_OF_A_START);
+            self.run(drive, now)?;
+            all.iter_mut().zip(&mut self.racers).for_each(|(all, racer)| all.append(&mut racer.slices));
+            left -= now;
+            if left == 0 {
+                break;
+            }
+            for racer in &mut self.racers {
+                racer.contestant = self.bench.launch(racer.who, &racer.launch)?;
+            }
+        }
+        self.racers.iter_mut().zip(all).for_each(|(racer, all)| racer.slices = all);
         Ok(())
     }
 
@@ -130,3 +154,6 @@ fn stolen() -> u64 {
     let first = text.lines().next().unwrap_or_default();
     first.split_whitespace().nth(8).and_then(|ticks| ticks.parse().ok()).unwrap_or(0)
 }
+
+/// How many rounds processes take part in before they are started anew.
+const ROUNDS_OF_A_START: usize = 3;
