@@ -68,6 +68,7 @@ const APART: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::sync::Barrier;
 
     use super::*;
@@ -77,18 +78,21 @@ mod tests {
         let stripes = Stripes::new(2);
         // Twice, so that threads have the stripes of others that have ended.
         for round in 1..=2 {
-            let all = Barrier::new(2 * *STRIPES);
+            let (all, stripes_taken) = (Barrier::new(2 * *STRIPES), Mutex::new(Vec::new()));
             std::thread::scope(|scope| {
                 for _ in 0..2 * *STRIPES {
                     scope.spawn(|| {
                         // Each has its stripe before the first one gives it back.
-                        stripes.add(1, 0);
+                        stripes_taken.lock().unwrap().push(OWN.with(|own| own.0));
                         all.wait();
                         (0..1_000).for_each(|_| stripes.add(1, 3));
                         (0..1_000).for_each(|_| stripes.add(1, u64::MAX));
                     });
                 }
             });
+            let mut sole = stripes_taken.into_inner().unwrap();
+            sole.retain(|stripe| *stripe != SHARED);
+            assert_eq!(sole.iter().collect::<HashSet<_>>().len(), sole.len(), "two threads write to one stripe");
             let threads = u64::try_from(2 * *STRIPES).unwrap();
             assert_eq!((stripes.sum(0), stripes.sum(1)), (0, round * threads * 2_000));
         }

@@ -75,7 +75,7 @@ impl Job {
 
     /// A client polls it.
     pub fn note_polled(&self, now: Time) {
-        raise(&self.polled, now);
+        self.polled.fetch_max(now.as_millis(), Ordering::Relaxed);
     }
 
     /// When a client polled it last, as far as this process knows.
@@ -136,7 +136,7 @@ impl Job {
 
     /// A poll has shown it unfinished.
     pub fn note_unfinished(&self, now: Time) {
-        raise(&self.unfinished, now);
+        self.unfinished.fetch_max(now.as_millis(), Ordering::Relaxed);
     }
 
     /// What its polls have shown so far.
@@ -202,14 +202,6 @@ impl End {
             (Life::Failed | Life::Expired, Turn::Over | Turn::Refused | Turn::Done(_)) => Verdict::Failed { cost },
             (Life::Done | Life::Running, _) | (_, Turn::Missing) => Verdict::Done { cost, length },
         }
-    }
-}
-
-/// Notes a later time. Of two threads that do so at once the earlier one may be noted: they differ by less than anything
-/// that is judged by it, and to rule that out would cost each poll a locked instruction.
-fn raise(noted: &AtomicU64, now: Time) {
-    if noted.load(Ordering::Relaxed) < now.as_millis() {
-        noted.store(now.as_millis(), Ordering::Relaxed);
     }
 }
 

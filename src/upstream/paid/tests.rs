@@ -9,8 +9,9 @@ use hyper::{HeaderMap, StatusCode, Version};
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::*;
 use crate::request::head::Header;
@@ -396,18 +397,21 @@ async fn secure(name: &str) -> (TcpListener, TlsAcceptor, Arc<Upstream>, PathBuf
     (listener, acceptor, behind, roots)
 }
 
-fn created() -> Vec<u8> {
-    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{CREATED}", CREATED.len()).into()
+/// The upstream's side of a connection on which a job was made.
+async fn answered(listener: &TcpListener, acceptor: &TlsAcceptor) -> TlsStream<TcpStream> {
+    let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+    stream.read_exact(&mut [0; 64]).await.unwrap();
+    let created = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{CREATED}", CREATED.len());
+    stream.write_all(created.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    stream
 }
 
 #[tokio::test]
 async fn a_paid_connection_says_farewell_where_its_protocol_has_a_word_for_that() {
     let (listener, acceptor, behind, roots) = secure("farewell").await;
     let serve = async {
-        let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
-        stream.read_exact(&mut [0; 64]).await.unwrap();
-        stream.write_all(&created()).await.unwrap();
-        stream.flush().await.unwrap();
+        let mut stream = answered(&listener, &acceptor).await;
         // An end without it is an error.
         stream.read_to_end(&mut Vec::new()).await
     };
@@ -421,10 +425,7 @@ async fn a_paid_connection_says_farewell_where_its_protocol_has_a_word_for_that(
 async fn m8_an_answer_that_came_whole_counts_whatever_breaks_behind_it() {
     let (listener, acceptor, behind, roots) = secure("behind").await;
     let serve = async {
-        let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
-        stream.read_exact(&mut [0; 64]).await.unwrap();
-        stream.write_all(&created()).await.unwrap();
-        stream.flush().await.unwrap();
+        let mut stream = answered(&listener, &acceptor).await;
         // It comes with the answer, and is no record of TLS.
         stream.get_mut().0.write_all(&[0xff; 16]).await.unwrap();
         stream

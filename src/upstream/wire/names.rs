@@ -105,18 +105,17 @@ mod tests {
             (&["Content-Type", "Server", "X-A"], &["content-type", "x-a"]),
             (&["content-type", "X-A"], &["content-type", "x-a"]),
             (&["Content-Type", "X-A", "Server"], &["content-type", "x-a"]),
-            (&["Content-TypeX", "-A"], &["content-typex", "-a"]),
+            (&["content-typeX", "-A"], &["content-typex", "-a"]),
             (&[], &[]),
             (&["Vary", "Link", "vary"], &["vary", "link", "vary"]),
             (&["X-Request-Id", "x-request-id", "X-A"], &["reelgate-upstream-request-id", "x-a"]),
             (&["reelgate-upstream-request-id", "X-Request-Id"], &["reelgate-upstream-request-id"]),
         ];
-        for _ in 0..3 {
-            for (came, want) in heads {
-                for _ in 0..2 {
-                    let want = want.iter().map(ToString::to_string).collect();
-                    assert_eq!(told(&mut names, came), Ok(want), "{came:?}");
-                }
+        // By turns: each is new, known and last, and known and not last.
+        for pair in heads.windows(2) {
+            for (came, want) in [pair, pair].concat() {
+                let want = want.iter().map(ToString::to_string).collect();
+                assert_eq!(told(&mut names, came), Ok(want), "{came:?}");
                 assert!(names.0.len() <= MOST_FORMS);
             }
         }
